@@ -1,0 +1,1 @@
+"""Images: files, colour and the MATLAB-style bicubic resize, in numpy and torch alone."""

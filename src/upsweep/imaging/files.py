@@ -1,0 +1,301 @@
+"""Image files of the world, read into one plain form, and written from it.
+
+Pillow reads what has 8 bits; TIFF goes through tifffile and 16-bit PNG through imagecodecs, since Pillow
+would drop their lower byte.
+"""
+
+import io
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import jpeg_factory
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from torch import Tensor
+
+from upsweep.errors import UserError
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 200_000_000
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image as stored: 8 or 16 bits a sample, grey or RGB, upright.
+
+    pixels: uint8 or uint16 (H, W, 1 or 3).
+    alpha: (H, W) of the same dtype (not premultiplied), or None.
+    icc_profile: the colour profile that the pixels are in, or None (sRGB is then meant).
+    """
+
+    pixels: Pixels
+    alpha: Pixels | None = None
+    icc_profile: bytes | None = None
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the image files (by suffix) below a folder, recursively and sorted, without the hidden ones."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder of images")
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
+
+
+def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a PNG, JPEG, BMP, TIFF or WebP file.
+
+    The EXIF orientation is applied, a palette becomes RGB, grey stays one channel, 16 bits stay 16; of
+    several frames the first counts. Raises UserError, with the file and the reason, where this cannot be
+    done, and, before anything is decoded, where the header promises more than `max_pixels`.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data:
+        raise UserError(f"{path}: the file is empty")
+
+    def check_size(width: int, height: int) -> None:
+        if width * height > max_pixels:
+            raise UserError(
+                f"{path}: {width}x{height} pixels are more than the limit of {max_pixels}; "
+                "raise max_pixels if the file is to be trusted"
+            )
+
+    read = _read_tiff if data[:4] in _TIFF_MAGIC else _read_other
+    try:
+        return read(data, check_size)
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not an image that can be read (PNG, JPEG, BMP, TIFF, WebP)") from error
+    except Exception as error:  # the decoders raise anything on broken bytes
+        raise UserError(f"{path}: broken or unsupported image: {error or type(error).__name__}") from error
+
+
+def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
+    """Write a picture as PNG, TIFF, JPEG or WebP (lossless) by the suffix, whole or not at all.
+
+    PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8. Raises UserError on an unknown suffix, a
+    transparent picture for a JPEG, and where the file cannot be written.
+    """
+    path = Path(path)
+    encode = _ENCODERS.get(path.suffix.lower())
+    if encode is None:
+        raise UserError(f"{path}: unknown kind of image file; choose one of {', '.join(sorted(_ENCODERS))}")
+    if picture.alpha is not None and encode is _encode_jpeg:
+        raise UserError(
+            f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp"
+        )
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        try:
+            beside.write_bytes(encode(picture))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """Turn uint8 or uint16 pixels (H, W, C) into float32 (C, H, W) in [0, 1]."""
+    full = np.iinfo(pixels.dtype).max
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)).div_(full)
+
+
+def to_uint8(image: Tensor) -> NDArray[np.uint8]:
+    """Round and clip an image (C, H, W) in [0, 1] to uint8 pixels (H, W, C)."""
+    codes = (image.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
+    return codes.permute(1, 2, 0).contiguous().numpy()
+
+
+# ---- reading ----
+
+CheckSize = Callable[[int, int], None]
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (0, b"\xff\xd8\xff", jpeg_factory),
+    (0, b"BM", BmpImageFile),
+    (8, b"WEBP", WebPImageFile),
+)
+
+
+def _read_other(data: bytes, check_size: CheckSize) -> Picture:
+    with _open(data) as image:
+        check_size(*image.size)
+        deep = image.format == "PNG" and data[24] == 16
+        samples = imagecodecs.png_decode(data) if deep else np.asarray(image.convert(_plain_mode(image)))
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        # A profile of CMYK inks says nothing about the RGB that they became.
+        profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
+    return _picture(samples, orientation, profile)
+
+
+def _open(data: bytes) -> Image.Image:
+    # Image.open has a size limit that is a global of Pillow; its readers, called directly, leave it to ours.
+    for start, magic, reader in _READERS:
+        if data.startswith(magic, start):
+            return reader(io.BytesIO(data), "")
+    raise UnidentifiedImageError
+
+
+def _plain_mode(image: Image.Image) -> str:
+    """Which of L, LA, RGB, RGBA holds all that a Pillow image says."""
+    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    grey = image.mode in ("1", "L", "LA", "La")
+    return ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
+
+
+def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        check_size(int(page.imagewidth), int(page.imagelength))
+        if page.is_tiled:
+            check_size(int(page.tilewidth), int(page.tilelength))
+        if page.axes not in ("YX", "YXS", "SYX") or page.samplesperpixel > 4:
+            raise ValueError(
+                f"{page.samplesperpixel} samples a pixel in the order {page.axes} are no picture"
+            )
+        if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
+            raise ValueError(f"{page.dtype} samples are not supported, only whole numbers of up to 16 bits")
+        # tifffile would fill what is missing with zeros.
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        if len(segments) < prod(page.chunked) or any(n == 0 or at + n > len(data) for at, n in segments):
+            raise ValueError("the file is truncated")
+        samples = _tiff_samples(page)
+        orientation = page.tags.valueof(_ORIENTATION, default=1)
+        profile = page.iccprofile
+    return _picture(samples, orientation, profile)
+
+
+def _tiff_samples(page: Any) -> NDArray[Any]:
+    """Decode a tifffile page to uint8 or uint16 (H, W[, C]): grey, grey and alpha, RGB or RGBA."""
+    kind = tifffile.PHOTOMETRIC
+    samples: NDArray[Any] = page.asarray()
+    if page.axes == "SYX":
+        samples = np.moveaxis(samples, 0, -1)
+    if page.photometric == kind.PALETTE:
+        colours: NDArray[np.uint8] = (page.colormap.T[samples] >> 8).astype(np.uint8)
+        return colours
+    if page.photometric not in (kind.MINISBLACK, kind.MINISWHITE, kind.RGB, kind.YCBCR):
+        raise ValueError(f"photometric interpretation {page.photometric} is not supported")
+    if page.bitspersample not in (8, 16):
+        dtype = np.uint8 if page.bitspersample < 8 else np.uint16
+        full = np.iinfo(dtype).max
+        samples = (samples.astype(np.uint32) * full // (2**page.bitspersample - 1)).astype(dtype)
+    if page.photometric == kind.MINISWHITE:
+        samples = np.iinfo(samples.dtype).max - samples
+    return samples
+
+
+def _picture(samples: NDArray[Any], orientation: int, icc_profile: bytes | None) -> Picture:
+    """Split decoded samples (H, W[, 1 to 4]) into pixels and alpha, turned upright."""
+    samples = samples[..., None] if samples.ndim == 2 else samples
+    if samples.ndim != 3 or samples.size == 0 or samples.shape[-1] > 4:
+        raise ValueError(f"samples of shape {samples.shape} are no picture")
+    samples = _upright(samples, orientation)
+    channels = samples.shape[-1]
+    colours = channels - 1 if channels in (2, 4) else channels
+    alpha = np.ascontiguousarray(samples[..., -1]) if channels in (2, 4) else None
+    return Picture(np.ascontiguousarray(samples[..., :colours]), alpha, icc_profile)
+
+
+def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo an EXIF orientation (1 to 8; anything else counts as upright) of (H, W, C)."""
+    if orientation in (5, 6, 7, 8):
+        samples = samples.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return samples
+
+
+# ---- writing ----
+
+
+def _samples(picture: Picture) -> NDArray[Any]:
+    """Join pixels and alpha: (H, W) for plain grey, else (H, W, 2 to 4)."""
+    samples: NDArray[Any] = picture.pixels
+    if picture.alpha is not None:
+        samples = np.dstack([samples, picture.alpha])
+    return samples[..., 0] if samples.shape[-1] == 1 else samples
+
+
+def _encode_png(picture: Picture) -> bytes:
+    png = bytes(imagecodecs.png_encode(np.ascontiguousarray(_samples(picture))))
+    if picture.icc_profile is None:
+        return png
+    body = b"iCCPicc\0\0" + zlib.compress(picture.icc_profile)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    header_end = 33  # signature and IHDR: the profile must come before the pixels
+    return png[:header_end] + chunk + png[header_end:]
+
+
+def _encode_tiff(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        _samples(picture),
+        photometric="rgb" if picture.pixels.shape[-1] == 3 else "minisblack",
+        planarconfig="contig" if _samples(picture).ndim == 3 else None,
+        extrasamples=None if picture.alpha is None else ["unassalpha"],
+        compression="zlib",
+        predictor=True,
+        iccprofile=picture.icc_profile,
+        metadata=None,
+    )
+    return buffer.getvalue()
+
+
+def _encode_jpeg(picture: Picture) -> bytes:
+    return _encode_with_pillow(picture, format="JPEG", quality=95, subsampling=0)
+
+
+def _encode_webp(picture: Picture) -> bytes:
+    return _encode_with_pillow(picture, format="WEBP", lossless=True)
+
+
+def _encode_with_pillow(picture: Picture, **options: Any) -> bytes:
+    samples = _samples(picture)
+    if samples.dtype == np.uint16:
+        samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(samples).save(buffer, icc_profile=picture.icc_profile, **options)
+    return buffer.getvalue()
+
+
+_ENCODERS: dict[str, Callable[[Picture], bytes]] = {
+    ".png": _encode_png,
+    ".tif": _encode_tiff,
+    ".tiff": _encode_tiff,
+    ".jpg": _encode_jpeg,
+    ".jpeg": _encode_jpeg,
+    ".webp": _encode_webp,
+}

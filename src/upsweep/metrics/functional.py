@@ -1,0 +1,49 @@
+"""PSNR and SSIM of one image: plain functions of two planes."""
+
+import torch
+from torch import Tensor
+
+from upsweep.errors import UserError
+
+WINDOW = 11
+
+
+def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
+    """Peak signal-to-noise ratio in dB of two images of the same shape, over all their pixels and channels.
+
+    Identical images give inf, as the definition (and scikit-image) has it.
+    """
+    return 10 * torch.log10(peak**2 / (a - b).square().mean())
+
+
+def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
+    """Structural similarity of two images (C, H, W), mean over all positions and channels.
+
+    Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity": Gaussian
+    window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, and only those positions where the window lies
+    wholly inside the image. Raises UserError where the image is smaller than the window.
+    """
+    if min(a.shape[-2:]) < WINDOW:
+        raise UserError(
+            f"SSIM needs at least {WINDOW}x{WINDOW} pixels inside the shaved border, "
+            f"and here are {a.shape[-2]}x{a.shape[-1]}: leave such small images out"
+        )
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = map(_blur, (a, b, a * a, b * b, a * b))
+    variance_a, variance_b = mean_aa - mean_a**2, mean_bb - mean_b**2
+    covariance = mean_ab - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    contrast_structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return (luminance * contrast_structure).mean()
+
+
+def _blur(plane: Tensor) -> Tensor:
+    """Gaussian mean over the 11x11 window at each valid position: (C, H, W) to (C, H - 10, W - 10)."""
+    offset = torch.arange(WINDOW, dtype=plane.dtype, device=plane.device) - WINDOW // 2
+    weight = torch.exp(-(offset**2) / (2 * 1.5**2))
+    weight = weight / weight.sum()
+    for axis in (-2, -1):
+        valid = plane.shape[axis] - WINDOW + 1
+        taps = (plane.narrow(axis, i, valid) * weight[i] for i in range(WINDOW))
+        plane = sum(taps, start=torch.zeros((), dtype=plane.dtype, device=plane.device))
+    return plane

@@ -1,0 +1,78 @@
+"""PSNR and SSIM of a set of images, as torchmetrics Metrics: per image, then the mean; never pooled."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from upsweep.errors import UserError
+from upsweep.metrics.functional import psnr, ssim
+from upsweep.metrics.protocol import Protocol
+
+MAX_PSNR = 100.0
+_UNIT = 1e-9
+
+
+class MeanOverImages(Metric):
+    """The mean over images of a figure that a subclass takes of each, under a protocol.
+
+    The sum is held in whole billionths: integers add up exactly in any order, so that one device and several
+    give the same mean to the last bit, and they exist on mps, where float64 does not.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, protocol: Protocol, scale: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.protocol = protocol
+        self.scale = scale
+        self.last = torch.empty(
+            0, dtype=torch.float64
+        )  # the figures of the latest update, (N,), for captions
+        self.add_state("total", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def figure(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Give the scalar figure of one image's planes (C, H, W), float64 in 0..255."""
+
+    def update(self, sr: Tensor, hr: Tensor, grey: bool = False) -> None:
+        """Add the images of a batch: sr and hr (N, C, H, W) in [0, 1]; `grey` as in `Protocol.planes`."""
+        if sr.shape != hr.shape:
+            raise ValueError(f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} differ in shape")
+        pairs = [
+            [self.protocol.planes(image, self.scale, grey=grey) for image in pair]
+            for pair in zip(sr, hr, strict=True)
+        ]
+        self.last = torch.stack([self.figure(a, b) for a, b in pairs])
+        self.total += (self.last / _UNIT).round().long().sum().to(self.total.device)
+        self.count += len(pairs)
+
+    def compute(self) -> Tensor:
+        """Give the mean over all images, a float64 scalar on the CPU; UserError where there are none."""
+        if self.count == 0:
+            raise UserError(f"{type(self).__name__} of no images: the validation set is empty")
+        return torch.tensor(self.total.item() * _UNIT / self.count.item(), dtype=torch.float64)
+
+
+class PSNR(MeanOverImages):
+    """Mean PSNR in dB. An image counts at most 100 dB, lest a single blank one make the mean infinite."""
+
+    def figure(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Give the PSNR of one image, 100 dB where SR and HR are equal."""
+        return psnr(sr, hr).clamp(max=MAX_PSNR)
+
+
+class SSIM(MeanOverImages):
+    """Mean SSIM."""
+
+    def figure(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Give the SSIM of one image."""
+        return ssim(sr, hr)
