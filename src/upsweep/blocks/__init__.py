@@ -1,0 +1,6 @@
+"""The knobs (init, activation, norm, dropout, upsampler), and the block that joins them."""
+
+from upsweep.blocks.block import Block
+from upsweep.blocks.recipe import Recipe
+
+__all__ = ["Block", "Recipe"]

@@ -1,0 +1,19 @@
+"""Bicubic interpolation as a generator: the baseline that learns nothing."""
+
+from torch import Tensor
+
+from upsweep.blocks.recipe import Recipe
+from upsweep.generators.base import Generator
+from upsweep.imaging.resize import enlarge
+
+
+class Bicubic(Generator):
+    """MATLAB's bicubic enlargement; no parameters. The recipe is taken, so that it sweeps like any other, and unused."""
+
+    def __init__(self, recipe: Recipe, scale: int = 2, channels: int = 1) -> None:
+        del recipe
+        super().__init__(scale, channels)
+
+    def body(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, s H, s W)."""
+        return enlarge(x, self.scale)

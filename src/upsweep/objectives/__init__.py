@@ -1,0 +1,1 @@
+"""Losses, where torch has none."""
