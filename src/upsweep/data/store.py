@@ -1,0 +1,320 @@
+"""The walk of an image from its file to arrays that can be cropped: read and prepared once, memory-mapped.
+
+`open_images` is the whole of it. With a cache folder, the prepared arrays of all files lie back to back in
+one file beside a JSON index:
+
+    <cache_dir>/<key>/pixels.bin    every array, C-contiguous, 64-byte aligned
+    <cache_dir>/<key>/index.json    names, shapes and offsets; the files that were refused, and why
+
+The key is a hash of the files (path, size, times), the settings and the format's version, so changed files or
+settings give another folder. A folder appears by one rename when it is whole. A lock lets the second of two
+processes wait for the first instead of doing the same work; correctness rests on the rename alone.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from upsweep.errors import UserError
+from upsweep.imaging.colour import rgb_to_y
+from upsweep.imaging.files import Picture, read_image
+from upsweep.imaging.resize import crop_to_multiple, shrink
+
+FORMAT = 1  # raise it whenever the same files and settings give other bytes
+ALIGNMENT = 64
+PROGRESS_AFTER = 2.0  # seconds
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+PIXELS, INDEX = "pixels.bin", "index.json"
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the prepared arrays depend on, beside the files."""
+
+    scale: int
+    channels: int  # what the generator sees: 1 (Y) or 3 (RGB)
+    colour: bool  # whether RGB is kept beside Y (validation: pictures, RGB protocols)
+
+
+class StoredImage(NamedTuple):
+    """One prepared image: read-only arrays, in memory or mapped.
+
+    HR is uint8, cropped to a multiple of the scale (top left kept). LR is the bicubic shrink of the whole HR:
+    float32 in [0, 1] with slight overshoot, not rounded.
+    """
+
+    name: str
+    hr: NDArray[np.uint8]  # (C, H, W), C = Settings.channels
+    lr: NDArray[np.float32]  # (C, H / scale, W / scale)
+    rgb_hr: NDArray[np.uint8] | None = None  # (3, H, W); None: stored grey, or not asked for
+    rgb_lr: NDArray[np.float32] | None = None  # (3, H / scale, W / scale)
+    mapped: "tuple[Path, Settings, int] | None" = None  # the cache and the place in it
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the place of a mapped image, not its bytes: a worker maps the same cache."""
+        return (StoredImage, tuple(self)) if self.mapped is None else (_mapped, self.mapped)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The images that could be prepared, and one sentence for each file that could not, by name."""
+
+    images: list[StoredImage]
+    refused: dict[str, str]
+
+
+def prepare(name: str, picture: Picture, settings: Settings) -> StoredImage:
+    """HR and LR of one picture, as the generator sees them.
+
+    Y is that of BT.601, rounded to whole numbers; a grey picture is used as it is, for 3 channels replicated.
+    16 bits become 8; alpha is left aside.
+
+    Raises:
+        UserError: the picture is smaller than one LR pixel.
+    """
+    height, width = picture.pixels.shape[:2]
+    if min(height, width) < settings.scale:
+        raise UserError(f"{name}: {width}x{height} pixels are too few for x{settings.scale}")
+    # float64: rounding to whole numbers must not hang on the last bits of a float32
+    full = picture.pixels.astype(np.float64) / np.iinfo(picture.pixels.dtype).max
+    stored = crop_to_multiple(torch.from_numpy(full).permute(2, 0, 1), settings.scale).mul(255).round()
+    grey = stored.shape[0] == 1
+
+    def pair(levels: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        small = shrink(levels / 255, settings.scale)
+        return levels.to(torch.uint8).contiguous().numpy(), small.to(torch.float32).contiguous().numpy()
+
+    if settings.channels == 3:
+        hr, lr = pair(stored)
+        return StoredImage(name, hr, lr) if grey else StoredImage(name, hr, lr, hr, lr)
+    luma = stored if grey else rgb_to_y(stored / 255).mul(255).round()
+    return StoredImage(name, *pair(luma), *(pair(stored) if settings.colour and not grey else ()))
+
+
+def open_images(files: Mapping[str, Path], settings: Settings, cache_dir: Path | None) -> Opened:
+    """Prepare every file, or map what an earlier call with the same files and settings has prepared.
+
+    Args:
+        files: the files by the name they shall have.
+        settings: what is prepared.
+        cache_dir: the folder of all caches, made where missing; None prepares in memory.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    if cache_dir is None:
+        refused: dict[str, str] = {}
+        return Opened([_as_seen(i, settings) for i in _prepared(files, settings, refused)], refused)
+    key = _key(files, settings)
+    folder = cache_dir / key
+    if (opened := _read(folder, settings)) is None:
+        try:
+            with _locked(cache_dir, key) as alone:
+                if (opened := _read(folder, settings)) is None:
+                    _write(folder, files, settings, alone)
+                    opened = _read(folder, settings)
+        except OSError as error:
+            raise UserError(
+                f"The cache in {cache_dir} cannot be written ({error}): choose another folder with "
+                "data.cache_dir=PATH, or do without (data.cache=none)."
+            ) from error
+    if opened is None:
+        raise UserError(f"The cache {folder} changed while it was being opened: delete it and start again.")
+    return opened
+
+
+def _prepared(
+    files: Mapping[str, Path], settings: Settings, refused: dict[str, str]
+) -> Iterator[StoredImage]:
+    """The files prepared in parallel, in their order; what cannot be used goes to `refused`."""
+
+    def attempt(name: str) -> StoredImage | str:
+        try:
+            return prepare(name, read_image(files[name]), settings)
+        except UserError as error:
+            return str(error)
+
+    for name, result in _parallel(attempt, list(files), "preparing images"):
+        if isinstance(result, str):
+            refused[name] = result
+        else:
+            yield result
+
+
+def _parallel(function: Callable[[T], R], items: Sequence[T], text: str) -> Iterator[tuple[T, R]]:
+    """Items with their results, in order, on as many threads as torch may use; with a bar if it is slow."""
+    threads = torch.get_num_threads()
+    started, done = time.monotonic(), 0
+    with ExitStack() as stack:
+        # one torch thread in each worker: the images are the parallelism
+        stack.callback(torch.set_num_threads, threads)
+        pool = stack.enter_context(
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        )
+        console = Console(stderr=True)
+        bar = Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal)
+        task = bar.add_task(text, total=len(items))
+        window = 4 * threads  # bounds what is decoded and not yet written
+        for first in range(0, len(items), window):
+            batch = items[first : first + window]
+            for item, result in zip(batch, pool.map(function, batch), strict=True):
+                yield item, result
+                done += 1
+                bar.update(task, completed=done)
+                if not bar.live.is_started and time.monotonic() - started > PROGRESS_AFTER:
+                    stack.enter_context(bar)
+
+
+def _key(files: Mapping[str, Path], settings: Settings) -> str:
+    """A name for exactly these files, in this state, under these settings."""
+    state = [(name, str(path.resolve()), *_stamp(path)) for name, path in files.items()]
+    text = json.dumps([FORMAT, asdict(settings), state])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Size and times; the change time also sees a repaired permission and a replacement with an old date."""
+    try:
+        stat = path.stat()
+    except OSError:  # whoever reads the file will say what is wrong with it
+        return (0, 0, 0)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@contextmanager
+def _locked(cache_dir: Path, key: str) -> Iterator[bool]:
+    """Hold the lock of one cache; the kernel lets go of it when the process ends, however it ends.
+
+    Yields whether it is held: some network file systems have no locks.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with (cache_dir / f"{key}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def _write(folder: Path, files: Mapping[str, Path], settings: Settings, alone: bool) -> None:
+    """Prepare the files into `folder`, which appears whole or not at all."""
+    if alone:
+        for stale in folder.parent.glob(f"{folder.name}.part-*"):  # left by a process that was killed
+            shutil.rmtree(stale)
+    part = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex[:8]}")
+    part.mkdir()
+    try:
+        refused: dict[str, str] = {}
+        with (part / PIXELS).open("wb") as out:
+            images = [_append(out, image) for image in _prepared(files, settings, refused)]
+            _flush(out)
+            index = {"bytes": out.tell(), "images": images, "refused": refused}
+        with (part / INDEX).open("wb") as out:
+            out.write(json.dumps(index).encode())
+            _flush(out)
+        if _read(folder, settings) is None:
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one may lie there
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _append(out: BinaryIO, image: StoredImage) -> dict[str, Any]:
+    """Write the arrays of one image; its entry in the index."""
+    entry: dict[str, Any] = {}
+    written: dict[int, list[int]] = {}  # RGB generators: hr and rgb_hr are one array, stored once
+    for field, value in image._asdict().items():
+        if isinstance(value, np.ndarray):
+            if id(value) not in written:
+                out.write(bytes(-out.tell() % ALIGNMENT))
+                written[id(value)] = [out.tell(), *value.shape]
+                out.write(np.ascontiguousarray(value).data)
+            entry[field] = written[id(value)]
+        else:
+            entry[field] = value
+    return entry
+
+
+def _flush(out: BinaryIO) -> None:
+    """To the disk, so that even after a power cut a renamed folder is a whole one."""
+    out.flush()
+    os.fsync(out.fileno())
+
+
+def _read(folder: Path, settings: Settings) -> Opened | None:
+    """Map a cache; None where there is none, or where something cut it short."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        if (folder / PIXELS).stat().st_size != index["bytes"]:
+            return None
+        # one map, as a plain array: slicing an np.memmap costs several times as much
+        pixels = (
+            np.asarray(np.memmap(folder / PIXELS, np.uint8, "r")) if index["bytes"] else np.empty(0, np.uint8)
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+    def array(place: list[int] | None, dtype: type[np.generic]) -> Any:
+        if place is None:
+            return None
+        offset, *shape = place
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        return pixels[offset : offset + size].view(dtype).reshape(shape)
+
+    images = [
+        StoredImage(
+            entry["name"],
+            array(entry["hr"], np.uint8),
+            array(entry["lr"], np.float32),
+            array(entry["rgb_hr"], np.uint8),
+            array(entry["rgb_lr"], np.float32),
+            (folder, settings, number),
+        )
+        for number, entry in enumerate(index["images"])
+    ]
+    return Opened([_as_seen(image, settings) for image in images], index["refused"])
+
+
+def _mapped(folder: Path, settings: Settings, number: int) -> StoredImage:
+    """One image of a cache, in a worker process."""
+    return _reopened(folder, settings).images[number]
+
+
+@lru_cache(maxsize=2)
+def _reopened(folder: Path, settings: Settings) -> Opened:
+    opened = _read(folder, settings)
+    if opened is None:
+        raise UserError(f"The cache {folder} has vanished while it was in use: start again.")
+    return opened
+
+
+def _as_seen(image: StoredImage, settings: Settings) -> StoredImage:
+    """A grey image under a 3-channel generator: replicated as a view, which takes no space."""
+    channels = settings.channels
+    return image._replace(
+        hr=np.broadcast_to(image.hr, (channels, *image.hr.shape[1:])),
+        lr=np.broadcast_to(image.lr, (channels, *image.lr.shape[1:])),
+    )

@@ -1,0 +1,602 @@
+"""The data room: what is cut is what the files hold, whoever cuts it and however often."""
+
+import logging
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.random import Philox
+from omegaconf import OmegaConf
+from PIL import Image
+
+from upsweep.data import photos, store
+from upsweep.data.modules import EvalImage, FolderData, PhotosData, SuperResolutionData, held_out
+from upsweep.data.patches import EpochSampler, Patch, TrainPatches, crop_of, draw, turned
+from upsweep.data.store import Settings, StoredImage, open_images
+from upsweep.errors import UserError
+from upsweep.imaging.resize import shrink
+
+ROOT = Path(__file__).parents[1]
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **kwargs: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **kwargs)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six good images of several sizes, one of them grey and one two folders down."""
+    root = tmp_path / "images"
+    for number, size in enumerate([(64, 80), (61, 67), (90, 50), (48, 48)]):
+        save(root / f"{number}.png", noise(*size, seed=number))
+    save(root / "grey.png", noise(70, 60, 1))
+    save(root / "deep" / "er" / "x.bmp", noise(55, 77, seed=9))
+    return root
+
+
+@pytest.fixture
+def make(tmp_path: Path, folder: Path):
+    def make(**kwargs: Any) -> FolderData:
+        settings = dict(root=str(folder), scale=2, channels=1, seed=3, patch_size=8, patches_per_epoch=64)
+        return FolderData(**{**settings, "cache_dir": str(tmp_path / "cache"), **kwargs})
+
+    return make
+
+
+def epochs(data: SuperResolutionData, count: int = 1) -> list[Patch]:
+    """All patches of the first epochs, in the order of the loader."""
+    loader, batches = data.train_dataloader(), []
+    for epoch in range(count):
+        cast(EpochSampler, loader.sampler).set_epoch(epoch)
+        batches += list(loader)
+    return [Patch(*pair) for batch in batches for pair in zip(*batch, strict=True)]
+
+
+def same(a: list[Patch], b: list[Patch]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x.lr, y.lr) and torch.equal(x.hr, y.hr) for x, y in zip(a, b, strict=True)
+    )
+
+
+# ---- what a patch is ----
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_lr_and_hr_patches_show_the_same_place(make, channels: int, scale: int) -> None:
+    """Away from the border, the LR patch is the shrink of the HR patch, turned or not."""
+    data = make(channels=channels, scale=scale, patch_size=14)
+    data.setup()
+    for patch in epochs(data):
+        assert patch.lr.shape == (channels, 14, 14)
+        assert patch.hr.shape == (channels, 14 * scale, 14 * scale)
+        again = shrink(patch.hr.double(), scale)[:, 2:-2, 2:-2]
+        torch.testing.assert_close(patch.lr[:, 2:-2, 2:-2].double(), again, rtol=0, atol=1e-6)
+
+
+def test_a_patch_is_cut_from_the_file_with_no_false_border(make, folder: Path) -> None:
+    """Against Pillow's decode and the LR of the whole image, to the last pixel of the patch."""
+    data = make(channels=3, augment=False)
+    data.setup()
+    whole = {}
+    for image in data.train_images:
+        pixels = np.asarray(Image.open(folder / image.name).convert("RGB"))
+        pixels = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
+        hr = torch.from_numpy(pixels.copy()).permute(2, 0, 1).double() / 255
+        whole[image.name] = hr, shrink(hr, 2)
+    sizes = [(image.lr.shape[1], image.lr.shape[2]) for image in data.train_images]
+    ends = list(accumulate(h * w for h, w in sizes))
+    for index, patch in enumerate(epochs(data)):
+        crop = crop_of(3, 0, index, sizes, ends, 8)
+        hr, lr = whole[data.train_images[crop.image].name]
+        y, x = crop.top, crop.left
+        expected = hr[:, 2 * y : 2 * y + 16, 2 * x : 2 * x + 16], lr[:, y : y + 8, x : x + 8]
+        torch.testing.assert_close(patch.hr.double(), expected[0], rtol=0, atol=1e-7)
+        torch.testing.assert_close(patch.lr.double(), expected[1], rtol=0, atol=1e-7)
+
+
+def test_luma_is_rounded_before_it_is_shrunk(tmp_path: Path) -> None:
+    pixels = noise(40, 44)
+    path = save(tmp_path / "a.png", pixels)
+    (image,) = open_images({"a": path}, Settings(2, 1, colour=False), None).images
+    luma = np.round(16 + pixels.astype(np.float64) @ [65.481, 128.553, 24.966] / 255)
+    assert np.array_equal(image.hr[0], luma)
+    expected = shrink(torch.from_numpy(luma)[None] / 255, 2)
+    np.testing.assert_allclose(image.lr, expected, rtol=0, atol=1e-7)
+
+
+def test_the_eight_turns_are_the_symmetries_of_the_square() -> None:
+    square = np.arange(9).reshape(1, 3, 3)
+    expected = {np.rot90(s, k, (1, 2)).tobytes() for s in (square, square[..., ::-1]) for k in range(4)}
+    assert {np.ascontiguousarray(turned(square, turn)).tobytes() for turn in range(8)} == expected
+    assert np.array_equal(turned(square, 0), square)
+
+
+# ---- where a patch is ----
+
+
+@given(seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 10**6), index=st.integers(0, 10**9))
+def test_draw_is_one_philox_block(seed: int, epoch: int, index: int) -> None:
+    assert draw(seed, epoch, index) == Philox(key=seed | epoch << 64, counter=index).random_raw(4).tolist()
+
+
+@given(
+    st.lists(st.tuples(st.integers(5, 40), st.integers(5, 40)), min_size=1, max_size=5),
+    st.integers(0, 99),
+    st.integers(0, 5000),
+)
+def test_every_crop_lies_inside_its_image(sizes: list[tuple[int, int]], seed: int, index: int) -> None:
+    crop = crop_of(seed, 0, index, sizes, list(accumulate(h * w for h, w in sizes)), 5)
+    height, width = sizes[crop.image]
+    assert 0 <= crop.top <= height - 5
+    assert 0 <= crop.left <= width - 5
+    assert 0 <= crop.turn < 8
+
+
+def test_crops_are_uniform_over_images_by_area_places_and_turns() -> None:
+    sizes, count = [(8, 8), (8, 24), (16, 24)], 20_000
+    crops = [crop_of(0, 1, i, sizes, [64, 256, 640], 8) for i in range(count)]
+    for seen, shares in [
+        (Counter(c.image for c in crops), [0.1, 0.3, 0.6]),
+        (Counter(c.turn for c in crops), [1 / 8] * 8),
+        (Counter(c.left for c in crops if c.image == 1), [1 / 17] * 17),
+        (Counter(c.top for c in crops if c.image == 2), [1 / 9] * 9),
+    ]:
+        total = sum(seen.values())
+        for value, share in enumerate(shares):
+            assert abs(seen[value] - total * share) < 5 * (total * share * (1 - share)) ** 0.5
+
+
+def test_patches_do_not_hang_on_workers_or_batches(make) -> None:
+    reference = make()
+    reference.setup()
+    expected = epochs(reference, 2)
+    assert not same(expected[:64], expected[64:])  # another epoch, other crops
+    for kwargs in ({"num_workers": 2}, {"batch_size": 5}, {"cache": "none"}):
+        data = make(**kwargs)
+        data.setup()
+        assert same(epochs(data, 2), expected), kwargs
+    other = make(seed=4)
+    other.setup()
+    assert not same(epochs(other), expected[:64])
+
+
+def test_devices_share_an_epoch_without_overlap_or_padding() -> None:
+    for count, world in [(64, 1), (64, 2), (67, 3), (5, 4)]:
+        shares = [list(EpochSampler(count, rank=rank, world=world)) for rank in range(world)]
+        assert {len(share) for share in shares} == {count // world}
+        together = [index for step in zip(*shares, strict=True) for _, index in step]
+        assert together == list(range(count // world * world))
+
+
+def test_workers_begin_with_the_epoch_that_was_set_after_iter(make) -> None:
+    """Lightning asks for the iterator first and sets the epoch then; on a resume that epoch is not 0."""
+    data = make(num_workers=1)
+    data.setup()
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    loader.sampler.set_epoch(5)
+    first = next(batches)
+    assert torch.equal(first.lr[0], loader.dataset[5, 0].lr)
+
+
+class Recorder(pl.LightningModule):
+    """Remembers the batches that the trainer hands it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.trained: list[tuple[int, Patch]] = []
+        self.judged: list[EvalImage] = []
+
+    def training_step(self, batch: Patch) -> torch.Tensor:
+        self.trained.append((self.current_epoch, batch))
+        return self.weight * batch.lr.mean()
+
+    def validation_step(self, batch: EvalImage) -> None:
+        self.judged.append(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data: pl.LightningDataModule, folder: Path, **kwargs: Any) -> Recorder:
+    recorder = Recorder()
+    quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **{**quiet, **kwargs},
+    )
+    trainer.fit(recorder, datamodule=data)
+    return recorder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_walks_the_epochs_and_the_whole_images(make, tmp_path: Path) -> None:
+    data = make(patches_per_epoch=32, channels=1)
+    recorder = fit(data, tmp_path, max_epochs=3)
+    assert [epoch for epoch, _ in recorder.trained] == [0, 0, 1, 1, 2, 2]
+    patches = data.train_dataloader().dataset
+    for step, (epoch, batch) in enumerate(recorder.trained):
+        assert torch.equal(batch.hr[3], patches[epoch, step % 2 * 16 + 3].hr)
+    assert [image.name for image in recorder.judged] == 3 * [image.name for image in data.val_images]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_overfitting_sees_the_same_patches_in_every_epoch(make, tmp_path: Path) -> None:
+    recorder = fit(make(), tmp_path, max_epochs=2, overfit_batches=1)
+    (_, first), (_, second) = recorder.trained
+    assert torch.equal(first.hr, second.hr)
+
+
+# ---- whole images ----
+
+
+def test_validation_images_are_whole_and_keep_their_colours(make, tmp_path: Path) -> None:
+    val = tmp_path / "val"
+    pixels = noise(51, 62)
+    save(val / "colour.png", pixels)
+    save(val / "grey.png", pixels[..., 0])
+    for channels in (1, 3):
+        data = make(channels=channels, val_root=str(val))
+        data.setup()
+        colour, grey = data.val_dataloader()
+        assert (colour.name, grey.name) == ("colour.png", "grey.png")
+        assert colour.hr.shape == (1, channels, 50, 62)
+        assert colour.lr.shape == (1, channels, 25, 31)
+        expected = torch.from_numpy(pixels[:50].copy()).permute(2, 0, 1)[None] / 255
+        torch.testing.assert_close(colour.rgb_hr, expected, rtol=0, atol=0)
+        torch.testing.assert_close(colour.rgb_lr, shrink(expected.double(), 2).float(), rtol=0, atol=1e-6)
+        assert grey.rgb_hr is None
+        assert grey.rgb_lr is None
+        assert torch.equal(grey.hr, expected[:, :1].expand(1, channels, -1, -1))
+
+
+def test_moving_an_image_to_a_device_keeps_its_name_and_its_gaps() -> None:
+    image = EvalImage("a.png", torch.ones(1, 1, 2, 2), torch.ones(1, 1, 4, 4), None, None)
+    moved = pl.LightningDataModule().transfer_batch_to_device(image, torch.device("meta"), 0)
+    assert isinstance(moved, EvalImage)
+    assert (moved.name, moved.rgb_lr, moved.rgb_hr) == ("a.png", None, None)
+    assert moved.lr.device.type == moved.hr.device.type == "meta"
+
+
+def on_rank(data: SuperResolutionData, rank: int, world: int) -> SuperResolutionData:
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world, strategy=strategy)  # type: ignore[assignment]
+    return data
+
+
+def test_devices_share_the_validation_images_each_once(make) -> None:
+    seen = []
+    for rank in range(2):
+        data = on_rank(make(val_share=0.5), rank, 2)
+        data.setup()
+        assert len(cast(EpochSampler, data.train_dataloader().sampler)) == 32
+        seen += [image.name for image in data.val_dataloader()]
+    assert sorted(seen) == sorted(image.name for image in data.val_images)
+    assert len(seen) == 3
+    with pytest.raises(UserError, match="3 validation images are too few for 4 devices"):
+        on_rank(data, 0, 4).val_dataloader()
+
+
+# ---- the files of the world ----
+
+
+def test_every_kind_of_image_trains(make, tmp_path: Path) -> None:
+    root, pixels = tmp_path / "kinds", noise(40, 40)
+    save(root / "rgb.jpg", pixels)
+    save(root / "rgb.WEBP", pixels)
+    save(root / "rgba.png", noise(40, 40, 4))
+    save(root / "grey16.png", noise(40, 40, 1).astype(np.uint16) * 257)
+    save(root / "grey.tiff", pixels[..., 0])
+    Image.fromarray(pixels).quantize(64).save(root / "palette.png")
+    for channels in (1, 3):
+        data = make(root=str(root), channels=channels, strict=True)
+        data.setup()
+        assert len(data.train_images) == 5
+        assert len(data.val_images) == 1
+        assert all(image.hr.shape == (channels, 40, 40) for image in data.train_images)
+    (deep,) = (i for i in [*data.train_images, *data.val_images] if i.name == "grey16.png")
+    assert np.array_equal(deep.hr[0], noise(40, 40, 1))
+
+
+@pytest.fixture
+def bad(folder: Path) -> list[str]:
+    """Four files that cannot be used, beside the good ones."""
+    (folder / "empty.png").touch()
+    (folder / "text.jpg").write_text("no image")
+    whole = save(folder / "cut.png", noise(64, 64)).read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    save(folder / "tiny.png", noise(15, 40))
+    return ["cut.png", "empty.png", "text.jpg", "tiny.png"]
+
+
+@pytest.mark.parametrize("cache", ["disk", "none"])
+def test_bad_files_are_named_once_each_and_left_out(make, bad: list[str], caplog, cache: str) -> None:
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        data = make(cache=cache)
+        with caplog.at_level(logging.WARNING, "upsweep"):
+            data.setup()
+        assert len(data.train_images) == 5
+        assert len(data.val_images) == 1
+        assert all(sum(name in message for message in caplog.messages) == 1 for name in bad)
+        assert len(caplog.messages) == len(bad)
+    assert "40x14 usable pixels are too few: data.patch_size=8 at x2 needs 16x16" in caplog.text
+
+
+def test_strict_stops_at_a_bad_file(make, bad: list[str]) -> None:
+    with pytest.raises(UserError, match=r"cut\.png.*data\.strict=true"):
+        make(strict=True).setup()
+
+
+def test_a_repaired_file_is_used(make, folder: Path, bad: list[str]) -> None:
+    make().setup()
+    shutil.copy(folder / "0.png", folder / "cut.png")
+    data = make()
+    data.setup()
+    assert len(data.train_images) + len(data.val_images) == 7
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"root": None}, r"data\.root=PATH"),
+        ({"root": "nowhere"}, r"data\.root=nowhere is not a folder"),
+        ({"val_root": "nowhere"}, r"data\.val_root=nowhere is not a folder"),
+        ({"patch_size": 200}, r"None of 6 image files can be used for training; .*needs 400x400"),
+        ({"val_share": 0.0}, r"val_share=0\.0 must lie between"),
+        ({"val_share": 0.99}, r"val_share=0\.99 leaves none to train on"),
+        ({"channels": 2}, r"data\.channels=2: it must be 1 \(Y\) or 3 \(RGB\)"),
+        ({"patch_size": 0}, r"data\.patch_size=0: it must be"),
+        ({"num_workers": -1}, r"data\.num_workers=-1"),
+        ({"cache": "ram"}, r"data\.cache='ram': it must be disk or none"),
+    ],
+)
+def test_wrong_settings_end_in_one_sentence(make, kwargs: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        make(**kwargs).setup()
+
+
+def test_no_usable_image_on_either_side_is_an_error(make, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"data\.root=.*none holds no image"):
+        make(root=str(tmp_path / "none")).setup()
+    (tmp_path / "none" / "broken.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"can be used for training; .*broken\.png"):
+        make(root=str(tmp_path / "none")).setup()
+    with pytest.raises(UserError, match=r"can be used for validation; .*broken\.png"):
+        make(val_root=str(tmp_path / "none")).setup()
+
+
+def test_what_is_validated_on_is_never_trained_on(make, folder: Path) -> None:
+    shared = make()
+    shared.setup()
+    inside = make(val_root=str(folder / "deep"))
+    inside.setup()
+    assert [image.name for image in inside.val_images] == ["er/x.bmp"]
+    assert "deep/er/x.bmp" not in {image.name for image in inside.train_images}
+    names = [{image.name for image in images} for images in (shared.train_images, shared.val_images)]
+    assert not names[0] & names[1]
+    with pytest.raises(UserError, match="Nothing is left to train on"):
+        make(val_root=str(folder)).setup()
+
+
+@given(st.sets(st.integers(), min_size=1, max_size=40), st.floats(0.01, 0.99))
+def test_held_out_depends_on_the_names_alone(numbers: set[int], share: float) -> None:
+    names = {f"{number}.png" for number in numbers}
+    chosen = held_out(sorted(names), share)
+    assert chosen == held_out(sorted(names, reverse=True), share)
+    assert len(chosen) == max(1, round(share * len(names)))
+    assert set(chosen) <= names
+
+
+# ---- the cache ----
+
+
+def caches(tmp_path: Path) -> list[Path]:
+    return sorted(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+
+
+def test_images_are_decoded_once_and_mapped_then(make, monkeypatch) -> None:
+    first = make()
+    first.setup()
+    monkeypatch.setattr(store, "read_image", lambda path: pytest.fail(f"{path} was decoded again"))
+    second = make(batch_size=4, patch_size=6, seed=9)  # no setting that the prepared images depend on
+    second.setup()
+    for a, b in zip(first.train_images, second.train_images, strict=True):
+        assert np.array_equal(a.hr, b.hr)
+        assert np.array_equal(a.lr, b.lr)
+    assert not second.train_images[0].hr.flags.writeable
+
+
+def test_cache_follows_files_and_settings(make, tmp_path: Path, folder: Path) -> None:
+    make().setup()
+    before = len(caches(tmp_path))
+    make(scale=3).setup()
+    make(channels=3).setup()
+    assert len(caches(tmp_path)) == 3 * before
+    save(folder / "0.png", noise(64, 80, seed=77))
+    data = make()
+    data.setup()
+    fresh = make(cache="none")
+    fresh.setup()
+    assert same(epochs(data), epochs(fresh))
+
+
+def test_a_damaged_cache_is_rebuilt(make, tmp_path: Path) -> None:
+    first = make()
+    first.setup()
+    expected = epochs(first)
+    for folder in caches(tmp_path):
+        os.truncate(folder / "pixels.bin", 100)
+    again = make()
+    again.setup()
+    assert same(epochs(again), expected)
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be written.*data\.cache_dir=PATH.*data\.cache=none"):
+        make(cache_dir=str(tmp_path / "file" / "cache")).setup()
+
+
+OPEN = """
+import os, signal, sys
+from pathlib import Path
+from upsweep.data import store
+root, cache, die = Path(sys.argv[1]), Path(sys.argv[2]), len(sys.argv) > 3
+reads = []
+read_image = store.read_image
+def counted(path):
+    reads.append(path)
+    return read_image(path)
+store.read_image = counted
+if die:
+    append = store._append
+    def killed(out, image):
+        entry = append(out, image)
+        out.flush()
+        if len(reads) > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return entry
+    store._append = killed
+files = {p.name: p for p in sorted(root.glob("*.png"))}
+opened = store.open_images(files, store.Settings(2, 1, colour=False), cache)
+print(len(reads), sum(int(i.hr.sum()) for i in opened.images))
+"""
+
+
+def opener(folder: Path, cache: Path, *args: str) -> "subprocess.Popen[str]":
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", OPEN, str(folder), str(cache), *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+
+
+def test_two_processes_at_once_do_the_work_once(folder: Path, tmp_path: Path) -> None:
+    processes = [opener(folder, tmp_path / "cache") for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(int(reads) for reads, _ in outputs) == [0, 5]
+    assert outputs[0][1] == outputs[1][1]
+    assert len(caches(tmp_path)) == 1
+
+
+def test_a_process_killed_while_writing_leaves_nothing_that_looks_whole(folder: Path, tmp_path: Path) -> None:
+    process = opener(folder, tmp_path / "cache", "die")
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    (half,) = caches(tmp_path)
+    assert ".part-" in half.name
+    files = {path.name: path for path in sorted(folder.glob("*.png"))}
+    settings = Settings(2, 1, colour=False)
+    opened = open_images(files, settings, tmp_path / "cache")
+    direct = open_images(files, settings, None)
+    for a, b in zip(opened.images, direct.images, strict=True):
+        assert a.name == b.name
+        assert np.array_equal(a.hr, b.hr)
+        assert np.array_equal(a.lr, b.lr)
+    (whole,) = caches(tmp_path)
+    assert ".part-" not in whole.name
+
+
+def test_a_mapped_image_is_pickled_as_its_place(make) -> None:
+    """Workers that are spawned must not be sent 10 GB."""
+    data = make()
+    data.setup()
+    patches = data.train_dataloader().dataset
+    sent = pickle.dumps(patches)
+    assert len(sent) < 500 * len(data.train_images)
+    received = pickle.loads(sent)
+    assert torch.equal(received[2, 7].hr, patches[2, 7].hr)
+    memory = make(cache="none")
+    memory.setup()
+    image = pickle.loads(pickle.dumps(memory.train_images[0]))
+    assert np.array_equal(image.hr, memory.train_images[0].hr)
+
+
+def test_a_crop_reads_only_the_bytes_of_its_patch(tmp_path: Path) -> None:
+    """From an image of 16 GiB, all holes: the kernel maps 64 KiB around each of the 4 * 192 rows, no more."""
+    side = 1 << 17
+    for name, size in ("hr", side**2), ("lr", side**2 // 16):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, size)
+    hr = np.memmap(tmp_path / "hr", np.uint8, "r", shape=(1, side, side))
+    lr = np.memmap(tmp_path / "lr", np.float32, "r", shape=(1, side // 8, side // 8))
+    patches = TrainPatches([StoredImage("big", hr, lr)], patch_size=24, count=4, seed=0)
+    before = resident()
+    for index in range(4):
+        assert patches[0, index].hr.shape == (1, 192, 192)
+    assert resident() - before < 100e6
+
+
+def resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def test_slow_preparation_shows_a_bar_on_a_terminal(make, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(store, "PROGRESS_AFTER", 0.0)
+    threads = torch.get_num_threads()
+    make(scale=3).setup()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    make().setup()
+    assert "preparing images" in capsys.readouterr().err
+    assert torch.get_num_threads() == threads
+
+
+# ---- photos and configs ----
+
+
+def test_photos_are_in_the_wheel_and_no_scene_is_on_both_sides() -> None:
+    assert not {name[:5] for name in photos.TRAIN} & {name[:5] for name in photos.VAL}
+    for names in (photos.TRAIN, photos.VAL):
+        for name, path in photos.photo_files(names).items():
+            with Image.open(path) as image:
+                assert image.mode == "RGB", name
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")))
+def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Path) -> None:
+    path = ROOT / "conf" / "data" / f"{name}.yaml"
+    assert path.read_text().startswith("# ")
+    context = {"scale": 2, "seed": 0, "generator": {"channels": 1}, "data": OmegaConf.load(path)}
+    node = OmegaConf.create(context).data
+    node.cache_dir = str(tmp_path / "cache")
+    if "root" in node:
+        node.update(root=str(folder), patch_size=8)
+    data = instantiate(node)
+    assert isinstance(data, SuperResolutionData)
+    data.setup("fit")
+    described = data.describe()
+    assert described["train_images"] == len(data.train_images) > 0
+    assert described["val_images"] == len(data.val_images) > 0
+    assert next(iter(data.train_dataloader())).lr.shape == (16, 1, node.patch_size, node.patch_size)
+    assert isinstance(data, PhotosData if name == "photos" else FolderData)
