@@ -1,0 +1,172 @@
+"""Weights and plain values in, a generator out; nothing that a file says is ever run.
+
+A checkpoint holds, beside Lightning's own entries, `checkpoint["upsweep"]`: the generator's class by name and its
+arguments as plain values (the recipe among them). Names resolve to upsweep's generators and blocks and to the
+modules of `torch.nn`, or to classes that the caller names, and to nothing else.
+"""
+
+import importlib
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from upsweep.errors import UserError
+from upsweep.generators.base import Generator
+
+FORMAT = 1
+KEY = "upsweep"
+# Sizes are checked against the weights before memory is taken; this bound keeps the check itself short.
+LARGEST_NUMBER = 100_000
+
+
+def build(spec: Mapping[str, Any]) -> Generator:
+    """The generator that a config node, or a vetted checkpoint, describes.
+
+    Raises:
+        UserError: the node describes something else, or the generator refuses its arguments.
+    """
+    generator = instantiate(spec, _convert_="all")
+    if not isinstance(generator, Generator):
+        raise UserError(
+            f"generator._target_={spec.get('_target_')} is no upsweep.generators.Generator; derive from it."
+        )
+    return generator
+
+
+def describe(spec: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a checkpoint says of its generator: `spec` and any further plain values."""
+    return {"format": FORMAT, "generator": dict(spec), **more}
+
+
+def load_generator(path: Path, *, allow: Collection[str] = ()) -> Generator:
+    """The trained generator of a checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        path: a `.ckpt` file that upsweep wrote.
+        allow: `_target_` names outside upsweep that the user's own config names, and that may be built.
+
+    Raises:
+        UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit.
+    """
+    state = read(path)
+    said = state.get(KEY)
+    if not isinstance(said, dict) or not isinstance(said.get("generator"), dict):
+        raise UserError(f"{path} is a checkpoint, but not one of upsweep's: it does not say which generator it holds.")
+    if said.get("format") != FORMAT:
+        raise UserError(f"{path} has format {said.get('format')!r}; this upsweep reads format {FORMAT}.")
+    spec = said["generator"]
+    _vet(path, spec, allow)
+    weights = generator_weights(state)
+    with torch.device("meta"):  # no memory is taken for sizes that the file only claims
+        shape = build(spec)
+    fit(shape, weights, path)
+    generator = build(spec)
+    generator.load_state_dict(weights)
+    return generator.eval()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The plain values and tensors of a checkpoint file.
+
+    Raises:
+        UserError: missing, unreadable, or holding more than plain values and tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint at {path}; a run's own lie in its checkpoints/ folder.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # torch raises many kinds for one fact: it is not a file that can be trusted
+        raise UserError(
+            f"{path} is broken, or holds more than weights and plain values; it was not loaded ({_first_line(error)})."
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint.")
+    return state
+
+
+def generator_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The generator's part of a Lightning checkpoint's `state_dict`."""
+    prefix = "generator."
+    weights = state.get("state_dict")
+    weights = weights if isinstance(weights, Mapping) else {}
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are not those of `generator`.
+
+    Raises:
+        UserError: a name is missing or too many, or a shape differs; the first such is named.
+    """
+    wanted = {name: value.shape for name, value in generator.state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            has, needs = (list(s[name]) if name in s else "nothing" for s in (found, wanted))
+            raise UserError(
+                f"{path} does not fit the generator: {name} is {has} in the file and {needs} in the network."
+            )
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a half-written one never looks whole: beside, then rename."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(dict(state), beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _vet(path: Path, spec: object, allow: Collection[str]) -> None:
+    for key, target in _walk(spec):
+        if key == "_target_" and target not in allow and not (isinstance(target, str) and _ours(target)):
+            raise UserError(
+                f"{path} asks for {target}, which is neither upsweep's nor named by your config; it was not loaded."
+            )
+    for key, value in _walk(spec):
+        if key.startswith("_") and key not in ("_target_", "_partial_"):
+            raise UserError(f"{path} has the key {key}, which no upsweep checkpoint has; it was not loaded.")
+        if not isinstance(value, Mapping | list | tuple | str | int | float | bool | None):
+            raise UserError(f"{path} holds a {type(value).__name__} where a plain value belongs; it was not loaded.")
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"{path} has an interpolation in {key}; it was not loaded.")
+        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+            raise UserError(f"{path} wants {key}={value}, which is absurd; it was not loaded.")
+
+
+def _walk(spec: object, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value at any depth, with the key it stands under."""
+    yield key, spec
+    if isinstance(spec, Mapping):
+        for name, value in spec.items():
+            yield from _walk(value, str(name))
+    elif isinstance(spec, list | tuple):
+        for value in spec:
+            yield from _walk(value, key)
+
+
+def _ours(target: str) -> bool:
+    """Whether a name is one of upsweep's generators or blocks, or a module class of torch.nn."""
+    module, _, name = target.rpartition(".")
+    if module == "torch.nn":
+        found = getattr(nn, name, None)
+        return isinstance(found, type) and issubclass(found, nn.Module)
+    if module.split(".")[:2] not in (["upsweep", "generators"], ["upsweep", "blocks"]):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__.startswith("upsweep.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

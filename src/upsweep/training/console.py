@@ -1,0 +1,50 @@
+"""What a run says on the terminal: its config at the start, where everything lies at the end."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.syntax import Syntax
+
+from upsweep.sweeps.results import Result, print_row
+from upsweep.training.job import Job
+from upsweep.training.tracking import WandbRun
+
+
+@rank_zero_only
+def show_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Print the composed config, and which names were chosen for it."""
+    said = " ".join(f"{group}={name}" for group, name in choices.items())
+    # The recipe and the generator's own copy of it repeat the groups.
+    shown = {key: value for key, value in config.items() if key != "recipe"}
+    shown["generator"] = {key: value for key, value in config["generator"].items() if key != "recipe"}
+    text = yaml.safe_dump(shown, sort_keys=False)
+    if sys.stdout.isatty():
+        console = Console()
+        console.print(Syntax(text, "yaml", background_color="default"))
+        console.rule(said)
+    else:
+        print(f"{text}\n{said}", flush=True)
+
+
+@rank_zero_only
+def show_end(job: Job, result: Result) -> None:
+    """Print the run's row of figures, and where its files are."""
+    print_row(job.folder.name, result)
+    lines = {"folder": job.folder}
+    for what, path in (
+        ("checkpoints", job.folder / "checkpoints"),
+        ("pictures", job.folder / "pictures"),
+        ("log", next(job.folder.glob("*.log"), None)),
+    ):
+        if path is not None and path.exists():
+            lines[what] = path
+    print("\n".join(f"{what:<12}{path}" for what, path in lines.items()))
+    if isinstance(job.logger, WandbRun) and job.logger.directory is not None:
+        print(f"{'W&B':<12}{job.logger.directory}")
+        if (command := job.logger.sync_command) is not None:
+            print(f"{'upload with':<12}{command}")
+    sys.stdout.flush()

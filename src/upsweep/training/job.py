@@ -1,0 +1,178 @@
+"""One training, from its choices to its result: what a door, or a sweep's process, runs."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
+from torch.optim import Optimizer
+
+from upsweep import checkpoints
+from upsweep.data.modules import SuperResolutionData
+from upsweep.errors import UserError
+from upsweep.generators.base import Cost, cost
+from upsweep.metrics.protocol import Protocol
+from upsweep.sweeps.results import Result, State
+from upsweep.training.module import Diverged, SuperResolution
+from upsweep.training.schedules import Schedule
+from upsweep.training.tracking import CsvRun, WandbRun
+
+log = logging.getLogger("upsweep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything one training needs; the doors make it from the config.
+
+    Attributes:
+        folder: where everything that the run writes lies.
+        generator: class and arguments as plain values; they also go into the checkpoint.
+        data: what is trained and judged on.
+        objective: (SR, HR) -> loss.
+        optimizer: parameter groups -> optimizer.
+        schedule: progress -> factor on the learning rate.
+        protocol: for PSNR and SSIM.
+        trainer: keyword arguments of Lightning's Trainer.
+        callbacks: beside those that every job has.
+        logger: W&B, CSV or None.
+        seed: of weights, crops and dropout.
+        scale: for the result.
+        choices: config group -> chosen name.
+        overrides: the job's command line.
+        checkpoint: whose weights the training starts from.
+    """
+
+    folder: Path
+    generator: dict[str, Any]
+    data: SuperResolutionData
+    objective: nn.Module
+    optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer]
+    schedule: Schedule
+    protocol: Protocol
+    trainer: dict[str, Any]
+    callbacks: Sequence[Callback]
+    logger: WandbRun | CsvRun | None
+    seed: int
+    scale: int
+    choices: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    checkpoint: Path | None = None
+
+
+def run(job: Job) -> Result:
+    """Train, judge, and write `result.json` into the job's folder, whatever happens.
+
+    A loss that is not finite ends as `diverged`; every other failure is written down as `failed` and raised.
+
+    Raises:
+        UserError: what the user gave cannot be used.
+    """
+    started = time.perf_counter()
+    module: SuperResolution | None = None
+    price: Cost | None = None
+
+    def result(state: State, reason: str | None = None) -> Result:
+        best = module.best if module is not None else {}
+        psnr, bicubic = best.get("psnr"), best.get("psnr_bicubic")
+        weights = job.folder / "checkpoints" / "best.ckpt"
+        made = Result(
+            state=state,
+            reason=reason,
+            choices=job.choices,
+            overrides=job.overrides,
+            seed=job.seed,
+            scale=job.scale,
+            epoch=int(best.get("epoch", -1)) + 1,
+            epochs=int(job.trainer.get("max_epochs") or 0),
+            psnr=psnr,
+            ssim=best.get("ssim"),
+            psnr_bicubic=bicubic,
+            ssim_bicubic=best.get("ssim_bicubic"),
+            gain=None if psnr is None or bicubic is None else psnr - bicubic,
+            parameters=None if price is None else price.parameters,
+            macs_per_pixel=None if price is None else price.macs_per_pixel,
+            seconds=time.perf_counter() - started,
+            objective=psnr if state == "finished" else None,
+            checkpoint=str(weights) if weights.is_file() else None,
+        )
+        rank_zero_only(made.write)(job.folder)
+        return made
+
+    def close(state: State, exit_code: int) -> None:
+        if job.logger is not None:
+            best = {f"best/{name}": value for name, value in (module.best if module else {}).items()}
+            job.logger.log_summary({"state": state, **best})
+            job.logger.finish(exit_code)
+
+    try:
+        module = _module(job)
+        price = cost(module.generator)
+        if job.logger is not None:
+            job.logger.log_summary({"parameters": price.parameters, "macs_per_pixel": price.macs_per_pixel})
+        _train(job, module)
+    except Diverged as end:
+        close("diverged", 0)
+        return result("diverged", str(end))
+    except (KeyboardInterrupt, SystemExit):
+        result("stopped", "interrupted")
+        close("stopped", 1)
+        raise
+    except BaseException as error:
+        result("failed", str(error) or type(error).__name__)
+        close("failed", 1)
+        raise
+    close("finished", 0)
+    return result("finished")
+
+
+def _module(job: Job) -> SuperResolution:
+    pl.seed_everything(job.seed, workers=True, verbose=False)
+    generator = checkpoints.build(job.generator)
+    if job.checkpoint is not None:
+        weights = checkpoints.generator_weights(checkpoints.read(job.checkpoint))
+        checkpoints.fit(generator, weights, job.checkpoint)
+        generator.load_state_dict(weights)
+    return SuperResolution(generator, job.objective, job.optimizer, job.schedule, job.protocol, job.seed, job.generator)
+
+
+def _train(job: Job, module: SuperResolution) -> None:
+    # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    trainer = pl.Trainer(
+        **job.trainer,
+        default_root_dir=job.folder,
+        logger=job.logger or False,
+        callbacks=list(job.callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module has samplers that neither pad nor repeat
+    )
+    if any(p.requires_grad for p in module.generator.parameters()):
+        trainer.fit(module, datamodule=job.data)
+    else:
+        trainer.validate(module, datamodule=job.data, verbose=False)
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if it is missing.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The output folder {folder} cannot be made ({error.strerror}): set hydra.run.dir.") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"The output folder {folder} cannot be written to: set hydra.run.dir.")
+    return folder

@@ -1,0 +1,184 @@
+"""How a generator is trained and judged, as a LightningModule."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from upsweep import checkpoints
+from upsweep.data.modules import EvalImage
+from upsweep.data.patches import Patch
+from upsweep.generators.base import Generator
+from upsweep.imaging.colour import with_chroma
+from upsweep.imaging.resize import enlarge
+from upsweep.metrics.metric import PSNR, SSIM
+from upsweep.metrics.protocol import Protocol
+from upsweep.training.schedules import Schedule
+
+# How often all devices ask each other whether the loss is still a number: rare enough to cost nothing.
+CHECK_EVERY = 20
+
+
+class Diverged(Exception):
+    """The loss is no longer finite; the training stops and says so, and the sweep goes on."""
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """The trainable parameters in two groups, weights, and biases, norms and slopes; the latter never decay."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if p.ndim > 1]},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class SuperResolution(pl.LightningModule):
+    """Trains a generator on patches and judges it on whole images under a protocol.
+
+    Args:
+        generator: LR (N, C, H, W) -> SR (N, C, s H, s W).
+        objective: (SR, HR) -> scalar loss.
+        optimizer: parameter groups -> optimizer.
+        schedule: progress of the training in [0, 1] -> factor on the learning rate.
+        protocol: under which PSNR and SSIM are taken.
+        seed: of the run; with epoch and rank it seeds what is random in a step (dropout).
+        spec: the generator's class and arguments as plain values, for the checkpoint.
+
+    Logs train/loss, lr, val/psnr, val/ssim, val/psnr_bicubic, val/ssim_bicubic, val/psnr_gain, val/ssim_gain.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        objective: nn.Module,
+        optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
+        schedule: Schedule,
+        protocol: Protocol,
+        seed: int,
+        spec: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.objective = objective
+        self.protocol = protocol
+        self._optimizer, self._schedule = optimizer, schedule
+        self._seed, self._spec = seed, spec
+        self.psnr = PSNR(protocol, generator.scale)
+        self.ssim = SSIM(protocol, generator.scale)
+        # Bicubic is judged once, in the first validation, on the same images.
+        self.psnr_bicubic = PSNR(protocol, generator.scale)
+        self.ssim_bicubic = SSIM(protocol, generator.scale)
+        self._baseline: dict[str, float] = {}
+        self._baseline_images: dict[str, float] = {}
+        self._finite: Tensor | None = None
+        self.best: dict[str, float] = {}
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> (N, C, s H, s W)."""
+        sr: Tensor = self.generator(lr)
+        return sr
+
+    # training
+
+    def on_train_epoch_start(self) -> None:
+        """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
+        torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: Patch, batch_idx: int) -> Tensor:
+        """The loss of a batch.
+
+        Raises:
+            Diverged: the loss is not finite, on any device.
+        """
+        loss: Tensor = self.objective(self.generator(batch.lr), batch.hr)
+        finite = torch.isfinite(loss.detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        if (batch_idx + 1) % CHECK_EVERY == 0:
+            self._check_finite()
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.lr))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate."""
+        self._check_finite()
+        self.log("lr", self._rate())
+
+    def _check_finite(self) -> None:
+        finite = self._finite is None or bool(self._finite)
+        self._finite = None
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            raise Diverged(f"the loss was not finite in epoch {self.current_epoch} (step {self.global_step})")
+
+    def _rate(self) -> float:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer | pl.core.optimizer.LightningOptimizer)
+        return float(optimizer.param_groups[0]["lr"])
+
+    # validation
+
+    def validation_step(self, batch: EvalImage, batch_idx: int) -> Tensor:
+        """Judge one whole image; returns SR (1, C, H, W) as the generator made it."""
+        sr: Tensor = self.generator(batch.lr).float()
+        self._judge(self.psnr, self.ssim, batch, sr)
+        if not self._baseline:
+            self._judge(self.psnr_bicubic, self.ssim_bicubic, batch, enlarge(batch.lr.float(), self.generator.scale))
+            self._baseline_images[batch.name] = self.psnr_bicubic.last.item()
+        return sr
+
+    def _judge(self, psnr: PSNR, ssim: SSIM, batch: EvalImage, sr: Tensor) -> None:
+        hr, grey = batch.hr, batch.rgb_hr is None
+        if self.protocol.space == "rgb" and hr.shape[1] == 1 and batch.rgb_lr is not None and batch.rgb_hr is not None:
+            # A generator of the Y plane takes its colours from bicubic.
+            sr, hr = with_chroma(sr, batch.rgb_lr, self.generator.scale), batch.rgb_hr
+        psnr.update(sr, hr, grey=grey)
+        ssim.update(sr, hr, grey=grey)
+
+    def image_psnr(self, name: str) -> tuple[float, float | None]:
+        """PSNR in dB of the image judged last, and bicubic's of the image `name`."""
+        return self.psnr.last.item(), self._baseline_images.get(name)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all images, on all devices, and the gain over bicubic."""
+        if not self._baseline:
+            self._baseline = {
+                "psnr": self.psnr_bicubic.compute().item(),
+                "ssim": self.ssim_bicubic.compute().item(),
+            }
+        figures = {"psnr": self.psnr.compute().item(), "ssim": self.ssim.compute().item()}
+        self.psnr.reset()
+        self.ssim.reset()
+        for name, figure in figures.items():
+            self.log(f"val/{name}", figure, prog_bar=name == "psnr", rank_zero_only=False)
+            self.log(f"val/{name}_bicubic", self._baseline[name])
+            self.log(f"val/{name}_gain", figure - self._baseline[name])
+        if figures["psnr"] > self.best.get("psnr", -float("inf")):
+            self.best = {
+                **figures,
+                "psnr_bicubic": self._baseline["psnr"],
+                "ssim_bicubic": self._baseline["ssim"],
+                "epoch": self.current_epoch,
+            }
+
+    # optimisation and checkpoints
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, and its schedule over the whole training, step by step."""
+        optimizer = self._optimizer(parameter_groups(self))
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = self._schedule
+        scheduler = LambdaLR(optimizer, lambda step: schedule(step / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the generator is, as plain values, and the best figures so far."""
+        checkpoint[checkpoints.KEY] = checkpoints.describe(self._spec, best=dict(self.best))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the best figures so far."""
+        self.best = dict(checkpoint[checkpoints.KEY]["best"])

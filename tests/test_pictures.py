@@ -1,0 +1,106 @@
+"""The pictures of a run: what a person is promised to see, pixel by pixel."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
+
+from upsweep.imaging.colour import rgb_to_y
+from upsweep.imaging.resize import imresize, shrink
+from upsweep.training.pictures import GAP, busiest, caption, comparison
+
+
+def photo(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """A smooth random colour image (3, H, W) in [0, 1]."""
+    coarse = torch.rand(3, height // 8, width // 8, generator=torch.Generator().manual_seed(seed))
+    return imresize(coarse, (height, width)).clamp(0, 1)
+
+
+def tiles(pixels: np.ndarray) -> list[np.ndarray]:
+    """The three tiles of a panel, once its gaps are seen to be white."""
+    width = (pixels.shape[1] - 2 * GAP) // 3
+    starts = [k * (width + GAP) for k in range(3)]
+    for start in starts[1:]:
+        assert (pixels[:, start - GAP : start] == 255).all()
+    return [pixels[:, start : start + width] for start in starts]
+
+
+def codes(image: torch.Tensor) -> np.ndarray:
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def test_a_colour_panel_is_bicubic_sr_and_hr_of_the_whole_image():
+    hr = photo(64, 96)
+    lr = shrink(hr, 2)
+    sr = 1 - hr
+    panel = comparison("set/coffee cup.png", lr, sr, hr, 2, psnr=30.5, psnr_bicubic=29.25)
+    left, middle, right = tiles(panel.pixels)
+    assert panel.pixels.dtype == np.uint8
+    assert abs(left.astype(int) - codes(imresize(lr.double(), (64, 96)))).max() <= 1
+    np.testing.assert_array_equal(middle, codes(sr))
+    np.testing.assert_array_equal(right, codes(hr))
+    assert panel.name == "set_coffee_cup"
+    assert panel.caption == "set/coffee cup.png: bicubic 29.25 dB | SR 30.50 dB (+1.25) | HR"
+
+
+def test_a_luma_generator_is_shown_in_colour_and_only_its_luma_differs():
+    rgb_hr = photo(64, 64)
+    rgb_lr = shrink(rgb_hr, 2)
+    hr = rgb_to_y(rgb_hr)
+    panel = comparison("x", shrink(hr, 2)[None], hr[None], hr[None], 2, rgb_lr=rgb_lr, rgb_hr=rgb_hr)
+    left, middle, right = (tile.astype(int) for tile in tiles(panel.pixels))
+    # Bicubic of Y with bicubic chroma is bicubic of RGB, as all of it is linear.
+    assert abs(left - codes(imresize(rgb_lr.double(), (64, 64)))).max() <= 1
+    np.testing.assert_array_equal(right, codes(rgb_hr))
+    luma = [rgb_to_y(torch.tensor(tile / 255).permute(2, 0, 1)) for tile in (middle, right)]
+    assert (luma[0] - luma[1]).abs().max() < 1.5 / 255  # SR had the true luma; its chroma is enlarged
+    assert abs(middle - right).max() > 1
+
+
+def test_a_grey_image_stays_grey():
+    hr = photo(40, 48)[:1]
+    panel = comparison("x", shrink(hr, 4), hr, hr, 4)
+    assert panel.pixels.shape == (40, 3 * 48 + 2 * GAP, 3)
+    assert (panel.pixels == panel.pixels[..., :1]).all()
+
+
+def test_a_large_image_is_cut_to_the_same_busy_place_in_all_three():
+    hr = torch.full((3, 1200, 1600), 0.5)
+    hr[:, 700:900, 1000:1200] = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(1))
+    lr = imresize(hr, (600, 800)).clamp(0, 1)
+    small = comparison("x", lr, hr, hr, 2, size=200)
+    assert small.pixels.shape == (200, 3 * 200 + 2 * GAP, 3)
+    _, middle, right = tiles(small.pixels)
+    np.testing.assert_array_equal(middle, right)
+    assert abs(right.astype(int) - codes(hr[:, 700:900, 1000:1200])).max(axis=(0, 2)).astype(bool).sum() <= 2
+    assert comparison("x", lr, hr, hr, 2).pixels.shape[0] < 1000
+    assert comparison("x", lr, hr, hr, 2, size=None).pixels.shape[0] == 1200
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_the_busiest_window_is_the_one_that_looking_at_every_window_finds(data):
+    height, width = data.draw(st.integers(2, 12)), data.draw(st.integers(2, 12))
+    rows, columns = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    image = np.array(data.draw(st.lists(st.integers(0, 9), min_size=height * width, max_size=height * width)))
+    image = image.reshape(height, width)
+    energy = np.zeros((height, width), int)
+    energy[:-1] += (image[1:] - image[:-1]) ** 2
+    energy[:, :-1] += (image[:, 1:] - image[:, :-1]) ** 2
+    sums = sliding_window_view(energy, (rows, columns)).sum(axis=(2, 3))
+    best = np.unravel_index(sums.argmax(), sums.shape)
+    assert busiest(torch.tensor(image)[None], (rows, columns)) == best
+
+
+@pytest.mark.parametrize(
+    ("psnr", "psnr_bicubic", "text"),
+    [
+        (None, None, "a: bicubic | SR | HR"),
+        (28.0, 28.5, "a: bicubic 28.50 dB | SR 28.00 dB (-0.50) | HR"),
+        (28.0, None, "a: bicubic | SR 28.00 dB | HR"),
+    ],
+)
+def test_the_caption_says_what_is_known(psnr, psnr_bicubic, text):
+    assert caption("a", psnr, psnr_bicubic) == text
