@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from upsweep.training import schedules
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, run, writable
 from upsweep.training.module import parameter_groups
+from upsweep.training.saving import SaveLast, newest
 from upsweep.training.tracking import CsvRun
 
 RECIPE: dict[str, Any] = {
@@ -78,7 +80,7 @@ def make_job(folder: Path, cache: Path, **changes: Any) -> Job:
             trainer=TRAINER,
             callbacks=[
                 saved(filename="best", monitor="val/psnr", mode="max"),
-                saved(filename="last", save_on_train_epoch_end=True),
+                SaveLast(folder / "checkpoints"),
                 Throughput(),
                 ShowProgress(folder, every=0),
             ],
@@ -250,3 +252,76 @@ def test_the_best_figures_are_those_of_the_best_epoch(job: Job) -> None:
     state = checkpoints.read(job.folder / "checkpoints" / "best.ckpt")
     best = state[checkpoints.KEY]["best"]
     assert best["psnr"] == result.psnr and math.isfinite(best["psnr"])
+
+
+# going on
+
+
+class KillError(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+class Killer(pl.Callback):
+    """Ends the process, as far as it can within one, when a batch of an epoch begins."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.at = (epoch, batch)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if (trainer.current_epoch, batch_idx) == self.at:
+            raise KillError
+
+
+@pytest.mark.parametrize("at", [(0, 1), (1, 0), (1, 2), (3, 1)])
+def test_a_run_that_was_broken_off_and_resumed_ends_with_the_same_weights(
+    tmp_path: Path, cache: Path, at: tuple[int, int]
+) -> None:
+    trainer = {**TRAINER, "max_epochs": 4}
+    undisturbed = make_job(tmp_path / "a", cache, trainer=trainer)
+    whole = run(undisturbed)
+    broken = make_job(tmp_path / "b", cache, trainer=trainer)
+    with pytest.raises(KillError):
+        run(replace(broken, callbacks=[*broken.callbacks, Killer(*at)]))
+    result = run(make_job(tmp_path / "b", cache, trainer=trainer, resume=True))
+    assert all(torch.equal(weights(undisturbed)[name], value) for name, value in weights(broken).items())
+    assert (result.psnr, result.ssim, result.epoch) == (whole.psnr, whole.ssim, whole.epoch)
+
+
+def test_a_resumed_run_trains_longer_where_it_is_told_to(tmp_path: Path, cache: Path) -> None:
+    run(make_job(tmp_path / "run", cache))
+    run(make_job(tmp_path / "run", cache, trainer={**TRAINER, "max_epochs": 3}, resume=True))
+    assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 9
+
+
+def test_an_unreadable_last_checkpoint_falls_back_to_the_one_before_and_says_so(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(job)
+    folder = job.folder / "checkpoints"
+    last = folder / "last.ckpt"
+    assert newest(folder) == last
+    last.write_bytes(last.read_bytes()[:1000])
+    assert newest(folder) == folder / "previous.ckpt"
+    assert "last.ckpt is broken" in caplog.text and "Falling back" in caplog.text
+    assert newest(job.folder) is None
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    run(job)
+    before = (job.folder / "checkpoints" / "last.ckpt").read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+        run(
+            replace(
+                job, resume=True, trainer={**TRAINER, "max_epochs": 3}, callbacks=[SaveLast(job.folder / "checkpoints")]
+            )
+        )
+    assert (job.folder / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert {p.name for p in (job.folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}

@@ -119,7 +119,10 @@ def save(state: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint so that a half-written one never looks whole: beside, then rename."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        torch.save(dict(state), beside)
+        with beside.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave an empty file under the new name
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from upsweep.generators.base import Cost, cost
 from upsweep.metrics.protocol import Protocol
 from upsweep.sweeps.results import Result, State
 from upsweep.training.module import Diverged, SuperResolution
+from upsweep.training.saving import WholeCheckpoints, newest
 from upsweep.training.schedules import Schedule
 from upsweep.training.tracking import CsvRun, WandbRun
 
@@ -48,6 +49,7 @@ class Job:
         choices: config group -> chosen name.
         overrides: the job's command line.
         checkpoint: whose weights the training starts from.
+        resume: go on from the newest checkpoint in the folder, if there is one.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Job:
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     checkpoint: Path | None = None
+    resume: bool = False
 
 
 def run(job: Job) -> Result:
@@ -99,7 +102,7 @@ def run(job: Job) -> Result:
             gain=None if psnr is None or bicubic is None else psnr - bicubic,
             parameters=None if price is None else price.parameters,
             macs_per_pixel=None if price is None else price.macs_per_pixel,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + (0.0 if module is None else module.seconds_before),
             objective=psnr if state == "finished" else None,
             checkpoint=str(weights) if weights.is_file() else None,
         )
@@ -155,10 +158,16 @@ def _train(job: Job, module: SuperResolution) -> None:
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),
         num_sanity_val_steps=0,
+        plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,  # the data module has samplers that neither pad nor repeat
     )
     if any(p.requires_grad for p in module.generator.parameters()):
-        trainer.fit(module, datamodule=job.data)
+        start = newest(job.folder / "checkpoints") if job.resume else None
+        if start is not None:
+            log.info("Going on from %s.", start)
+        elif job.resume:
+            log.info("%s has no checkpoint yet: the training begins anew.", job.folder)
+        trainer.fit(module, datamodule=job.data, ckpt_path=start)
     else:
         trainer.validate(module, datamodule=job.data, verbose=False)
 

@@ -1,5 +1,6 @@
 """How a generator is trained and judged, as a LightningModule."""
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -78,6 +79,8 @@ class SuperResolution(pl.LightningModule):
         self._baseline_images: dict[str, float] = {}
         self._finite: Tensor | None = None
         self.best: dict[str, float] = {}
+        self.seconds_before = 0.0  # of training, before this process went on with it
+        self._started = time.perf_counter()
 
     def forward(self, lr: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> (N, C, s H, s W)."""
@@ -176,9 +179,14 @@ class SuperResolution(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the generator is, as plain values, and the best figures so far."""
-        checkpoint[checkpoints.KEY] = checkpoints.describe(self._spec, best=dict(self.best))
+        """Add what the generator is, as plain values, the best figures and the time so far."""
+        checkpoint[checkpoints.KEY] = checkpoints.describe(
+            self._spec,
+            best=dict(self.best),
+            seconds=self.seconds_before + time.perf_counter() - self._started,
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the best figures so far."""
-        self.best = dict(checkpoint[checkpoints.KEY]["best"])
+        """Take up the best figures and the time so far."""
+        said = checkpoint[checkpoints.KEY]
+        self.best, self.seconds_before = dict(said["best"]), said["seconds"]
