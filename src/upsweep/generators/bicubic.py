@@ -8,7 +8,7 @@ from upsweep.imaging.resize import enlarge
 
 
 class Bicubic(Generator):
-    """MATLAB's bicubic enlargement; no parameters. The recipe is taken, so that it sweeps like any other, and unused."""
+    """MATLAB's bicubic enlargement; no parameters. It takes the recipe, so that it sweeps like any other."""
 
     def __init__(self, recipe: Recipe, scale: int = 2, channels: int = 1) -> None:
         del recipe

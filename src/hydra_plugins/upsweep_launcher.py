@@ -1,0 +1,47 @@
+"""Where Hydra finds `hydra/launcher=process`. Scanned at every start: it imports nothing it can put off."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from upsweep.sweeps.launcher import Sweep
+
+
+class ProcessLauncher(Launcher):
+    """Runs every job of a multirun as a fresh process in its own folder; see `upsweep.sweeps.launcher`."""
+
+    def __init__(self, parallel: int, devices_per_job: int | None) -> None:
+        self._parallel = parallel
+        self._devices_per_job = devices_per_job
+        self._sweep: Sweep | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra knows, but for the task function: each job starts the door again."""
+        del task_function
+        from upsweep.sweeps.launcher import Sweep
+
+        self._sweep = Sweep(config, hydra_context, self._parallel, self._devices_per_job)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and return their objectives in the same order."""
+        assert self._sweep is not None, "setup comes first"
+        return self._sweep.launch(job_overrides, initial_job_idx)
+
+
+@dataclass
+class ProcessLauncherConf:
+    """`parallel` jobs at a time, each with `devices_per_job` CUDA devices of its own (null: all of them)."""
+
+    _target_: str = "hydra_plugins.upsweep_launcher.ProcessLauncher"
+    parallel: int = 1
+    devices_per_job: int | None = None
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="upsweep")

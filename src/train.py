@@ -1,0 +1,52 @@
+"""Train one generator, or with -m a sweep of them: python src/train.py -m init=xavier,he norm=bn,none."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from upsweep.cli import door
+
+
+@door("train")
+def main(cfg: DictConfig) -> float | None:
+    """Train what the config says; the value is the best val/psnr in dB, for sweepers."""
+    # torch and Lightning take seconds to import: only a job that really trains pays for them.
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    from upsweep.sweeps.results import chosen
+    from upsweep.training import console
+    from upsweep.training.job import Job, run, writable
+
+    hydra = HydraConfig.get()
+    folder = writable(Path(hydra.runtime.output_dir))
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    choices, overrides = chosen(hydra.runtime.choices), list(hydra.overrides.task)
+    console.show_config(config, choices)
+    about = {"config": config, "choices": choices, "overrides": overrides}
+    make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
+    job = Job(
+        folder=folder,
+        generator=config["generator"],
+        data=instantiate(cfg.data),
+        objective=instantiate(cfg.objective),
+        optimizer=instantiate(cfg.optimizer, _convert_="all"),
+        schedule=instantiate(cfg.scheduler, _convert_="all"),
+        protocol=instantiate(cfg.protocol),
+        trainer=config["trainer"],
+        callbacks=[instantiate(c) for c in cfg.callbacks.values() if c is not None],
+        logger=make_logger and make_logger(folder, **about, flat={"seed": cfg.seed, "scale": cfg.scale}),
+        seed=cfg.seed,
+        scale=cfg.scale,
+        choices=choices,
+        overrides=overrides,
+        checkpoint=cfg.checkpoint and Path(cfg.checkpoint),
+    )
+    result = run(job)
+    console.show_end(job, result)
+    return result.objective
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The frame of every door: Hydra's main, with one clear sentence where the person at the keyboard erred.
+
+Imports nothing heavy: `--help` and `--cfg job` must answer at once.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal import utils as hydra_utils
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.errors import CompactHydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from upsweep.errors import UserError
+
+Task = Callable[[DictConfig], float | None]
+
+
+def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Callable[[], None]]:
+    """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
+
+        @door("train")
+        def main(config: DictConfig) -> float | None: ...
+
+    A UserError is printed as its sentence, with exit code 1 and no traceback, and so are an unknown key or
+    name (with those that exist) and an output folder that cannot be written. HYDRA_FULL_ERROR=1, and for what
+    the task raises also any `debug` choice, brings the traceback back.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        in_task = False
+
+        @functools.wraps(task)
+        def civil(config: DictConfig) -> float | None:
+            nonlocal in_task
+            in_task = True
+            try:
+                return task(config)
+            except Exception as error:
+                user_error = next((link for link in _chain(error) if isinstance(link, UserError)), None)
+                debugging = HydraConfig.get().runtime.choices.get("debug") is not None
+                if user_error is None or debugging or _full_error():
+                    raise
+                _give_up(user_error)
+
+        entry = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(civil)
+        hydras_report = hydra_utils.run_and_report
+
+        def report(func: Any) -> Any:
+            """Hydra's way to run and to print what went wrong, unless we have a sentence for it."""
+
+            def attempt() -> Any:
+                try:
+                    return func()
+                except Exception as error:
+                    if not in_task and not _full_error() and (sentence := _sentence(error)) is not None:
+                        _give_up(sentence)
+                    raise
+
+            return hydras_report(attempt)
+
+        @functools.wraps(task)
+        def run() -> None:
+            with (
+                _replaced(hydra_utils, "run_and_report", report),
+                _replaced(ConfigLoaderImpl, "get_group_options", _group_options),
+            ):
+                try:
+                    entry()
+                except CompactHydraException as error:  # --help and --info do not pass through the report
+                    if _full_error():
+                        raise
+                    _give_up(_sentence(error) or error)
+
+        return run
+
+    return decorate
+
+
+@contextmanager
+def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+_hydras_group_options = ConfigLoaderImpl.get_group_options
+
+
+def _group_options(
+    loader: ConfigLoaderImpl,
+    group_name: str,
+    results_filter: ObjectType | None = ObjectType.CONFIG,
+    config_name: str | None = None,
+    overrides: list[str] | None = None,
+) -> list[str]:
+    """What Hydra's own gives, without its deep copy of every known config: `--help` asks for every group."""
+    if config_name is not None or overrides:
+        return _hydras_group_options(loader, group_name, results_filter, config_name, overrides)
+    return loader.repository.get_group_options(group_name, results_filter)
+
+
+def _give_up(message: object) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(1)
+
+
+def _full_error() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes: `hydra.utils.instantiate` wraps what a constructor raises."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell a user of an error outside the task; None where Hydra's own words are best."""
+    for link in _chain(error):
+        if isinstance(link, UserError):
+            return str(link)
+        if isinstance(link, (ConfigKeyError, ConfigAttributeError)) and isinstance(link.parent_node, DictConfig):
+            key = str(link.key)
+            return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
+        if isinstance(link, MissingConfigException):
+            group, _, name = (link.missing_cfg_file or "").rpartition("/")
+            return _unknown(f"{group}=", name, sorted(link.options)) if link.options else None
+        if isinstance(link, OSError):
+            return (
+                f"Cannot use {link.filename}: {link.strerror}. "
+                "Another output folder is chosen with hydra.run.dir=... or, for a sweep, hydra.sweep.dir=..."
+            )
+    return None
+
+
+def _unknown(prefix: str, word: str, known: list[str]) -> str:
+    meant = "".join(f" Did you mean {prefix}{match}?" for match in get_close_matches(word, known, n=1))
+    return f"There is no {prefix}{word}; choose from {', '.join(known)}.{meant}"

@@ -1,0 +1,253 @@
+"""How Hydra's multirun becomes processes: every job of a sweep is one fresh run of the same door.
+
+The door is started as `<door> <the job's overrides> hydra.mode=RUN hydra.run.dir=<its folder>`, so that
+nothing of one job (environment, seeds, torch flags, a distributed rank) can reach the next, and a rank that
+Lightning starts by repeating the command line repeats that of one job. The job leaves `result.json`;
+the launcher hands its objective to the sweeper.
+"""
+
+import copy
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+import __main__
+from upsweep.errors import UserError
+from upsweep.sweeps import pool
+from upsweep.sweeps.live import Status, display
+from upsweep.sweeps.results import Progress, Result, chosen, print_results, write_by_rename, write_csv
+
+MANIFEST = "sweep.json"
+TABLE = "results.csv"
+LOG_LINES = 4
+
+
+class JobsFailedError(UserError):
+    """Some jobs of a sweep did not finish; the others are complete."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job to be: `name` is its folder's below the sweep's, `config` what it will compose for itself."""
+
+    name: str
+    folder: Path
+    number: int
+    overrides: list[str]
+    config: DictConfig
+
+    @property
+    def nothing(self) -> Result:
+        """The result of a job of which nothing is known but its settings."""
+        return Result(
+            state="failed",
+            choices=chosen(self.config.hydra.runtime.choices),
+            overrides=self.overrides,
+            seed=OmegaConf.select(self.config, "seed"),
+            scale=OmegaConf.select(self.config, "scale"),
+        )
+
+    def result(self, exit_code: int, stopping: bool) -> Result:
+        """What the job left as `result.json`, held against how it ended; written if that says otherwise."""
+        left = Result.read(self.folder)
+        if left is not None and (exit_code == 0 or left.state in ("diverged", "stopped")):
+            return left
+        if left is None and stopping:
+            result = replace(self.nothing, state="stopped", reason="stopped before it had a result")
+        else:
+            said = None if left is None else left.reason
+            result = replace(left or self.nothing, state="failed", reason=self._why(exit_code, said))
+        result.write(self.folder)
+        return result
+
+    def _why(self, exit_code: int, said: str | None) -> str:
+        lines = telling_lines(self.folder / pool.LOG)
+        if said is not None and lines and lines[-1] in said:  # one sentence, no traceback
+            return said
+        how = (
+            f"killed by {Signals(-exit_code).name}"
+            if exit_code < 0
+            else f"exit code {exit_code}"
+            if exit_code > 0
+            else f"it ended without writing {Result.FILE}"
+        )
+        return "\n    ".join([f"{how}; its log ends:", *lines] if lines else [how])
+
+    def returned(self, result: Result, error: JobsFailedError) -> JobReturn:
+        """The result as Hydra's sweepers want it; a failed job raises `error` when its value is read."""
+        task_config = copy.deepcopy(self.config)
+        with open_dict(task_config):
+            del task_config["hydra"]
+        failed = not result.complete
+        objective = math.nan if result.objective is None and result.state == "diverged" else result.objective
+        return JobReturn(
+            overrides=self.overrides,
+            cfg=task_config,
+            hydra_cfg=OmegaConf.masked_copy(self.config, "hydra"),
+            working_dir=str(self.folder),
+            task_name=JobRuntime.instance().get("name"),
+            status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
+            _return_value=error if failed else objective,
+        )
+
+
+@dataclass
+class Sweep:
+    """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several."""
+
+    config: DictConfig
+    context: HydraContext
+    parallel: int
+    devices_per_job: int | None
+    planned: dict[str, Planned] = field(default_factory=dict)
+    statuses: dict[str, Status] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+
+    def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """Run a batch of jobs, numbered from `first`; print and write the table of all jobs so far.
+
+        Exits with 128 + its number if a signal stopped the batch.
+        """
+        jobs = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
+        self._write_manifest()
+        stopped = self._run(jobs)
+        results = {name: status.result for name, status in self.statuses.items() if status.result is not None}
+        print_results(results)
+        print(f"Table: {write_csv(self.folder / TABLE, results)}", flush=True)
+        if stopped is not None:
+            sys.exit(128 + stopped)
+        failed = [name for name, result in results.items() if not result.complete]
+        error = JobsFailedError(
+            f"{len(failed)} of {len(results)} jobs did not finish ({', '.join(failed)}): "
+            f"see {self.folder / '*' / pool.LOG}."
+        )
+        return [job.returned(results[job.name], error) for job in jobs]
+
+    def _plan(self, overrides: list[str], number: int) -> Planned:
+        config = self.context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)  # for ${hydra:...} in the folder's name
+        name = str(config.hydra.sweep.subdir)
+        if name in self.planned:
+            raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: put what differs into it.")
+        job = Planned(name, self.folder / name, number, overrides, config)
+        self.planned[name] = job
+        self.statuses[name] = Status(job.folder, job.nothing.settings)
+        return job
+
+    def _run(self, jobs: Sequence[Planned]) -> Signals | None:
+        shown = display(self.statuses, self.parallel)
+
+        def started(job: pool.Job) -> None:
+            self.statuses[job.name].started_at = time.time()
+
+        def ended(job: pool.Job, exit_code: int, stopping: bool) -> None:
+            status = self.statuses[job.name]
+            result = self.planned[job.name].result(exit_code, stopping)
+            took = None if status.started_at is None else time.time() - status.started_at
+            status.result = result if result.seconds is not None else replace(result, seconds=took)
+
+        for job in jobs:  # of an earlier sweep in the same folder
+            for name in (Result.FILE, Progress.FILE):
+                (job.folder / name).unlink(missing_ok=True)
+        try:
+            stopped = pool.run(
+                [pool.Job(job.name, job.folder, self.command(job)) for job in jobs],
+                parallel=self.parallel,
+                devices_per_job=self.devices_per_job,
+                on_start=started,
+                on_exit=ended,
+                on_tick=shown.update,
+            )
+        finally:
+            shown.close()
+        for job in jobs:
+            if self.statuses[job.name].result is None:
+                self.statuses[job.name].result = replace(job.nothing, state="stopped", reason="not started")
+        return stopped
+
+    def command(self, job: Planned) -> list[str]:
+        """The command line that runs one job: no shell reads it, so that every value arrives as it was."""
+        hydra = self.config.hydra
+        sources = {source.provider: source for source in hydra.runtime.config_sources}
+        flags = {"--config-name": hydra.job.config_name}
+        if (main := sources.get("main")) is not None:
+            flags["--config-path"] = main.path if main.schema == "file" else f"{main.schema}://{main.path}"
+        if (added := sources.get("command-line")) is not None:
+            flags["--config-dir"] = added.path
+        given = [line for line in hydra.overrides.hydra if not line.startswith("hydra.mode=")]
+        own = {
+            "hydra.mode": "RUN",
+            "hydra.run.dir": quoted(str(job.folder)),
+            "hydra.sweep.dir": quoted(str(self.folder)),
+            "hydra.sweep.subdir": quoted(job.name),
+            "hydra.job.num": str(job.number),
+            "hydra.job.id": str(job.number),
+        }
+        return [
+            *door_command(),
+            *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
+            *given,
+            *job.overrides,
+            *(f"{key}={value}" for key, value in own.items()),
+        ]
+
+    def _write_manifest(self) -> None:
+        manifest: dict[str, Any] = {
+            "version": 1,
+            "command": [sys.executable, *sys.argv],
+            "directory": str(Path.cwd()),
+            "jobs": [{"name": job.name, "overrides": job.overrides} for job in self.planned.values()],
+        }
+        write_by_rename(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def door_command() -> list[str]:
+    """How this very script was started, without its arguments."""
+    if __main__.__spec__ is None:
+        return [sys.executable, str(Path(sys.argv[0]).absolute())]
+    return [sys.executable, "-m", __main__.__spec__.name]
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra's grammar reads back as this very string."""
+    return QuotedString(value.replace("${", "\\${"), Quote.single).with_quotes()
+
+
+def telling_lines(log: Path) -> list[str]:
+    """What a log says about its end: its last lines and, before them, the error each traceback ends in.
+
+    The rank that failed first is rarely the last to speak: the others complain that it has gone.
+    """
+    with log.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 65_536))
+        text = file.read().decode(errors="replace")
+    lines = [re.sub(r"^\[rank\d+\]: ?", "", line.rstrip()) for line in text.splitlines()]
+    lines = [line for line in lines if line.strip("^~ ") and "HYDRA_FULL_ERROR" not in line]
+    errors, in_traceback = list[str](), False
+    for line in lines:
+        if line == "Traceback (most recent call last):":
+            in_traceback = True
+        elif in_traceback and not line.startswith(" "):
+            errors.append(line)
+            in_traceback = False
+    last = lines[-LOG_LINES:]
+    return [*(error for error in dict.fromkeys(errors) if error not in last), *last]
