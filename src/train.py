@@ -42,6 +42,7 @@ def main(cfg: DictConfig) -> float | None:
         choices=choices,
         overrides=overrides,
         checkpoint=cfg.checkpoint and Path(cfg.checkpoint),
+        resume=cfg.resume is not None,
     )
     result = run(job)
     console.show_end(job, result)

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from upsweep.errors import UserError
 from upsweep.imaging.files import Picture, write_image
 from upsweep.sweeps import pool
-from upsweep.sweeps.launcher import quoted, telling_lines
+from upsweep.sweeps.launcher import telling_lines
 from upsweep.sweeps.live import LiveTable, Status, seconds_left
 from upsweep.sweeps.results import (
     Progress,
@@ -39,6 +39,7 @@ from upsweep.sweeps.results import (
     write_by_rename,
     write_csv,
 )
+from upsweep.sweeps.resuming import quoted
 
 ROOT = Path(__file__).parents[1]
 

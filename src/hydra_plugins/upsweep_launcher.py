@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class ProcessLauncher(Launcher):
     """Runs every job of a multirun as a fresh process in its own folder; see `upsweep.sweeps.launcher`."""
 
-    def __init__(self, parallel: int, devices_per_job: int | None) -> None:
+    def __init__(self, parallel: int, devices_per_job: int | None, resume: bool) -> None:
         self._parallel = parallel
         self._devices_per_job = devices_per_job
+        self._resume = resume
         self._sweep: Sweep | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -27,7 +28,7 @@ class ProcessLauncher(Launcher):
         del task_function
         from upsweep.sweeps.launcher import Sweep
 
-        self._sweep = Sweep(config, hydra_context, self._parallel, self._devices_per_job)
+        self._sweep = Sweep(config, hydra_context, self._parallel, self._devices_per_job, self._resume)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return their objectives in the same order."""
@@ -37,11 +38,15 @@ class ProcessLauncher(Launcher):
 
 @dataclass
 class ProcessLauncherConf:
-    """`parallel` jobs at a time, each with `devices_per_job` CUDA devices of its own (null: all of them)."""
+    """`parallel` jobs at a time, each with `devices_per_job` CUDA devices of its own (null: all of them).
+
+    `resume` goes on with the sweep in the same folder; the command line's `resume=FOLDER` sets it.
+    """
 
     _target_: str = "hydra_plugins.upsweep_launcher.ProcessLauncher"
     parallel: int = 1
     devices_per_job: int | None = None
+    resume: bool = False
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="upsweep")

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from upsweep.errors import UserError
+from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
 
@@ -75,8 +76,9 @@ def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Cal
                 _replaced(ConfigLoaderImpl, "get_group_options", _group_options),
             ):
                 try:
+                    sys.argv[1:] = resumed(sys.argv[1:])
                     entry()
-                except CompactHydraException as error:  # --help and --info do not pass through the report
+                except (CompactHydraException, UserError) as error:  # --help and --info do not pass through the report
                     if _full_error():
                         raise
                     _give_up(_sentence(error) or error)

@@ -20,7 +20,6 @@ from signal import Signals
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -30,8 +29,8 @@ from upsweep.errors import UserError
 from upsweep.sweeps import pool
 from upsweep.sweeps.live import Status, display
 from upsweep.sweeps.results import Progress, Result, chosen, print_results, write_by_rename, write_csv
+from upsweep.sweeps.resuming import KEY, MANIFEST, quoted
 
-MANIFEST = "sweep.json"
 TABLE = "results.csv"
 LOG_LINES = 4
 
@@ -107,17 +106,25 @@ class Planned:
 
 @dataclass
 class Sweep:
-    """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several."""
+    """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several.
+
+    With `resume`, a job with the same overrides as one that the folder holds is that one: it is kept if it is
+    complete, goes on from its checkpoint if it has one, and is run anew otherwise.
+    """
 
     config: DictConfig
     context: HydraContext
     parallel: int
     devices_per_job: int | None
+    resume: bool = False
     planned: dict[str, Planned] = field(default_factory=dict)
     statuses: dict[str, Status] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        self.before: list[dict[str, Any]] = []
+        if self.resume and (self.folder / MANIFEST).is_file():
+            self.before = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["jobs"]
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Run a batch of jobs, numbered from `first`; print and write the table of all jobs so far.
@@ -126,7 +133,7 @@ class Sweep:
         """
         jobs = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
         self._write_manifest()
-        stopped = self._run(jobs)
+        stopped = self._run([job for job in jobs if not self._kept(job)])
         results = {name: status.result for name, status in self.statuses.items() if status.result is not None}
         print_results(results)
         print(f"Table: {write_csv(self.folder / TABLE, results)}", flush=True)
@@ -141,18 +148,37 @@ class Sweep:
 
     def _plan(self, overrides: list[str], number: int) -> Planned:
         config = self.context.config_loader.load_sweep_config(self.config, overrides)
+        old = next((job for job in self.before if sorted(job["overrides"]) == sorted(overrides)), None)
+        if old is not None:
+            number = old["number"]
+        elif self.before:
+            taken_numbers = [*(job["number"] for job in self.before), *(job.number for job in self.planned.values())]
+            number = max(taken_numbers) + 1
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in the folder's name
-        name = str(config.hydra.sweep.subdir)
-        if name in self.planned:
+        name = str(config.hydra.sweep.subdir if old is None else old["name"])
+        taken = {job["name"] for job in self.before if job is not old}
+        if name in self.planned or name in taken:
             raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: put what differs into it.")
         job = Planned(name, self.folder / name, number, overrides, config)
         self.planned[name] = job
         self.statuses[name] = Status(job.folder, job.nothing.settings)
         return job
 
+    def _kept(self, job: Planned) -> bool:
+        """Whether a resumed sweep already has the job's result."""
+        result = Result.read(job.folder) if self.resume else None
+        if result is None or not result.complete:
+            return False
+        self.statuses[job.name].result = result
+        return True
+
     def _run(self, jobs: Sequence[Planned]) -> Signals | None:
+        if self.resume:
+            print(
+                f"{len(self.planned) - len(jobs)} of {len(self.planned)} jobs are kept, {len(jobs)} to run.", flush=True
+            )
         shown = display(self.statuses, self.parallel)
 
         def started(job: pool.Job) -> None:
@@ -201,6 +227,8 @@ class Sweep:
             "hydra.job.num": str(job.number),
             "hydra.job.id": str(job.number),
         }
+        if self.resume and "resume" in job.config and job.folder.is_dir():
+            own[KEY.removesuffix("=")] = quoted(str(job.folder))
         return [
             *door_command(),
             *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
@@ -214,7 +242,10 @@ class Sweep:
             "version": 1,
             "command": [sys.executable, *sys.argv],
             "directory": str(Path.cwd()),
-            "jobs": [{"name": job.name, "overrides": job.overrides} for job in self.planned.values()],
+            "jobs": [
+                *(job for job in self.before if job["name"] not in self.planned),
+                *({"name": j.name, "number": j.number, "overrides": j.overrides} for j in self.planned.values()),
+            ],
         }
         write_by_rename(self.folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
@@ -224,11 +255,6 @@ def door_command() -> list[str]:
     if __main__.__spec__ is None:
         return [sys.executable, str(Path(sys.argv[0]).absolute())]
     return [sys.executable, "-m", __main__.__spec__.name]
-
-
-def quoted(value: str) -> str:
-    """A value that Hydra's grammar reads back as this very string."""
-    return QuotedString(value.replace("${", "\\${"), Quote.single).with_quotes()
 
 
 def telling_lines(log: Path) -> list[str]:

@@ -151,7 +151,7 @@ def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
     return {
         key.split("@")[0]: value if isinstance(value, str) else json.dumps(list(value))
         for key, value in choices.items()
-        if value is not None and not key.startswith("hydra/")
+        if value is not None and not key.startswith(("hydra/", "local"))
     }
 
 

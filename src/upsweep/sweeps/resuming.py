@@ -16,6 +16,7 @@ from upsweep.errors import UserError
 
 MANIFEST = "sweep.json"
 KEY = "resume="
+WITH_VALUE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p"}
 RUNS, SWEEPS = "outputs", "multirun"  # where `latest` looks, below the folder of the command
 
 
@@ -53,7 +54,7 @@ def _folder(asked: str, home: str, holds: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"resume={asked}: there is no such folder.")
     if not (folder / holds).is_file():
-        hint = {True: ": add -m to go on with a sweep", False: ""}[(folder / MANIFEST).is_file()]
+        hint = ": add -m to go on with a sweep" if (folder / MANIFEST).is_file() else ""
         what = "sweep" if holds == MANIFEST else "run"
         raise UserError(f"resume={asked} is not the folder of a {what}, it has no {holds}{hint}.")
     return folder
@@ -66,23 +67,38 @@ def _run(folder: Path, given: list[str]) -> list[str]:
     for source in said["runtime"]["config_sources"]:
         if source["provider"] == "command-line":
             flags["--config-dir"] = source["path"]
+    given_flags, overrides = _split(given)
     new = {_key(a) for a in given}
     return [
+        *given_flags,
         *(f"{flag}={value}" for flag, value in flags.items() if flag not in new),
         *(a for a in before if _key(a) not in new and not a.startswith(KEY)),
-        *given,
+        *overrides,
         f"{KEY}{quoted(str(folder))}",
         f"hydra.run.dir={quoted(str(folder))}",
     ]
 
 
 def _sweep(folder: Path, given: list[str]) -> list[str]:
-    if not any("=" in a and not a.startswith(("-", "hydra.", "hydra/")) for a in given):
-        command = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["arguments"]
-        new = {_key(a) for a in given}
-        given = [*(a for a in command if _key(a) not in new), *given]
-    kept = [a for a in given if _key(a) not in ("hydra.sweep.dir", "hydra.launcher.resume")]
-    return [*kept, f"hydra.sweep.dir={quoted(str(folder))}", "hydra.launcher.resume=true"]
+    flags, overrides = _split(given)
+    if all(a.startswith(("hydra.", "hydra/")) for a in overrides):
+        old_flags, old = _split(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["command"][2:])
+        new = {_key(a) for a in overrides}
+        overrides = [*(a for a in old if _key(a) not in new), *overrides]
+        flags = flags if len(flags) > 1 else old_flags  # more than -m
+    kept = [a for a in overrides if _key(a) not in ("hydra.sweep.dir", "hydra.launcher.resume")]
+    return [*flags, *kept, f"hydra.sweep.dir={quoted(str(folder))}", "hydra.launcher.resume=true"]
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags, with their values, and overrides: Hydra's parser wants the overrides in one piece."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    waiting = False  # for the value of a flag
+    for argument in arguments:
+        (flags if waiting or argument.startswith("-") else overrides).append(argument)
+        waiting = not waiting and argument in WITH_VALUE
+    return flags, overrides
 
 
 def _key(argument: str) -> str:

@@ -1,0 +1,174 @@
+"""Going on: the command line that `resume=` becomes, and real processes that are killed and end the same."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from upsweep import checkpoints
+from upsweep.errors import UserError
+from upsweep.sweeps.results import Result
+from upsweep.sweeps.resuming import resumed
+
+ROOT = Path(__file__).resolve().parent.parent
+DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
+TINY = [
+    *("trainer=cpu", "logger=none", "callbacks.pictures=null", "generator.width=4", "generator.depth=1"),
+    *("data.patch_size=8", "data.patches_per_epoch=160", "dropout=p20", "trainer.limit_val_batches=1"),
+]
+
+
+def a_run(folder: Path, overrides: list[str]) -> Path:
+    hydra = {"job": {"config_name": "train"}, "runtime": {"config_sources": [{"provider": "main", "path": "/x"}]}}
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+    return folder
+
+
+def test_a_command_line_without_resume_stays_as_it_is() -> None:
+    for line in (["init=he"], ["-m", "init=he,xavier"], ["resume=null"], []):
+        assert resumed(line) == line
+
+
+def test_a_run_goes_on_with_its_own_overrides_and_the_new_ones_go_first(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "a run, one=1", ["init=he", "trainer.max_epochs=2", "resume='/before'"])
+    line = resumed([f"resume='{folder}'", "trainer.max_epochs=9"])
+    assert line == [
+        "--config-name=train",
+        "init=he",
+        "trainer.max_epochs=9",
+        f"resume='{folder}'",
+        f"hydra.run.dir='{folder}'",
+    ]
+    assert resumed(line) == line, "a rank that repeats the command line must not do it twice"
+
+
+def test_latest_is_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="resume=latest found nothing"):
+        resumed(["resume=latest"])
+    for name, age in (("b", 10), ("a", 5), ("c", 20)):
+        path = a_run(tmp_path / "outputs" / name, []) / ".hydra" / "overrides.yaml"
+        os.utime(path, (time.time() - age,) * 2)
+    assert f"hydra.run.dir='{tmp_path}/outputs/a'" in resumed(["resume=latest"])
+
+
+def test_a_sweep_without_overrides_is_the_one_that_was_started(tmp_path: Path) -> None:
+    command = ["python", "train.py", "-m", "init=he,xavier", "hydra.launcher.parallel=2"]
+    (tmp_path / "sweep.json").write_text(json.dumps({"command": command, "jobs": []}))
+    place = [f"hydra.sweep.dir='{tmp_path}'", "hydra.launcher.resume=true"]
+    assert resumed(["-m", f"resume={tmp_path}"]) == ["-m", "init=he,xavier", "hydra.launcher.parallel=2", *place]
+    assert resumed(["-m", "--config-dir", "x", f"resume={tmp_path}", "hydra.launcher.parallel=3"]) == [
+        *("-m", "--config-dir", "x", "init=he,xavier", "hydra.launcher.parallel=3"),
+        *place,
+    ]
+    assert resumed(["-m", "init=he,orthogonal", f"resume={tmp_path}"]) == ["-m", "init=he,orthogonal", *place]
+
+
+def test_a_folder_that_is_none_of_ours_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        resumed([f"resume={tmp_path / 'nowhere'}"])
+    with pytest.raises(UserError, match="not the folder of a run"):
+        resumed([f"resume={tmp_path}"])
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match="add -m"):
+        resumed([f"resume={tmp_path}"])
+
+
+# real processes
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.generator_weights(checkpoints.read(folder / "checkpoints" / "last.ckpt"))
+
+
+def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DOOR, *arguments], cwd=cwd, text=True, capture_output=True, check=True)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    epochs = [*TINY, "trainer.max_epochs=12"]
+    train(*epochs, f"hydra.run.dir={tmp_path / 'whole'}", cwd=tmp_path)
+    moments = random.Random(0)
+    folder = tmp_path / "killed"
+    killed = []
+    for attempt in range(5):
+        arguments = [f"resume={folder}"] if folder.exists() else [*epochs, f"hydra.run.dir={folder}"]
+        job = subprocess.Popen([*DOOR, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = done(folder)
+        while job.poll() is None and done(folder) <= before + moments.choice((0, 1)):
+            time.sleep(0.002)
+        if attempt % 2:  # while a checkpoint is being written
+            while job.poll() is None and not list((folder / "checkpoints").glob(".*.ckpt.*")):
+                time.sleep(0.0002)
+        else:
+            time.sleep(moments.uniform(0, 0.3))
+        job.send_signal(signal.SIGKILL)
+        killed.append(job.wait() == -signal.SIGKILL)
+    assert sum(killed) >= 3, "most of the kills must hit a run that still trains"
+    train(f"resume={folder}", cwd=tmp_path)
+    whole, again = weights(tmp_path / "whole"), weights(folder)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    first, second = Result.read(tmp_path / "whole"), Result.read(folder)
+    assert first is not None and second is not None
+    assert (first.psnr, first.ssim, first.epoch) == (second.psnr, second.ssim, second.epoch)
+
+
+def done(folder: Path) -> int:
+    """Epochs after which a checkpoint was saved."""
+    path = folder / "checkpoints" / "last.ckpt"
+    try:
+        return int(checkpoints.read(path)["epoch"]) + 1
+    except UserError:
+        return 0
+
+
+@pytest.mark.slow
+def test_a_resumed_sweep_runs_only_what_is_missing_failed_or_new(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    sweep = ["-m", *TINY, "trainer.max_epochs=2", f"hydra.sweep.dir={folder}"]
+    train(*sweep, "init=he,xavier", cwd=tmp_path)
+    stamps = {name: (folder / name / "result.json").stat().st_mtime_ns for name in ("0", "1")}
+    (folder / "1" / "result.json").unlink()
+    out = train("-m", f"resume={folder}", cwd=tmp_path).stdout
+    assert "1 of 2 jobs are kept, 1 to run." in out and "2 of 2 jobs finished" in out
+    assert (folder / "0" / "result.json").stat().st_mtime_ns == stamps["0"]
+    assert (folder / "1" / "result.json").stat().st_mtime_ns != stamps["1"]
+    assert "Going on from" in (folder / "1" / "job.log").read_text()
+    out = train(*sweep[:-1], "init=xavier,he_small_last", f"resume={folder}", cwd=tmp_path).stdout
+    assert "1 of 2 jobs are kept, 1 to run." in out
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"0", "1", "2"}
+    assert [job["name"] for job in json.loads((folder / "sweep.json").read_text())["jobs"]] == ["0", "1", "2"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_with_one_sentence_and_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={folder}", cwd=tmp_path)
+    before = weights(folder)
+    size = (folder / "checkpoints" / "last.ckpt").stat().st_size
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2},) * 2)"
+    script = f"{limit}; import runpy, sys; sys.argv[0] = {DOOR[1]!r}; runpy.run_path({DOOR[1]!r}, run_name='__main__')"
+    path = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    again = subprocess.run(
+        [sys.executable, "-c", script, f"resume={folder}", "trainer.max_epochs=3"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env=path,
+    )
+    assert again.returncode == 1
+    assert "could not be written (File too large): free some space" in again.stderr
+    assert "Traceback" not in again.stderr
+    now = weights(folder)
+    assert all(torch.equal(before[name], now[name]) for name in before)
