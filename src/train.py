@@ -42,6 +42,7 @@ def main(cfg: DictConfig) -> float | None:
         choices=choices,
         overrides=overrides,
         checkpoint=cfg.checkpoint and Path(cfg.checkpoint),
+        init_from=cfg.init_from and Path(cfg.init_from),
         resume=cfg.resume is not None,
     )
     result = run(job)

@@ -172,3 +172,19 @@ def test_a_full_disk_ends_with_one_sentence_and_the_last_checkpoint_whole(tmp_pa
     assert "Traceback" not in again.stderr
     now = weights(folder)
     assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_a_preempted_run_exits_with_the_code_to_requeue_and_goes_on(tmp_path: Path) -> None:
+    epochs = [*TINY, "trainer.max_epochs=40"]
+    folder = tmp_path / "run"
+    job = subprocess.Popen([*DOOR, *epochs, f"hydra.run.dir={folder}"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not done(folder):
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=60) == 75
+    stopped = Result.read(folder)
+    assert stopped is not None and stopped.state == "stopped" and "SIGTERM" in str(stopped.reason)
+    train(f"resume={folder}", "trainer.max_epochs=41", cwd=tmp_path)
+    assert done(folder) == 41

@@ -228,6 +228,24 @@ def test_a_checkpoint_that_is_missing_or_does_not_fit_is_one_sentence(tmp_path: 
         run(make_job(tmp_path / "b", cache, checkpoint=path, generator={**NET, "width": 5}))
 
 
+def test_another_scale_takes_the_weights_that_fit_and_leaves_the_rest(tmp_path: Path, cache: Path) -> None:
+    first = make_job(tmp_path / "first", cache)
+    run(first)
+    path = first.folder / "checkpoints" / "last.ckpt"
+    still = partial(torch.optim.SGD, lr=0.0)
+    data = PhotosData(
+        scale=3, channels=1, seed=1, patch_size=8, batch_size=4, patches_per_epoch=12, cache_dir=str(cache)
+    )
+    net = {**NET, "scale": 3}
+    second = make_job(tmp_path / "second", cache, generator=net, data=data, init_from=path, optimizer=still, scale=3)
+    run(second)
+    old, new = weights(first), weights(second)
+    assert torch.equal(old["convs.0.layer.weight"], new["convs.0.layer.weight"])
+    assert old["upsampler.0.layer.weight"].shape != new["upsampler.0.layer.weight"].shape
+    with pytest.raises(UserError, match=r"Nothing in .* fits"):
+        run(make_job(tmp_path / "third", cache, generator={**NET, "width": 5, "channels": 3}, init_from=path))
+
+
 def test_the_log_holds_every_metric_by_its_name_and_the_pictures(tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "run"
     job = make_job(folder, cache)

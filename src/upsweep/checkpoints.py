@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
@@ -20,8 +21,9 @@ from upsweep.generators.base import Generator
 
 FORMAT = 1
 KEY = "upsweep"
-# Sizes are checked against the weights before memory is taken; this bound keeps the check itself short.
-LARGEST_NUMBER = 100_000
+# Sizes are checked against the weights before memory is taken; these bounds keep the check itself short.
+LARGEST_NUMBER = 2048
+DEEPEST = 16
 
 
 def build(spec: Mapping[str, Any]) -> Generator:
@@ -30,7 +32,15 @@ def build(spec: Mapping[str, Any]) -> Generator:
     Raises:
         UserError: the node describes something else, or the generator refuses its arguments.
     """
-    generator = instantiate(spec, _convert_="all")
+    try:
+        generator = instantiate(spec, _convert_="all")
+    except InstantiationException as error:  # Hydra's wrapping of what a constructor raised
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__
+        raise
     if not isinstance(generator, Generator):
         raise UserError(
             f"generator._target_={spec.get('_target_')} is no upsweep.generators.Generator; derive from it."
@@ -62,8 +72,14 @@ def load_generator(path: Path, *, allow: Collection[str] = ()) -> Generator:
     spec = said["generator"]
     _vet(path, spec, allow)
     weights = generator_weights(state)
-    with torch.device("meta"):  # no memory is taken for sizes that the file only claims
-        shape = build(spec)
+    if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
+        raise UserError(f"{path} claims more weights than it has bytes; it was not loaded.")
+    try:
+        with torch.device("meta"):  # no memory is taken for sizes that the file only claims
+            shape = build(spec)
+    except Exception as error:  # whatever a constructor makes of arguments that no config gave it
+        reason = _first_line(error.__cause__ or error)
+        raise UserError(f"{path} describes no generator that can be built ({reason}).") from error
     fit(shape, weights, path)
     generator = build(spec)
     generator.load_state_dict(weights)
@@ -79,13 +95,17 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}; a run's own lie in its checkpoints/ folder.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # torch raises many kinds for one fact: it is not a file that can be trusted
-        raise UserError(
-            f"{path} is broken, or holds more than weights and plain values; it was not loaded ({_first_line(error)})."
-        ) from error
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    with file:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for one fact: it is no file to be trusted
+            reason = _first_line(error)
+            raise UserError(
+                f"{path} is broken, or holds more than weights and plain values; it was not loaded ({reason})."
+            ) from error
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint.")
     return state
@@ -95,8 +115,11 @@ def generator_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The generator's part of a Lightning checkpoint's `state_dict`."""
     prefix = "generator."
     weights = state.get("state_dict")
-    weights = weights if isinstance(weights, Mapping) else {}
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in (weights.items() if isinstance(weights, Mapping) else ())
+        if isinstance(name, str) and name.startswith(prefix) and isinstance(value, Tensor)
+    }
 
 
 def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -115,6 +138,20 @@ def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
             )
 
 
+def transfer(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> list[str]:
+    """Load those weights that the generator has by the same name and shape; the names of its others, left as they are.
+
+    Raises:
+        UserError: none fits.
+    """
+    own = generator.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    if not fitting:
+        raise UserError(f"Nothing in {path} fits this generator: no weight has the same name and shape.")
+    generator.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
+
+
 def save(state: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint so that a half-written one never looks whole: beside, then rename."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -129,31 +166,33 @@ def save(state: Mapping[str, Any], path: Path) -> None:
 
 
 def _vet(path: Path, spec: object, allow: Collection[str]) -> None:
-    for key, target in _walk(spec):
-        if key == "_target_" and target not in allow and not (isinstance(target, str) and _ours(target)):
-            raise UserError(
-                f"{path} asks for {target}, which is neither upsweep's nor named by your config; it was not loaded."
-            )
-    for key, value in _walk(spec):
-        if key.startswith("_") and key not in ("_target_", "_partial_"):
-            raise UserError(f"{path} has the key {key}, which no upsweep checkpoint has; it was not loaded.")
-        if not isinstance(value, Mapping | list | tuple | str | int | float | bool | None):
-            raise UserError(f"{path} holds a {type(value).__name__} where a plain value belongs; it was not loaded.")
-        if isinstance(value, str) and "${" in value:
-            raise UserError(f"{path} has an interpolation in {key}; it was not loaded.")
-        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-            raise UserError(f"{path} wants {key}={value}, which is absurd; it was not loaded.")
+    for count, (depth, key, value) in enumerate(_walk(spec)):
+        if depth > DEEPEST or count > LARGEST_NUMBER:
+            fault = "describes its generator at a length, or a depth, that none has"
+        elif not isinstance(key, str) or (key.startswith("_") and key not in ("_target_", "_partial_")):
+            fault = f"has the key {key!r}, which no upsweep checkpoint has"
+        elif not isinstance(value, Mapping | list | tuple | str | int | float | bool | None):
+            fault = f"holds a {type(value).__name__} where a plain value belongs"
+        elif key == "_target_" and not (isinstance(value, str) and (value in allow or _ours(value))):
+            fault = f"asks for {value!r}, which is neither upsweep's nor named by your config"
+        elif isinstance(value, str) and "${" in value:
+            fault = f"has an interpolation in {key}"
+        elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+            fault = f"wants {key}={value}, which is absurd"
+        else:
+            continue
+        raise UserError(f"{path} {fault}; it was not loaded.")
 
 
-def _walk(spec: object, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value at any depth, with the key it stands under."""
-    yield key, spec
-    if isinstance(spec, Mapping):
-        for name, value in spec.items():
-            yield from _walk(value, str(name))
-    elif isinstance(spec, list | tuple):
-        for value in spec:
-            yield from _walk(value, key)
+def _walk(spec: object, key: object = "", depth: int = 0) -> Iterator[tuple[int, object, object]]:
+    """Depth, key and value of everything in `spec`; no deeper than is needed to see that it is too deep."""
+    yield depth, key, spec
+    if depth > DEEPEST:
+        return
+    inside = spec.items() if isinstance(spec, Mapping) else []
+    inside = [(key, value) for value in spec] if isinstance(spec, list | tuple) else inside
+    for name, value in inside:
+        yield from _walk(value, name, depth + 1)
 
 
 def _ours(target: str) -> bool:
@@ -166,10 +205,10 @@ def _ours(target: str) -> bool:
         return False
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
+    except (ImportError, ValueError):  # ValueError: a name with a null byte
         return False
     return isinstance(found, type) and found.__module__.startswith("upsweep.")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

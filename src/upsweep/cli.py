@@ -71,6 +71,8 @@ def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Cal
 
         @functools.wraps(task)
         def run() -> None:
+            # An idle OpenMP thread that spins makes a busy machine several times slower; torch reads this on import.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             with (
                 _replaced(hydra_utils, "run_and_report", report),
                 _replaced(ConfigLoaderImpl, "get_group_options", _group_options),

@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.optim import Optimizer
 
@@ -27,6 +28,8 @@ from upsweep.training.schedules import Schedule
 from upsweep.training.tracking import CsvRun, WandbRun
 
 log = logging.getLogger("upsweep")
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ class Job:
         scale: for the result.
         choices: config group -> chosen name.
         overrides: the job's command line.
-        checkpoint: whose weights the training starts from.
+        checkpoint: whose weights the training starts from; all of them must fit.
+        init_from: a checkpoint from which those weights are taken that fit (fine-tuning at another scale).
         resume: go on from the newest checkpoint in the folder, if there is one.
     """
 
@@ -67,6 +71,7 @@ class Job:
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     checkpoint: Path | None = None
+    init_from: Path | None = None
     resume: bool = False
 
 
@@ -124,8 +129,12 @@ def run(job: Job) -> Result:
     except Diverged as end:
         close("diverged", 0)
         return result("diverged", str(end))
+    except SIGTERMException as error:
+        result("stopped", "preempted by SIGTERM; go on with resume=" + str(job.folder))
+        close("stopped", REQUEUE)
+        raise SystemExit(REQUEUE) from error
     except (KeyboardInterrupt, SystemExit):
-        result("stopped", "interrupted")
+        result("stopped", "interrupted; go on with resume=" + str(job.folder))
         close("stopped", 1)
         raise
     except BaseException as error:
@@ -143,6 +152,10 @@ def _module(job: Job) -> SuperResolution:
         weights = checkpoints.generator_weights(checkpoints.read(job.checkpoint))
         checkpoints.fit(generator, weights, job.checkpoint)
         generator.load_state_dict(weights)
+    if job.init_from is not None:
+        weights = checkpoints.generator_weights(checkpoints.read(job.init_from))
+        if new := checkpoints.transfer(generator, weights, job.init_from):
+            log.info("Not in %s, and so as initialised: %s.", job.init_from, ", ".join(new))
     return SuperResolution(generator, job.objective, job.optimizer, job.schedule, job.protocol, job.seed, job.generator)
 
 
