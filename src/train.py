@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float | None:
     from upsweep.training.job import Job, run, writable
 
     hydra = HydraConfig.get()
-    folder = writable(Path(hydra.runtime.output_dir))
+    folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     choices, overrides = chosen(hydra.runtime.choices), list(hydra.overrides.task)
     console.show_config(config, choices)

@@ -18,13 +18,13 @@ from torch import nn
 from upsweep import checkpoints
 from upsweep.data.modules import PhotosData
 from upsweep.errors import UserError
-from upsweep.imaging.resize import enlarge
+from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics import PSNR, SSIM, Protocol
 from upsweep.sweeps.results import Progress, Result
 from upsweep.training import schedules
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, run, writable
-from upsweep.training.module import parameter_groups
+from upsweep.training.module import level_of, parameter_groups
 from upsweep.training.saving import SaveLast, newest
 from upsweep.training.tracking import CsvRun
 
@@ -263,6 +263,19 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"output folder .* cannot be made"):
         writable(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(job: Job) -> None:
+    run(job)
+    with pytest.raises(UserError, match="holds a run already"):
+        writable(job.folder)
+    assert writable(job.folder, resume=True) == job.folder
+
+
+def test_every_level_of_a_pyramid_is_held_to_hr_shrunk_to_it() -> None:
+    hr = torch.rand(2, 1, 16, 16)
+    assert level_of(hr, 16) is hr
+    assert torch.equal(level_of(hr, 8), shrink(hr, 2))
 
 
 def test_the_best_figures_are_those_of_the_best_epoch(job: Job) -> None:

@@ -20,6 +20,7 @@ class Block(nn.Sequential):
 
     def __init__(self, layer: nn.Module, channels: int, recipe: Recipe, *, before_last: bool = False) -> None:
         norm, act = recipe.norm.layer(channels), activation.make(recipe.activation, channels)
+        recipe.norm.parametrise(layer)
         parts = {"layer": layer}
         if norm is not None and recipe.norm.place == "before":
             parts["norm"] = norm

@@ -9,18 +9,35 @@ convolution it is the other way round). For FSRCNN's 9x9 deconvolution (56 -> 1,
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from upsweep.blocks import activation
+from upsweep.blocks.conv import SubPixelConv2d
 from upsweep.errors import UserError
 
 Layer = nn.Conv2d | nn.ConvTranspose2d
 Factory = Callable[..., nn.Module]
+Distribution = Literal["normal", "uniform"]
+Pair = tuple[int, int]
+
+
+def _bilinear(x: Tensor) -> Tensor:
+    return (1 - x).clamp(min=0)
+
+
+def _bicubic(x: Tensor) -> Tensor:
+    """Keys' kernel, a = -1/2, as in `upsweep.imaging.resize`."""
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
+
+
+INTERPOLATIONS = {"bilinear": _bilinear, "bicubic": _bicubic}  # of a distance >= 0, in input pixels
 
 
 def fans(layer: Layer, count: Literal["effective", "torch"] = "effective") -> tuple[float, float]:
@@ -40,93 +57,177 @@ def fans(layer: Layer, count: Literal["effective", "torch"] = "effective") -> tu
     return float(fan_in), fan_out / phases
 
 
-def draw(weight: Tensor, std: float, distribution: Literal["normal", "uniform"]) -> None:
-    """Fill `weight` in place with zero-mean numbers of standard deviation `std`."""
+def draw(layer: Layer, std: float, distribution: Distribution) -> Tensor:
+    """Zero-mean numbers of standard deviation `std`, in the shape of the layer's weights."""
+    weight = torch.empty_like(layer.weight, requires_grad=False)
+    if distribution == "normal":
+        return weight.normal_(0.0, std)
+    return weight.uniform_(-math.sqrt(3) * std, math.sqrt(3) * std)
+
+
+def _check_distribution(distribution: str) -> None:
+    if distribution not in ("normal", "uniform"):
+        raise UserError(f"init.distribution={distribution} must be normal or uniform.")
+
+
+def put(layer: Layer, weight: Tensor) -> None:
+    """Give a layer its weights, through its parametrization (weight or spectral norm) if it has one."""
     with torch.no_grad():
-        if distribution == "normal":
-            weight.normal_(0.0, std)
-        else:
-            weight.uniform_(-math.sqrt(3) * std, math.sqrt(3) * std)
+        if not parametrize.is_parametrized(layer, "weight"):
+            layer.weight.copy_(weight)
+            return
+        layer.weight = weight.to(layer.weight)  # the parametrization's setter
+        # Spectral norm learns of its weight by power iteration, a step each time the weight is read in training.
+        training = layer.training
+        layer.train()
+        for _ in range(15):
+            _ = layer.weight
+        layer.train(training)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Init(ABC):
-    """A rule that sets the weights of every convolution and deconvolution of a network; biases become 0."""
+    """A rule that sets the weights and biases of every convolution and deconvolution of a network.
+
+    Attributes:
+        deconv: another rule for deconvolutions, or None.
+        last: another rule for the network's last layer, or None; it goes before `deconv`.
+    """
+
+    needs_data: ClassVar[bool] = False
+
+    deconv: "Init | None" = None
+    last: "Init | None" = None
 
     @abstractmethod
-    def fill(self, layer: Layer, act: Factory) -> None:
-        """Set the weights of one layer of a network whose activation is `act`."""
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """New weights for one layer of a network whose activation is `act`."""
 
-    def fill_last(self, layer: Layer, act: Factory) -> None:
-        """Set the weights of the network's last, linear layer: like the others unless a rule says otherwise."""
-        self.fill(layer, act)
+    def bias(self, layer: Layer) -> Tensor:
+        """New biases for one layer: 0."""
+        return torch.zeros(layer.out_channels)
+
+    def adjust(self, layer: Layer, output: Tensor) -> Tensor:
+        """Adjust a layer to what it makes of data; gives what it makes of them then. For rules that need data."""
+        raise NotImplementedError
 
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
-        """Initialise `network` in place, in the order of its modules; `last` holds its last layer."""
+        """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
+        for layer, rule in self._rules(network, last):
+            if not layer.weight.is_meta:  # such a network is only asked for its shapes
+                put(layer, rule.weight(layer, act))
+                if layer.bias is not None:
+                    with torch.no_grad():
+                        layer.bias.copy_(rule.bias(layer))
+
+    @torch.no_grad()
+    def calibrate(self, network: nn.Module, batch: Callable[[], Tensor], last: nn.Module | None = None) -> None:
+        """Adjust an initialised `network` in place to a batch of its inputs, if a rule needs data (LSUV).
+
+        `batch` is only called then. The network runs once, in evaluation mode; its layers are adjusted in the
+        order in which they run, each to what the adjusted ones before it make.
+        """
+        rules = {layer: rule for layer, rule in self._rules(network, last) if rule.needs_data}
+        if not rules:
+            return
+
+        def hook(layer: nn.Module, _: object, output: Tensor) -> Tensor | None:
+            rule = rules.pop(cast(Layer, layer), None)  # a layer that runs twice is adjusted once
+            return None if rule is None else rule.adjust(cast(Layer, layer), output)
+
+        hooks = [layer.register_forward_hook(hook) for layer in rules]
+        training = network.training
+        network.eval()
+        network(batch())
+        network.train(training)
+        for handle in hooks:
+            handle.remove()
+
+    def _rules(self, network: nn.Module, last: nn.Module | None) -> Iterator[tuple[Layer, "Init"]]:
+        """Every layer, with the rule that it follows."""
         of_last = set() if last is None else set(last.modules())
-        for module in network.modules():
-            if isinstance(module, Layer):
-                (self.fill_last if module in of_last else self.fill)(module, act)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for layer in network.modules():
+            if isinstance(layer, Layer):
+                yield layer, self._rule(layer, layer in of_last)
+
+    def _rule(self, layer: Layer, is_last: bool) -> "Init":
+        other = self.last if is_last else None
+        if other is None and isinstance(layer, nn.ConvTranspose2d):
+            other = self.deconv
+        return self if other is None else other._rule(layer, is_last)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Torch(Init):
+    """The framework's default, `reset_parameters`: all up to 1 / sqrt(fan_in), by torch's count of the fans."""
+
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """Uniform."""
+        del act
+        return draw(layer, 1 / math.sqrt(3 * fans(layer, "torch")[0]), "uniform")
+
+    def bias(self, layer: Layer) -> Tensor:
+        """Uniform too."""
+        bound = 1 / math.sqrt(fans(layer, "torch")[0])
+        return torch.empty(layer.out_channels).uniform_(-bound, bound)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normal(Init):
+    """N(0, std^2) whatever the layer, as SRCNN starts, and FSRCNN's deconvolution (Dong et al. 2016)."""
+
+    std: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not self.std >= 0:
+            raise UserError(f"init.std={self.std} must be a number of at least 0.")
+
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """Drawn with deviation `std`."""
+        del act
+        return draw(layer, self.std, "normal")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scaled(Init):
-    """What Xavier and He share.
+    """What the rules share that choose a deviation by the fans.
 
     Attributes:
         gain: factor on the standard deviation, or "auto": the one that undoes the activation
             (`upsweep.blocks.activation.gain`; sqrt(2) for ReLU).
         fan: how a deconvolution's fans are counted (see `fans`).
-        distribution: normal or uniform, of the same deviation.
     """
 
-    gain: float | Literal["auto"] = 1.0
+    gain: float | Literal["auto"] = "auto"
     fan: Literal["effective", "torch"] = "effective"
-    distribution: Literal["normal", "uniform"] = "normal"
 
     def __post_init__(self) -> None:
         if self.fan not in ("effective", "torch"):
             raise UserError(f"init.fan={self.fan} must be effective or torch.")
-        if self.distribution not in ("normal", "uniform"):
-            raise UserError(f"init.distribution={self.distribution} must be normal or uniform.")
         if self.gain != "auto" and not (isinstance(self.gain, int | float) and self.gain > 0):
             raise UserError(f"init.gain={self.gain} must be auto or a number above 0.")
 
-    @abstractmethod
     def spread(self, fan_in: float, fan_out: float) -> float:
-        """The fan by which the variance is divided."""
+        """The fan by which the variance is divided: fan_in, which keeps the signals' variance."""
+        del fan_out
+        return fan_in
 
     def std(self, layer: Layer, act: Factory) -> float:
         """The standard deviation of the layer's weights."""
         gain = activation.gain(act) if self.gain == "auto" else float(self.gain)
         return gain / math.sqrt(self.spread(*fans(layer, self.fan)))
 
-    def fill(self, layer: Layer, act: Factory) -> None:
-        """Draw the weights with deviation `std`."""
-        draw(layer.weight, self.std(layer, act), self.distribution)
 
-
-@dataclass(frozen=True)
-class Xavier(Scaled):
-    """Glorot and Bengio 2010, eq. 12: variance gain^2 * 2 / (fan_in + fan_out)."""
-
-    distribution: Literal["normal", "uniform"] = "uniform"
-
-    def spread(self, fan_in: float, fan_out: float) -> float:
-        """The mean of both fans."""
-        return (fan_in + fan_out) / 2
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class He(Scaled):
     """He et al. 2015, eq. 10 and 14: variance gain^2 / fan_in (signals) or gain^2 / fan_out (gradients)."""
 
-    gain: float | Literal["auto"] = "auto"
     mode: Literal["fan_in", "fan_out"] = "fan_in"
+    distribution: Distribution = "normal"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_distribution(self.distribution)
         if self.mode not in ("fan_in", "fan_out"):
             raise UserError(f"init.mode={self.mode} must be fan_in or fan_out.")
 
@@ -134,14 +235,130 @@ class He(Scaled):
         """The fan that `mode` names."""
         return fan_in if self.mode == "fan_in" else fan_out
 
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """Drawn with deviation `std`."""
+        return draw(layer, self.std(layer, act), self.distribution)
 
-@dataclass(frozen=True)
-class HeSmallLast(He):
-    """He's rule, but N(0, last_std^2) in the last layer, as FSRCNN's deconvolution starts (Dong et al. 2016)."""
 
-    last_std: float = 0.001
+@dataclass(frozen=True, kw_only=True)
+class Xavier(Scaled):
+    """Glorot and Bengio 2010, eq. 12 and 16: variance gain^2 * 2 / (fan_in + fan_out)."""
 
-    def fill_last(self, layer: Layer, act: Factory) -> None:
-        """Draw the last layer's weights with deviation `last_std`."""
+    gain: float | Literal["auto"] = 1.0
+    distribution: Distribution = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_distribution(self.distribution)
+
+    def spread(self, fan_in: float, fan_out: float) -> float:
+        """The mean of both fans."""
+        return (fan_in + fan_out) / 2
+
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """Drawn with deviation `std`."""
+        return draw(layer, self.std(layer, act), self.distribution)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICNR(He):
+    """He, but every phase of a sub-pixel convolution starts with the same weights (Aitken et al. 2017).
+
+    It then enlarges as nearest-neighbour interpolation does, after a convolution: no checkerboard at the start.
+    """
+
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """Drawn with deviation `std`; one kernel for all phases."""
+        weight = super().weight(layer, act)
+        if isinstance(layer, SubPixelConv2d):
+            phases = layer.factor**2
+            weight = weight[::phases].repeat_interleave(phases, 0)
+        return weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orthogonal(Scaled):
+    """Orthonormal kernels (Saxe et al. 2014), times what gives the weights He's deviation.
+
+    A kernel is what makes one output channel, `in_channels * k * k` numbers; where there are more of them than
+    numbers, the numbers' vectors are the orthonormal ones.
+    """
+
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """Drawn anew, with root mean square `std`."""
+        weight = draw(layer, 1.0, "normal")
+        deconv = isinstance(layer, nn.ConvTranspose2d)
+        by_output = weight.transpose(0, 1).contiguous() if deconv else weight
+        nn.init.orthogonal_(by_output)
+        weight = by_output.transpose(0, 1) if deconv else by_output
+        return weight * (self.std(layer, act) / weight.square().mean().sqrt())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSUV(Orthogonal):
+    """Layer-sequential unit variance (Mishkin and Matas 2016): orthogonal, then scaled by what a batch makes of it.
+
+    `Generator.calibrate` does the second part, before the training; without it this is `Orthogonal`.
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    def adjust(self, layer: Layer, output: Tensor) -> Tensor:
+        """Divide the weights, and so the output, by the output's deviation; one step, as the layer is linear.
+
+        Raises:
+            UserError: the output does not vary.
+        """
+        std = output.std()
+        rounding = 1e-6 * output.abs().max().item()  # what the deviation of a constant may come to
+        if not rounding < std.item() < math.inf:
+            raise UserError(f"init=lsuv cannot scale {layer}: on the batch, its output's deviation is {std.item()}.")
+        put(layer, layer.weight / std)
+        return output / std
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolation(Init):
+    """A deconvolution that starts as bilinear or bicubic interpolation (Long et al. 2015), so without checkerboard.
+
+    Output channel o starts as the enlarged mean of the input channels that it divides with: i = o modulo the
+    smaller number of channels. Where the kernel is too short for the interpolation (bicubic at stride s takes 4 s
+    taps, bilinear 2 s), its phases are normalised, so that a constant stays one.
+    """
+
+    kernel: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.kernel not in INTERPOLATIONS:
+            raise UserError(f"init.kernel={self.kernel} must be one of {', '.join(INTERPOLATIONS)}.")
+
+    def weight(self, layer: Layer, act: Factory) -> Tensor:
+        """The interpolation's taps.
+
+        Raises:
+            UserError: the layer is no deconvolution.
+        """
         del act
-        draw(layer.weight, self.last_std, "normal")
+        if not isinstance(layer, nn.ConvTranspose2d):
+            raise UserError("Interpolation starts deconvolutions only: choose it as init.deconv beside another rule.")
+        rows, columns = (
+            interpolation_taps(self.kernel, *axis)
+            for axis in zip(layer.kernel_size, layer.stride, cast(Pair, layer.padding), strict=True)
+        )
+        into, out = layer.weight.shape[:2]
+        i, o = torch.arange(into)[:, None], torch.arange(out)
+        share = (i % min(into, out) == o % min(into, out)).double()
+        share /= share.sum(0)
+        return torch.einsum("io,k,l->iokl", share, rows, columns)
+
+
+def interpolation_taps(name: str, kernel: int, stride: int, padding: int) -> Tensor:
+    """One axis of the deconvolution that interpolates with pixels' centres half a step in: (kernel,) float64.
+
+    The taps of each phase sum to 1.
+    """
+    of_pixel = (torch.arange(kernel, dtype=torch.float64) - padding + 0.5) / stride - 0.5  # distance, in input pixels
+    taps = INTERPOLATIONS[name](of_pixel.abs())
+    for phase in range(stride):
+        taps[phase::stride] /= taps[phase::stride].sum()
+    return taps

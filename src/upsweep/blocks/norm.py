@@ -1,19 +1,21 @@
-"""Normalisation of a block's features."""
+"""Normalisation of a block's features, or of its weights."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from upsweep.errors import UserError
 
 
 @dataclass(frozen=True)
 class Norm:
-    """No normalisation; the others derive from it.
+    """No normalisation; the others derive from it, and override what they do: to features or to weights.
 
     Attributes:
-        place: before the activation (Ioffe and Szegedy 2015), or after it.
+        place: before the activation (Ioffe and Szegedy 2015), or after it. For features only.
     """
 
     place: Literal["before", "after"] = "before"
@@ -26,6 +28,9 @@ class Norm:
         """The layer for features of shape (N, channels, H, W), or None where there is nothing to add."""
         return None
 
+    def parametrise(self, layer: nn.Module) -> None:
+        """Parametrise the weights of the convolutions and deconvolutions in `layer`, in place; most norms do not."""
+
 
 @dataclass(frozen=True)
 class BatchNorm(Norm):
@@ -37,3 +42,93 @@ class BatchNorm(Norm):
     def layer(self, channels: int) -> nn.Module:
         """A `BatchNorm2d` over `channels`."""
         return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
+
+
+@dataclass(frozen=True)
+class InstanceNorm(Norm):
+    """Instance normalisation (Ulyanov et al. 2016): statistics over H and W, so over the whole image in evaluation."""
+
+    eps: float = 1e-5
+
+    def layer(self, channels: int) -> nn.Module:
+        """An `InstanceNorm2d` with a learned scale and shift a channel."""
+        return nn.InstanceNorm2d(channels, eps=self.eps, affine=True)
+
+
+@dataclass(frozen=True)
+class GroupNorm(Norm):
+    """Group normalisation (Wu and He 2018): statistics over a group of channels, H and W.
+
+    Attributes:
+        groups: how many, at most: the largest number is taken that divides both this and the channels.
+    """
+
+    groups: int = 8
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.groups < 1:
+            raise UserError(f"norm.groups={self.groups} must be at least 1.")
+
+    def layer(self, channels: int) -> nn.Module:
+        """A `GroupNorm` over `channels`."""
+        return nn.GroupNorm(math.gcd(self.groups, channels), channels, eps=self.eps)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """`nn.LayerNorm` over the channels of each pixel of (N, C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class LayerNorm(Norm):
+    """Layer normalisation (Ba et al. 2016) over the channels of each pixel: no pixel sees another, nor the batch."""
+
+    eps: float = 1e-6
+
+    def layer(self, channels: int) -> nn.Module:
+        """A `ChannelNorm` over `channels`."""
+        return ChannelNorm(channels, eps=self.eps)
+
+
+@dataclass(frozen=True)
+class WeightNorm(Norm):
+    """Weight normalisation (Salimans and Kingma 2016): length and direction of each output channel's kernel apart.
+
+    What a rule of initialisation says holds for the weights that the two make up.
+    """
+
+    def parametrise(self, layer: nn.Module) -> None:
+        """Split the weights into length and direction."""
+        for module in layer.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                # A deconvolution's weight is (in, out, k, k).
+                parametrizations.weight_norm(module, dim=1 if isinstance(module, nn.ConvTranspose2d) else 0)
+
+
+@dataclass(frozen=True)
+class SpectralNorm(Norm):
+    """Spectral normalisation (Miyato et al. 2018): weights over their largest singular value, as a matrix by output.
+
+    It takes out whatever scale a rule of initialisation chose.
+
+    Attributes:
+        iterations: steps of power iteration in each training step.
+    """
+
+    iterations: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.iterations < 1:
+            raise UserError(f"norm.iterations={self.iterations} must be at least 1.")
+
+    def parametrise(self, layer: nn.Module) -> None:
+        """Divide the weights by their norm, from here on."""
+        for module in layer.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                parametrizations.spectral_norm(module, n_power_iterations=self.iterations)

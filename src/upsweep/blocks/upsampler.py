@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from upsweep.blocks.conv import conv
+from upsweep.blocks.conv import SubPixelConv2d, conv
+from upsweep.blocks.deconv import Deconv2d, Form
 from upsweep.errors import UserError
+from upsweep.imaging.resize import enlarge
 
 
 class Upsampler(ABC):
@@ -15,7 +17,12 @@ class Upsampler(ABC):
 
     @abstractmethod
     def layer(
-        self, in_channels: int, out_channels: int, stride: int, kernel: int | None = None, padding: int | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        kernel: int | None = None,
+        padding: int | None = None,
     ) -> nn.Module:
         """A new layer (N, in_channels, H, W) -> (N, out_channels, stride H, stride W).
 
@@ -36,22 +43,40 @@ class Deconv(Upsampler):
     Attributes:
         kernel: side of the kernel; None: the generator's wish, else twice the stride (3 at stride 1), a multiple
             of the stride, so that the overlap is even (Odena et al. 2016).
+        multiple: the kernel as a multiple of the stride instead, whatever that is; at stride 1 it says nothing.
         padding: None: the generator's wish, else the one that centres the kernel.
+        form: how it runs, which changes neither its weights nor its output: as a deconvolution, as the equal
+            sub-pixel convolution, or as what is faster (`upsweep.blocks.deconv`).
     """
 
     kernel: int | None = None
+    multiple: int | None = None
     padding: int | None = None
+    form: Form = "auto"
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            raise UserError(f"upsampler.form={self.form} must be one of {', '.join(get_args(Form))}.")
+        if self.kernel is not None and self.multiple is not None:
+            raise UserError("upsampler.kernel and upsampler.multiple both set the kernel: leave one of them empty.")
 
     def layer(
-        self, in_channels: int, out_channels: int, stride: int, kernel: int | None = None, padding: int | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        kernel: int | None = None,
+        padding: int | None = None,
     ) -> nn.Module:
-        """A `ConvTranspose2d` whose output is exactly `stride` times its input.
+        """A `Deconv2d` whose output is exactly `stride` times its input.
 
         Raises:
             UserError: no output padding makes the size come out (kernel below the stride, padding too large).
         """
         if self.kernel is not None:
             kernel, padding = self.kernel, None
+        elif self.multiple is not None and stride > 1:
+            kernel, padding = self.multiple * stride, None
         if kernel is None:
             kernel = 2 * stride if stride > 1 else 3
         if self.padding is not None:
@@ -64,7 +89,7 @@ class Deconv(Upsampler):
                 f"upsampler.kernel={kernel} with padding {padding} cannot enlarge exactly {stride} times: take a "
                 f"kernel of at least {stride} (odd where that is 1) and leave upsampler.padding empty."
             )
-        return nn.ConvTranspose2d(in_channels, out_channels, kernel, stride, padding, output_padding)
+        return Deconv2d(in_channels, out_channels, kernel, stride, padding, output_padding, form=self.form)
 
 
 @dataclass(frozen=True)
@@ -74,15 +99,20 @@ class SubPixel(Upsampler):
     kernel: int = 3
 
     def layer(
-        self, in_channels: int, out_channels: int, stride: int, kernel: int | None = None, padding: int | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        kernel: int | None = None,
+        padding: int | None = None,
     ) -> nn.Module:
-        """A sequence of `Conv2d` and `PixelShuffle`."""
+        """A `SubPixelConv2d`."""
         del kernel, padding  # a deconvolution's, in HR pixels; this kernel counts LR pixels
-        return nn.Sequential(conv(in_channels, out_channels * stride**2, self.kernel), nn.PixelShuffle(stride))
+        return SubPixelConv2d(in_channels, out_channels, self.kernel, stride)
 
 
 class Enlarge(nn.Module):
-    """Nearest or bilinear interpolation by a whole factor."""
+    """Interpolation by a whole factor: nearest, bilinear, or MATLAB's bicubic."""
 
     def __init__(self, stride: int, mode: str) -> None:
         super().__init__()
@@ -90,6 +120,8 @@ class Enlarge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, s H, s W)."""
+        if self.mode == "bicubic":
+            return enlarge(x, self.stride)
         align = None if self.mode == "nearest" else False
         return nn.functional.interpolate(x, scale_factor=self.stride, mode=self.mode, align_corners=align)
 
@@ -110,8 +142,34 @@ class Resize(Upsampler):
             raise UserError(f"upsampler.mode={self.mode} must be nearest or bilinear.")
 
     def layer(
-        self, in_channels: int, out_channels: int, stride: int, kernel: int | None = None, padding: int | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        kernel: int | None = None,
+        padding: int | None = None,
     ) -> nn.Module:
         """A sequence of `Enlarge` and `Conv2d`."""
         del kernel, padding  # a deconvolution's
         return nn.Sequential(Enlarge(stride, self.mode), conv(in_channels, out_channels, self.kernel))
+
+
+@dataclass(frozen=True)
+class Bicubic(Upsampler):
+    """Bicubic interpolation, with nothing to learn but, where the number of channels changes, a 1x1 convolution.
+
+    The convolution comes first, where there are fewer pixels; the two commute.
+    """
+
+    def layer(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        kernel: int | None = None,
+        padding: int | None = None,
+    ) -> nn.Module:
+        """An `Enlarge`, or a sequence of `Conv2d` and `Enlarge`."""
+        del kernel, padding  # a deconvolution's
+        resize = Enlarge(stride, "bicubic")
+        return resize if in_channels == out_channels else nn.Sequential(conv(in_channels, out_channels, 1), resize)

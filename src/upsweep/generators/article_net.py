@@ -22,9 +22,7 @@ class ArticleNet(Generator):
         kernel: side of both kernels (odd).
     """
 
-    def __init__(
-        self, recipe: Recipe, scale: int = 2, channels: int = 3, width: int = 64, kernel: int = 3
-    ) -> None:
+    def __init__(self, recipe: Recipe, scale: int = 2, channels: int = 3, width: int = 64, kernel: int = 3) -> None:
         super().__init__(scale, channels)
         self.conv = Block(conv(channels, width, kernel), width, recipe, before_last=True)
         self.deconv = Block(recipe.upsampler.layer(width, channels, 1, kernel), channels, recipe.plain())

@@ -1,6 +1,8 @@
 """What every generator is: an `nn.Module` that enlarges images by a whole factor."""
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,11 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from upsweep.blocks.deconv import run_as
+from upsweep.blocks.init import Init
 from upsweep.blocks.recipe import Recipe
 from upsweep.errors import UserError
 from upsweep.imaging.resize import enlarge
 
 Skip = Literal["bicubic", "none"]
+
+# The strides by which those generators that enlarge features step by step reach each scale.
+STRIDES: dict[int, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 
 
 class Generator(nn.Module, ABC):
@@ -43,10 +50,18 @@ class Generator(nn.Module, ABC):
         if skip not in get_args(Skip):
             raise UserError(f"generator.skip={skip} must be one of {', '.join(get_args(Skip))}.")
         self.scale, self.channels, self.skip = scale, channels, skip
+        self._rule: tuple[Init, nn.Module | None] | None = None
 
     def initialise(self, recipe: Recipe, last: nn.Module | None = None) -> None:
         """Set all weights by the recipe's rule; `last` is, or holds, the last layer."""
         recipe.init(self, recipe.activation, last)
+        self._rule = (recipe.init, last)  # a tuple: `last` is a module of this one already
+
+    def calibrate(self, batch: Callable[[], Tensor]) -> None:
+        """Finish a data-driven initialisation (LSUV) on LR images (N, C, H, W), fetched only if the rule needs them."""
+        if self._rule is not None:
+            init, last = self._rule
+            init.calibrate(self, batch, last)
 
     @abstractmethod
     def body(self, x: Tensor) -> Tensor:
@@ -56,6 +71,17 @@ class Generator(nn.Module, ABC):
         """LR images (N, C, H, W) in [0, 1] -> SR images (N, C, s H, s W), not clipped."""
         y = self.body(x)
         return y + enlarge(x, self.scale) if self.skip == "bicubic" else y
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """SR images of every level that can be supervised, smallest first; the last is `self(x)`."""
+        return [self(x)]
+
+
+def remove_biases(network: nn.Module) -> None:
+    """Leave every convolution and deconvolution without a bias, as some papers count them."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.bias = None
 
 
 @dataclass(frozen=True)
@@ -68,14 +94,13 @@ class Cost:
 
 @torch.no_grad()
 def cost(generator: Generator, side: int = 32) -> Cost:
-    """Count parameters, and the multiply-adds of convolutions (the bicubic skip's included) on a side x side input."""
-    parameter = next(generator.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    x = torch.zeros(1, generator.channels, side, side, device=device)
-    training = generator.training
-    generator.eval()
-    with FlopCounterMode(display=False) as counter:
-        y = generator(x)
-    generator.train(training)
+    """Count parameters, and the multiply-adds of convolutions (the bicubic skip's included) on a side x side input.
+
+    Deconvolutions count as such: their sub-pixel form multiplies by some zeros.
+    """
     parameters = sum(p.numel() for p in generator.parameters())
+    counted = copy.deepcopy(generator).cpu().eval()
+    run_as(counted, "deconv")
+    with FlopCounterMode(display=False) as counter:
+        y = counted(torch.zeros(1, generator.channels, side, side))
     return Cost(parameters, counter.get_total_flops() / 2 / (y.shape[-2] * y.shape[-1]))

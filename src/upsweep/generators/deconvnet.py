@@ -5,10 +5,7 @@ from torch import Tensor, nn
 from upsweep.blocks import Block, Recipe
 from upsweep.blocks.conv import conv
 from upsweep.errors import UserError
-from upsweep.generators.base import Generator, Skip
-
-# The strides by which the deconvolutions reach each scale.
-STRIDES: dict[int, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+from upsweep.generators.base import STRIDES, Generator, Skip
 
 
 class DeconvNet(Generator):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from upsweep.data.modules import EvalImage
 from upsweep.imaging.files import Picture, write_image
+from upsweep.metrics.checkerboard import checkerboard, portrait, response
 from upsweep.sweeps import results
 from upsweep.training.module import SuperResolution
 from upsweep.training.pictures import Panel, comparison
@@ -76,6 +78,43 @@ class Pictures(Callback):
         for log in trainer.loggers:
             if isinstance(log, RunLog):
                 log.log_pictures("pictures", panels, trainer.global_step)
+
+
+class Checkerboard(Callback):
+    """Logs `checkerboard`, what a constant image's response differs by phase, at the start and the end of a training.
+
+    Both pictures go into the log and the run's pictures/ folder. See `upsweep.metrics.checkerboard`.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder) / "pictures"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
+        """Measure the initialised generator."""
+        self._measure(trainer, pl_module, "start")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
+        """Measure the trained one."""
+        self._measure(trainer, pl_module, "end")
+
+    def _measure(self, trainer: pl.Trainer, pl_module: SuperResolution, when: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        generator = pl_module.generator
+        image = response(generator, generator.channels).cpu()
+        energy = checkerboard(image, generator.scale)
+        pixels = portrait(image, generator.scale)
+        pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        panel = Panel(f"checkerboard_{when}", pixels, f"response to a constant image at the {when}: {energy:.2g}")
+        self.folder.mkdir(exist_ok=True)
+        write_image(self.folder / f"{panel.name}.png", Picture(pixels))
+        for log in trainer.loggers:
+            log.log_metrics({"checkerboard": energy}, step=trainer.global_step)
+            if isinstance(log, RunLog):
+                log.log_pictures("pictures", [panel], trainer.global_step)
 
 
 class Throughput(Callback):

@@ -156,7 +156,16 @@ def _module(job: Job) -> SuperResolution:
         weights = checkpoints.generator_weights(checkpoints.read(job.init_from))
         if new := checkpoints.transfer(generator, weights, job.init_from):
             log.info("Not in %s, and so as initialised: %s.", job.init_from, ", ".join(new))
-    return SuperResolution(generator, job.objective, job.optimizer, job.schedule, job.protocol, job.seed, job.generator)
+    return SuperResolution(
+        generator,
+        job.objective,
+        job.optimizer,
+        job.schedule,
+        job.protocol,
+        job.seed,
+        job.generator,
+        fresh=job.checkpoint is None and job.init_from is None,
+    )
 
 
 def _train(job: Job, module: SuperResolution) -> None:
@@ -185,12 +194,14 @@ def _train(job: Job, module: SuperResolution) -> None:
         trainer.validate(module, datamodule=job.data, verbose=False)
 
 
-def writable(folder: Path) -> Path:
-    """The folder, made if it is missing.
+def writable(folder: Path, *, resume: bool = False) -> Path:
+    """The folder of a run, made if it is missing.
 
     Raises:
-        UserError: it cannot be made or written to.
+        UserError: it cannot be made or written to, or holds a run that is not to be resumed.
     """
+    if not resume and (folder / "checkpoints" / "last.ckpt").exists():
+        raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

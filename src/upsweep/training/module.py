@@ -16,7 +16,7 @@ from upsweep.data.modules import EvalImage
 from upsweep.data.patches import Patch
 from upsweep.generators.base import Generator
 from upsweep.imaging.colour import with_chroma
-from upsweep.imaging.resize import enlarge
+from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
 from upsweep.training.schedules import Schedule
@@ -31,12 +31,19 @@ class Diverged(Exception):
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """The trainable parameters in two groups, weights, and biases, norms and slopes; the latter never decay."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.ndim > 1]},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    weights: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            length = name.endswith("weight.original0")  # of weight norm
+            (weights if parameter.ndim > 1 and not length else others).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def level_of(hr: Tensor, width: int) -> Tensor:
+    """HR (N, C, H, W) shrunk bicubically to `width`: what a level of a pyramid is held to (LapSRN, Lai et al. 2017)."""
+    return hr if width == hr.shape[-1] else shrink(hr, hr.shape[-1] // width)
 
 
 class SuperResolution(pl.LightningModule):
@@ -50,6 +57,7 @@ class SuperResolution(pl.LightningModule):
         protocol: under which PSNR and SSIM are taken.
         seed: of the run; with epoch and rank it seeds what is random in a step (dropout).
         spec: the generator's class and arguments as plain values, for the checkpoint.
+        fresh: whether the weights are as initialised, and not from a checkpoint.
 
     Logs train/loss, lr, val/psnr, val/ssim, val/psnr_bicubic, val/ssim_bicubic, val/psnr_gain, val/ssim_gain.
     """
@@ -63,13 +71,14 @@ class SuperResolution(pl.LightningModule):
         protocol: Protocol,
         seed: int,
         spec: dict[str, Any],
+        fresh: bool = True,
     ) -> None:
         super().__init__()
         self.generator = generator
         self.objective = objective
         self.protocol = protocol
         self._optimizer, self._schedule = optimizer, schedule
-        self._seed, self._spec = seed, spec
+        self._seed, self._spec, self._fresh = seed, spec, fresh
         self.psnr = PSNR(protocol, generator.scale)
         self.ssim = SSIM(protocol, generator.scale)
         # Bicubic is judged once, in the first validation, on the same images.
@@ -89,6 +98,12 @@ class SuperResolution(pl.LightningModule):
 
     # training
 
+    def on_fit_start(self) -> None:
+        """Calibrate a data-driven initialisation, with the first patches of the data, at the very start."""
+        if self.trainer.ckpt_path is None and self._fresh:
+            patches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+            self.generator.calibrate(lambda: next(iter(patches)).lr.to(self.device))
+
     def on_train_epoch_start(self) -> None:
         """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
         torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) % 2**63)
@@ -99,7 +114,9 @@ class SuperResolution(pl.LightningModule):
         Raises:
             Diverged: the loss is not finite, on any device.
         """
-        loss: Tensor = self.objective(self.generator(batch.lr), batch.hr)
+        levels = self.generator.pyramid(batch.lr)
+        targets = (level_of(batch.hr, sr.shape[-1]) for sr in levels)
+        loss = torch.stack([self.objective(sr, hr) for sr, hr in zip(levels, targets, strict=True)]).sum()
         finite = torch.isfinite(loss.detach())
         self._finite = finite if self._finite is None else self._finite & finite
         if (batch_idx + 1) % CHECK_EVERY == 0:

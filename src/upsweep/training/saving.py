@@ -68,7 +68,7 @@ class SaveLast(Checkpoint):
         """Save. A kill between the two renames leaves `previous.ckpt` alone, which `newest` takes."""
         last = self.folder / "last.ckpt"
         fresh = self.folder / "fresh.ckpt"
-        trainer.save_checkpoint(fresh)
+        trainer.save_checkpoint(fresh, weights_only=False)
         if trainer.is_global_zero:
             if last.exists():
                 last.replace(self.folder / "previous.ckpt")
