@@ -259,6 +259,13 @@ def test_the_log_holds_every_metric_by_its_name_and_the_pictures(tmp_path: Path,
     assert [p.name for p in (folder / "pictures").iterdir()] == ["chelsea.png"]
 
 
+def test_a_device_that_is_not_there_or_no_number_of_epochs_is_one_sentence(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(UserError, match="This machine cannot train with"):
+        run(make_job(tmp_path / "a", cache, trainer={**TRAINER, "accelerator": "tpu"}))
+    with pytest.raises(UserError, match=r"trainer\.max_epochs=abc must be a whole number"):
+        run(make_job(tmp_path / "b", cache, trainer={**TRAINER, "max_epochs": "abc"}))
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"output folder .* cannot be made"):

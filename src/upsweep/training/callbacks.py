@@ -1,5 +1,6 @@
 """What happens beside the training: pictures, throughput, and how far it is."""
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from upsweep.sweeps import results
 from upsweep.training.module import SuperResolution
 from upsweep.training.pictures import Panel, comparison
 from upsweep.training.tracking import RunLog
+
+epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar
 
 
 class Pictures(Callback):
@@ -185,14 +188,11 @@ class ShowProgress(Callback):
         """Say what the epoch came to."""
         if trainer.is_global_zero and not trainer.sanity_checking and hasattr(self, "_started_at"):
             self._show(trainer, "training", now=True)
+            f, left = self._fields(trainer), _clock(self._seconds_left(trainer))
+            line = f"epoch {f['epoch']}  loss {f['loss']}  PSNR {f['psnr']}  left {left}"
+            epochs.info(line)
             if self._bar is None:
-                f = self._fields(trainer)
-                left = self._seconds_left(trainer)
-                print(
-                    f"epoch {f['epoch']}  loss {f['loss']}  PSNR {f['psnr']}  left {_clock(left)}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                print(line, file=sys.stderr, flush=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the terminal as it was, also after an error."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -171,18 +172,7 @@ def _module(job: Job) -> SuperResolution:
 def _train(job: Job, module: SuperResolution) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
-    trainer = pl.Trainer(
-        **job.trainer,
-        default_root_dir=job.folder,
-        logger=job.logger or False,
-        callbacks=list(job.callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),
-        num_sanity_val_steps=0,
-        plugins=[WholeCheckpoints()],
-        use_distributed_sampler=False,  # the data module has samplers that neither pad nor repeat
-    )
+    trainer = _trainer(job)
     if any(p.requires_grad for p in module.generator.parameters()):
         start = newest(job.folder / "checkpoints") if job.resume else None
         if start is not None:
@@ -192,6 +182,28 @@ def _train(job: Job, module: SuperResolution) -> None:
         trainer.fit(module, datamodule=job.data, ckpt_path=start)
     else:
         trainer.validate(module, datamodule=job.data, verbose=False)
+
+
+def _trainer(job: Job) -> pl.Trainer:
+    epochs = job.trainer.get("max_epochs")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise UserError(f"trainer.max_epochs={epochs} must be a whole number of at least 1.")
+    try:
+        return pl.Trainer(
+            **job.trainer,
+            default_root_dir=job.folder,
+            logger=job.logger or False,
+            callbacks=list(job.callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),
+            num_sanity_val_steps=0,
+            plugins=[WholeCheckpoints()],
+            use_distributed_sampler=False,  # the data module has samplers that neither pad nor repeat
+        )
+    except (MisconfigurationException, ModuleNotFoundError) as error:  # no such device, more devices than there are
+        given = {key: job.trainer.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
+        raise UserError(f"This machine cannot train with {given}: {error}") from error
 
 
 def writable(folder: Path, *, resume: bool = False) -> Path:
