@@ -75,6 +75,11 @@ class Job:
     init_from: Path | None = None
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        epochs = self.trainer.get("max_epochs")
+        if not isinstance(epochs, int) or epochs < 1:
+            raise UserError(f"trainer.max_epochs={epochs} must be a whole number of at least 1.")
+
 
 def run(job: Job) -> Result:
     """Train, judge, and write `result.json` into the job's folder, whatever happens.
@@ -100,7 +105,7 @@ def run(job: Job) -> Result:
             seed=job.seed,
             scale=job.scale,
             epoch=int(best.get("epoch", -1)) + 1,
-            epochs=int(job.trainer.get("max_epochs") or 0),
+            epochs=job.trainer["max_epochs"],
             psnr=psnr,
             ssim=best.get("ssim"),
             psnr_bicubic=bicubic,
@@ -185,9 +190,6 @@ def _train(job: Job, module: SuperResolution) -> None:
 
 
 def _trainer(job: Job) -> pl.Trainer:
-    epochs = job.trainer.get("max_epochs")
-    if not isinstance(epochs, int) or epochs < 1:
-        raise UserError(f"trainer.max_epochs={epochs} must be a whole number of at least 1.")
     try:
         return pl.Trainer(
             **job.trainer,
