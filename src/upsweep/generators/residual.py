@@ -1,0 +1,35 @@
+"""The residual block that EDSR and SRResNet are made of."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from upsweep.blocks import Block, Recipe
+from upsweep.blocks.conv import conv
+
+
+def linear(recipe: Recipe) -> Recipe:
+    """The same choices for a layer without an activation."""
+    return replace(recipe, activation=nn.Identity)
+
+
+class ResidualBlock(nn.Module):
+    """x + scaling * F(x), where F is convolution, norm, activation, dropout, convolution, norm, dropout.
+
+    Args:
+        recipe: the choices.
+        width: channels.
+        scaling: factor on the residual; 0.1 keeps wide networks stable (EDSR, section 3.3).
+    """
+
+    def __init__(self, recipe: Recipe, width: int, scaling: float = 1.0) -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.body = nn.Sequential(
+            Block(conv(width, width, 3), width, recipe), Block(conv(width, width, 3), width, linear(recipe))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        y: Tensor = self.body(x)
+        return x + self.scaling * y

@@ -1,0 +1,67 @@
+"""SRResNet: Ledig et al., Photo-Realistic Single Image Super-Resolution Using a GAN, CVPR 2017 (its generator)."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from upsweep.blocks import Block, Recipe
+from upsweep.blocks.conv import conv
+from upsweep.blocks.norm import Norm
+from upsweep.errors import UserError
+from upsweep.generators.base import STRIDES, Generator, Skip
+from upsweep.generators.residual import ResidualBlock, linear
+
+
+class SRResNet(Generator):
+    """Residual blocks with batch norm on LR features, a skip around them all, sub-pixel steps up to the scale.
+
+    With 16 blocks, 3 channels and one slope for each PReLU it has 1,549,462 parameters at x4.
+
+    Args:
+        recipe: the choices (the paper's: PReLU, batch norm, no dropout, subpixel; it names no init). The norm
+            stands in the residual blocks and after the convolution behind them, as in the paper.
+        scale: 2, 3, 4 (the paper's) or 8.
+        channels: 1 (Y) or 3 (RGB, as in the paper).
+        width: channels of the features.
+        depth: residual blocks.
+        skip: bicubic or none (the paper's).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        scale: int = 4,
+        channels: int = 3,
+        width: int = 64,
+        depth: int = 16,
+        skip: Skip = "none",
+    ) -> None:
+        super().__init__(scale, channels, skip)
+        if min(width, depth) < 1:
+            raise UserError(f"generator.width={width} and generator.depth={depth} must be at least 1.")
+        without_norm = replace(recipe, norm=Norm())
+        self.first = Block(conv(channels, width, 9), width, without_norm)
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(recipe, width) for _ in range(depth)),
+            Block(conv(width, width, 3), width, linear(recipe)),
+        )
+        strides = STRIDES[scale]
+        self.upsampler = nn.Sequential(
+            *(
+                Block(
+                    recipe.upsampler.layer(width, width, s),
+                    width,
+                    without_norm,
+                    before_last=i == len(strides) - 1,
+                )
+                for i, s in enumerate(strides)
+            )
+        )
+        self.last = conv(width, channels, 9)
+        self.initialise(recipe, self.last)
+
+    def body(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, s H, s W)."""
+        features = self.first(x)
+        y: Tensor = self.last(self.upsampler(features + self.blocks(features)))
+        return y

@@ -1,0 +1,354 @@
+"""Checkpoints: plain values and weights in, the same generator out, and nothing that a file says is run."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from upsweep import checkpoints
+from upsweep.checkpoints import load_generator
+from upsweep.errors import UserError
+from upsweep.generators.base import Generator
+
+SPEC: dict[str, Any] = {
+    "_target_": "upsweep.generators.deconvnet.DeconvNet",
+    "recipe": {
+        "_target_": "upsweep.blocks.Recipe",
+        "init": {"_target_": "upsweep.blocks.init.Xavier", "gain": 1.0},
+        "activation": {"_target_": "torch.nn.LeakyReLU", "_partial_": True, "negative_slope": 0.2},
+        "norm": {"_target_": "upsweep.blocks.norm.BatchNorm"},
+        "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.5},
+        "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
+    },
+    "scale": 3,
+    "channels": 1,
+    "width": 4,
+    "depth": 2,
+}
+
+
+def state_of(spec: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
+    """What Lightning saves of a training of `generator`, as far as it matters here."""
+    generator = generator or checkpoints.build(SPEC)
+    return {
+        "epoch": 3,
+        "state_dict": {
+            **{f"generator.{name}": value for name, value in generator.state_dict().items()},
+            "objective.weight": torch.zeros(5),
+        },
+        checkpoints.KEY: checkpoints.describe(spec, best={"psnr": 30.0}),
+    }
+
+
+def saved(path: Path, state: dict[str, Any]) -> Path:
+    checkpoints.save(state, path)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "best.ckpt"
+
+
+def refusal(path: Path, **kwargs: Any) -> str:
+    """The sentence by which a file is refused."""
+    with pytest.raises(UserError) as caught:
+        load_generator(path, **kwargs)
+    said = str(caught.value)
+    assert str(path) in said
+    assert said.endswith(".") and "\n" not in said
+    return said
+
+
+def test_round_trip_gives_the_same_numbers(path: Path) -> None:
+    generator = checkpoints.build(SPEC)
+    lr = torch.rand(2, 1, 7, 9)
+    generator.train()(lr)  # moves batch norm's running statistics
+    expected = generator.eval()(lr)
+    loaded = load_generator(saved(path, state_of(SPEC, generator)))
+    assert not loaded.training
+    assert type(loaded) is type(generator) and loaded.scale == 3
+    assert torch.equal(loaded(lr), expected)
+
+
+def test_a_checkpoint_is_rebuilt_in_a_new_process_without_any_config(path: Path, tmp_path: Path) -> None:
+    generator = checkpoints.build(SPEC).eval()
+    lr = torch.rand(1, 1, 5, 6)
+    saved(path, state_of(SPEC, generator))
+    torch.save(lr, tmp_path / "lr.pt")
+    code = (
+        "import torch; from pathlib import Path; from upsweep.checkpoints import load_generator;"
+        "torch.save(load_generator(Path('best.ckpt'))(torch.load('lr.pt')).detach(), 'sr.pt')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert torch.equal(torch.load(tmp_path / "sr.pt"), generator(lr))
+
+
+def test_it_holds_plain_values_and_weights_only(path: Path) -> None:
+    state = torch.load(saved(path, state_of(SPEC)), weights_only=True)
+    assert state[checkpoints.KEY] == {"format": 1, "generator": SPEC, "best": {"psnr": 30.0}}
+    assert set(checkpoints.generator_weights(state)) == set(checkpoints.build(SPEC).state_dict())
+
+
+def test_saving_leaves_the_old_file_where_writing_fails(path: Path) -> None:
+    saved(path, {"epoch": 1})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoints.save({"epoch": lambda: 2}, path)
+    assert checkpoints.read(path) == {"epoch": 1}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+# Files that are no checkpoints of ours
+
+
+def _bytes_of(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "broken"),
+        (b"these are no weights", "broken"),
+        (_bytes_of(state_of(SPEC))[:-2000], "broken"),
+        (_bytes_of([1, 2]), "list"),
+        (_bytes_of({"state_dict": {}}), "which generator"),
+        (_bytes_of({checkpoints.KEY: "DeconvNet"}), "which generator"),
+        (_bytes_of({checkpoints.KEY: {"format": 2, "generator": SPEC}}), "format 2"),
+        (_bytes_of({checkpoints.KEY: {"format": 1, "generator": SPEC}}), "does not fit"),
+        (_bytes_of({checkpoints.KEY: {"format": 1, "generator": SPEC}, "state_dict": [1]}), "does not fit"),
+        (
+            _bytes_of({checkpoints.KEY: {"format": 1, "generator": SPEC}, "state_dict": {1: 2, "generator.x": "y"}}),
+            "does not fit",
+        ),
+    ],
+    ids=["empty", "text", "cut", "list", "foreign", "word", "later", "no weights", "a list of them", "odd weights"],
+)
+def test_what_is_no_checkpoint_of_ours_is_refused(path: Path, content: bytes, word: str) -> None:
+    path.write_bytes(content)
+    assert word in refusal(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(path: Path) -> None:
+    assert "no checkpoint at" in refusal(path)
+    assert "no checkpoint at" in refusal(path.parent)
+
+
+def _other_shape(weights: dict[str, Tensor]) -> str:
+    weights["generator.last.weight"] = torch.zeros(1, 4, 5, 5)
+    return "last.weight is [1, 4, 5, 5] in the file and [1, 4, 3, 3] in the network"
+
+
+def _missing(weights: dict[str, Tensor]) -> str:
+    del weights["generator.last.bias"]
+    return "last.bias is nothing in the file and [1] in the network"
+
+
+def _too_many(weights: dict[str, Tensor]) -> str:
+    weights["generator.more"] = torch.zeros(2)
+    return "more is [2] in the file and nothing in the network"
+
+
+@pytest.mark.parametrize("change", [_other_shape, _missing, _too_many])
+def test_weights_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str, Tensor]], str]) -> None:
+    state = state_of(SPEC)
+    word = change(state["state_dict"])
+    assert word in refusal(saved(path, state))
+
+
+# Hostile files
+
+
+class Command:
+    """Runs a shell command where a pickle of it is read."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import os
+
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_a_command_runs_nothing(path: Path, zipped: bool) -> None:
+    mark = path.with_name("ran")
+    state = {**state_of(SPEC), "more": Command(f"touch {mark}")}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    assert "was not loaded" in refusal(path)
+    path.write_bytes(pickle.dumps(state, protocol=2))
+    refusal(path)
+    assert not mark.exists()
+    with path.open("rb") as file:  # the trap is armed: an ordinary pickle reader falls into it
+        pickle.load(file)
+    assert mark.exists()
+
+
+TARGETS = [
+    "os.system",
+    "builtins.eval",
+    "subprocess.Popen",
+    "pathlib.Path.unlink",
+    "hydra.utils.instantiate",
+    "torch.load",
+    "torch.hub.load",
+    "torch.nn.Parameter",
+    "torch.nn.functional",
+    "torch.nn.functional.relu",
+    "torch.nn.init.zeros_",
+    "torch.nn.modules.module.torch.load",
+    "upsweep.checkpoints.load_generator",
+    "upsweep.checkpoints.os.system",
+    "upsweep.imaging.files.read_image",
+    "upsweep.blocks.activation.gain",
+    "upsweep.blocks.activation.inspect",
+    "upsweep.blocks.conv.nn.Conv2d",
+    "upsweep.generators.base.torch",
+    "upsweep.generators.nothing.Here",
+    "upsweep.generators",
+    "upsweep.blocks.\0.Recipe",
+    "upsweep",
+    "",
+    ".",
+    7,
+    None,
+    ["os.system"],
+    {"_target_": "os.system"},
+]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+def test_a_target_that_is_not_ours_is_not_called(path: Path, target: object) -> None:
+    mark = path.with_name("ran")
+    call = {"_target_": target, "command": f"touch {mark}"}
+    for place in ("generator", "recipe", "activation", "deep"):
+        spec = copy.deepcopy(SPEC)
+        if place == "generator":
+            spec.update(call)
+        elif place == "recipe":
+            spec["recipe"] = call
+        elif place == "activation":
+            spec["recipe"]["activation"] = {**call, "_partial_": True}
+        else:
+            spec["recipe"]["norm"]["eps"] = [1, {"x": call}]
+        assert "neither upsweep's nor named by your config" in refusal(saved(path, state_of(spec)), allow=set())
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"_args_": ["os.system"]}, "_args_"),
+        ({"_recursive_": False}, "_recursive_"),
+        ({"_convert_": "none"}, "_convert_"),
+        ({"__class__": "x"}, "__class__"),
+        ({3: 4}, "key 3"),
+        ({"skip": "${oc.env:HOME}"}, "interpolation"),
+        ({"skip": ["${oc.env:HOME}"]}, "interpolation"),
+        ({"width": 10**9}, "absurd"),
+        ({"width": -(10**9)}, "absurd"),
+        ({"width": 1e300}, "absurd"),
+        ({"width": float("nan")}, "absurd"),
+        ({"width": torch.zeros(1)}, "Tensor"),
+        ({"width": {1, 2}}, "set"),
+        ({"_partial_": True}, "derive from it"),
+        ({"_target_": "torch.nn.ReLU"}, ""),
+        ({"_target_": "upsweep.generators.base.Generator"}, ""),
+        ({"width": "16"}, ""),
+        ({"width": "???"}, ""),
+        ({"width": None}, ""),
+        ({"width": [4]}, ""),
+        ({"unknown": 1}, "unknown"),
+        ({"recipe": None}, ""),
+        ({"recipe": {"_target_": "upsweep.blocks.Recipe"}}, ""),
+        ({"recipe": {"_target_": "upsweep.blocks.init.Scaled"}}, ""),
+        ({"scale": 5}, "scale=5"),
+        ({"scale": 2}, "does not fit"),
+        ({"width": 8}, "does not fit"),
+        ({"width": 2000, "kernel": 1999}, ""),
+    ],
+    ids=repr,
+)
+def test_a_description_that_is_not_one_is_refused(path: Path, change: dict[Any, Any], word: str) -> None:
+    generator = checkpoints.build(SPEC)
+    spec = {**copy.deepcopy(SPEC), **change}
+    assert word in refusal(saved(path, state_of(spec, generator)))
+
+
+def test_descriptions_without_end_are_refused(path: Path) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["recipe"]["self"] = spec
+    state = state_of(SPEC)
+    state[checkpoints.KEY]["generator"] = spec
+    assert "a depth" in refusal(saved(path, state))
+    laughs: list[Any] = []
+    for _ in range(12):  # 10^12 values in 12 short lists
+        laughs = [laughs] * 10
+    state[checkpoints.KEY]["generator"] = {**SPEC, "more": laughs}
+    assert "a length" in refusal(saved(path, state))
+    state[checkpoints.KEY]["generator"] = {**SPEC, "recipe": {**SPEC["recipe"], "norm": _nested(400)}}
+    assert "a depth" in refusal(saved(path, state))
+
+
+def _nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_weights_larger_than_their_file_take_no_memory(path: Path) -> None:
+    spec = {**SPEC, "width": 2048}
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in checkpoints.build(spec).state_dict().items()}
+    state = state_of(spec)
+    # Views of a single number: they claim gigabytes, and the file is a few kilobytes long.
+    state["state_dict"] = {f"generator.{name}": torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    assert "more weights than it has bytes" in refusal(saved(path, state))
+    assert path.stat().st_size < 100_000
+
+
+class Own(Generator):
+    """A generator outside upsweep."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__(scale, 1)
+        self.conv = nn.Conv2d(1, scale**2, 3, padding=1)
+
+    def body(self, x: Tensor) -> Tensor:
+        return nn.functional.pixel_shuffle(self.conv(x), self.scale)
+
+
+def test_a_class_outside_upsweep_is_built_only_where_the_caller_names_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "own_generators", sys.modules[__name__])
+    name = "own_generators.Own"
+    spec = {"_target_": name, "scale": 2}
+    generator = Own(2).eval()
+    saved(path, state_of(spec, generator))
+    assert "neither" in refusal(path)
+    assert "neither" in refusal(path, allow=["own_generators.Other"])
+    lr = torch.rand(1, 1, 4, 4)
+    assert torch.equal(load_generator(path, allow=[name])(lr), generator(lr))
+
+
+def test_a_constructor_that_refuses_is_heard_through_hydra() -> None:
+    with pytest.raises(UserError, match="scale=5"):
+        checkpoints.build({**SPEC, "scale": 5})
+    with pytest.raises(UserError, match="place=between"):
+        norm = {"_target_": "upsweep.blocks.norm.Norm", "place": "between"}
+        checkpoints.build({**SPEC, "recipe": {**SPEC["recipe"], "norm": norm}})
+    with pytest.raises(UserError, match=r"no upsweep\.generators\.Generator"):
+        checkpoints.build({"_target_": "torch.nn.ReLU"})
