@@ -21,7 +21,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-sweep: $(VENV)/.installed ## train four generators on real photos and rank them (about 4 minutes)
+sweep: $(VENV)/.installed ## train four generators on real photos and rank them (about 3 minutes)
 	$(BIN)/python src/train.py -m init=xavier,he norm=bn,none
 
 test: $(VENV)/.installed-dev ## the tests (at most 8 minutes on 2 cores)

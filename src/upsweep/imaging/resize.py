@@ -120,10 +120,14 @@ def _resize_axis(image: Tensor, axis: int, out_size: int, scale: Fraction) -> Te
     return out
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _phase_kernel(scale: int) -> Tensor:
-    # The array is cached, not the tensor: one made in inference mode or by an export is unfit for later use.
-    return torch.from_numpy(_phase_weights(scale))
+    # The numbers are cached, not the tensor: one made in inference mode or by an export is unfit for later use.
+    return torch.tensor(_phase_numbers(scale), dtype=torch.float64).view(scale * scale, 1, 5, 5)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _phase_numbers(scale: int) -> list[float]:
+    return _phase_weights(scale).ravel().tolist()
 
 
 @lru_cache(maxsize=16)
