@@ -104,9 +104,7 @@ def test_imresize_of_a_step_by_hand() -> None:
 def test_enlarge_equals_imresize(height: int, width: int, scale: int, channels: int) -> None:
     image = noise(2, channels, height, width)
     torch.testing.assert_close(enlarge(image, scale), imresize(image, scale), rtol=0, atol=1e-13)
-    torch.testing.assert_close(
-        enlarge(image.float(), scale).double(), imresize(image, scale), rtol=0, atol=2e-6
-    )
+    torch.testing.assert_close(enlarge(image.float(), scale).double(), imresize(image, scale), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
@@ -283,9 +281,7 @@ def test_16_bit_png_of_another_writer(tmp_path: Path) -> None:
         check(read_image(tmp_path / "a.png"), pixels, alpha)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"compression": "lzw"}, {"planarconfig": "separate"}, {"tile": (16, 16)}]
-)
+@pytest.mark.parametrize("options", [{}, {"compression": "lzw"}, {"planarconfig": "separate"}, {"tile": (16, 16)}])
 def test_16_bit_tiff_of_another_writer(tmp_path: Path, options: dict[str, Any]) -> None:
     tifffile.imwrite(
         tmp_path / "rgb.tif",
@@ -301,14 +297,10 @@ def test_odd_tiffs(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "white_is_zero.tif", GREY[..., 0], photometric="miniswhite")
     check(read_image(tmp_path / "white_is_zero.tif"), 255 - GREY)
     twelve_bits = DEEP_GREY[..., 0] >> 4
-    tifffile.imwrite(
-        tmp_path / "12.tif", twelve_bits, bitspersample=12, compression=None, photometric="minisblack"
-    )
+    tifffile.imwrite(tmp_path / "12.tif", twelve_bits, bitspersample=12, compression=None, photometric="minisblack")
     stretched = read_image(tmp_path / "12.tif").pixels[..., 0]
     np.testing.assert_allclose(stretched / 65535, twelve_bits / 4095, rtol=0, atol=1 / 65535)
-    tifffile.imwrite(
-        tmp_path / "pages.tif", np.stack([GREY[..., 0], 255 - GREY[..., 0]]), photometric="minisblack"
-    )
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([GREY[..., 0], 255 - GREY[..., 0]]), photometric="minisblack")
     check(read_image(tmp_path / "pages.tif"), GREY)
     tifffile.imwrite(tmp_path / "float.tif", noise(5, 7).numpy(), photometric="minisblack")
     with pytest.raises(UserError, match="float64"):
@@ -446,9 +438,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    (tmp_path / "bomb.png").write_bytes(
-        png + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    )
+    (tmp_path / "bomb.png").write_bytes(png + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
     with pytest.raises(UserError, match=r"bomb\.png: 60000x60000 pixels"):
         read_image(tmp_path / "bomb.png")
 

@@ -37,9 +37,7 @@ def pictures(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_equal_to_scikit_image(height: int, width: int, channels: int, scale: int, seed: int) -> None:
     sr, hr = pictures(1, channels, height + 2, width + 2, seed=seed)
     protocol = PAPER if channels == 1 else RGB
-    a, b = (
-        (x[0].double() * 255).round().clamp(0, 255)[:, scale:-scale, scale:-scale].numpy() for x in (sr, hr)
-    )
+    a, b = ((x[0].double() * 255).round().clamp(0, 255)[:, scale:-scale, scale:-scale].numpy() for x in (sr, hr))
     expected = peak_signal_noise_ratio(b, a, data_range=255)
     assert float(updated(PSNR(protocol, scale), sr, hr).compute()) == pytest.approx(expected, abs=1e-4)
     expected = structural_similarity(
@@ -202,9 +200,7 @@ def bicubic_on_set5(protocol: Protocol, scale: int, *, luma: bool) -> tuple[floa
 
 
 @set5
-@pytest.mark.parametrize(
-    ("scale", "published"), [(2, (33.661, 0.9299)), (3, (30.392, 0.8682)), (4, (28.421, 0.8104))]
-)
+@pytest.mark.parametrize(("scale", "published"), [(2, (33.661, 0.9299)), (3, (30.392, 0.8682)), (4, (28.421, 0.8104))])
 def test_bicubic_on_set5_is_what_the_papers_print(scale: int, published: tuple[float, float]) -> None:
     db, similarity = bicubic_on_set5(PAPER, scale, luma=True)
     assert db == pytest.approx(published[0], abs=0.005)

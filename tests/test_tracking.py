@@ -102,11 +102,7 @@ def recorder(reply: bytes | None = None) -> Iterator[Recorder]:
 
 def clean_environment(home: Path) -> dict[str, str]:
     """This process's environment without W&B's variables, keys or proxies, and with an empty home."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith(("WANDB_", "XDG_")) and "proxy" not in k.lower()
-    }
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "XDG_")) and "proxy" not in k.lower()}
     return {**kept, "HOME": str(home), "NETRC": str(home / ".netrc")}
 
 
@@ -163,9 +159,7 @@ def offline(tmp_path_factory):
     git = ["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    commit = subprocess.run(
-        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     with recorder() as server:
         ways_out = dict.fromkeys(["WANDB_BASE_URL", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"], server.url)
         before = {path for path in base.rglob("*") if path.is_file()}
@@ -219,8 +213,7 @@ def test_config_name_tags_group_and_commit_are_on_disk(offline):
 def test_history_has_every_value_at_its_step_and_the_summary_keeps_the_best(offline):
     history = [record["item"] for record in records_of(offline["run"], "history")]
     curve = {
-        key: [(h["trainer/global_step"], h[key]) for h in history if key in h]
-        for key in ("train/loss", "val/psnr")
+        key: [(h["trainer/global_step"], h[key]) for h in history if key in h] for key in ("train/loss", "val/psnr")
     }
     assert curve["train/loss"] == [(9, 0.5), (19, 0.25), (29, 0.75)]
     assert curve["val/psnr"] == [(10, 30.0), (20, 31.0), (30, 30.5)]
@@ -234,9 +227,7 @@ def test_history_has_every_value_at_its_step_and_the_summary_keeps_the_best(offl
 
 
 def test_pictures_are_there_with_their_captions(offline):
-    (record,) = [
-        r["item"] for r in records_of(offline["run"], "history") if "pictures/coffee.path" in r["item"]
-    ]
+    (record,) = [r["item"] for r in records_of(offline["run"], "history") if "pictures/coffee.path" in r["item"]]
     assert record["pictures/coffee.caption"] == PANEL.caption
     assert record["trainer/global_step"] == 30
     with Image.open(offline["run"] / "files" / record["pictures/coffee.path"]) as picture:
@@ -286,9 +277,7 @@ def test_a_crashed_job_is_marked_as_failed_and_a_whole_one_is_not(home, tmp_path
     run.finish()
     summary = summary_of(directory)
     assert (summary["state"], summary["exit_code"]) == (("failed", 1) if breaks else ("finished", 0))
-    assert len([h for h in records_of(directory, "history") if "train/loss" in h["item"]]) == (
-        2 if breaks else 4
-    )
+    assert len([h for h in records_of(directory, "history") if "train/loss" in h["item"]]) == (2 if breaks else 4)
     assert list(home.iterdir()) == []
 
 
@@ -417,11 +406,7 @@ def test_every_logger_of_the_config_takes_the_same_call(name, tmp_path, monkeypa
     if not node:
         assert name == "none"
         return
-    nested = {
-        "generator": {"_target_": "never.made"}
-    }  # the config of a run must not come to life in its logger
-    run = instantiate(node)(
-        folder=tmp_path, config=nested, choices={"init": "he"}, flat={"seed": 0}, overrides=[]
-    )
+    nested = {"generator": {"_target_": "never.made"}}  # the config of a run must not come to life in its logger
+    run = instantiate(node)(folder=tmp_path, config=nested, choices={"init": "he"}, flat={"seed": 0}, overrides=[])
     assert isinstance(run, RunLog) and isinstance(run, pl.loggers.Logger)
     assert getattr(run, "mode", "disabled") == "disabled"  # WANDB_MODE got through

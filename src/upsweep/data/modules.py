@@ -136,9 +136,7 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
         if not self.train_images:
             self.train_images, self.val_images = self.load()
 
-    def prepared(
-        self, files: Mapping[str, Path], *, purpose: Literal["training", "validation"]
-    ) -> list[StoredImage]:
+    def prepared(self, files: Mapping[str, Path], *, purpose: Literal["training", "validation"]) -> list[StoredImage]:
         """The images among `files` that can be used for a purpose; each that cannot is named in a warning.
 
         Raises:
@@ -171,9 +169,7 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
         """Batches of `Patch`: every device its own share of the epoch, without padding."""
         world = self._world
         if self.patches_per_epoch < world:
-            raise UserError(
-                f"data.patches_per_epoch={self.patches_per_epoch} is too few for {world} devices."
-            )
+            raise UserError(f"data.patches_per_epoch={self.patches_per_epoch} is too few for {world} devices.")
         return PatchLoader(
             TrainPatches(
                 self.train_images,
@@ -269,9 +265,7 @@ class FolderData(SuperResolutionData):
             kept_apart = {path.resolve() for path in val.values()}
             files = {name: path for name, path in files.items() if path.resolve() not in kept_apart}
             if not files:
-                raise UserError(
-                    f"Nothing is left to train on: data.val_root={self.val_root} holds all of data.root."
-                )
+                raise UserError(f"Nothing is left to train on: data.val_root={self.val_root} holds all of data.root.")
             return self.prepared(files, purpose="training"), self.prepared(val, purpose="validation")
         usable = self.prepared(files, purpose="training")
         names = set(held_out([image.name for image in usable], self.val_share))

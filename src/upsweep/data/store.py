@@ -145,9 +145,7 @@ def open_images(files: Mapping[str, Path], settings: Settings, cache_dir: Path |
     return opened
 
 
-def _prepared(
-    files: Mapping[str, Path], settings: Settings, refused: dict[str, str]
-) -> Iterator[StoredImage]:
+def _prepared(files: Mapping[str, Path], settings: Settings, refused: dict[str, str]) -> Iterator[StoredImage]:
     """The files prepared in parallel, in their order; what cannot be used goes to `refused`."""
 
     def attempt(name: str) -> StoredImage | str:
@@ -170,9 +168,7 @@ def _parallel(function: Callable[[T], R], items: Sequence[T], text: str) -> Iter
     with ExitStack() as stack:
         # one torch thread in each worker: the images are the parallelism
         stack.callback(torch.set_num_threads, threads)
-        pool = stack.enter_context(
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        )
+        pool = stack.enter_context(ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)))
         console = Console(stderr=True)
         bar = Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal)
         task = bar.add_task(text, total=len(items))
@@ -271,9 +267,7 @@ def _read(folder: Path, settings: Settings) -> Opened | None:
         if (folder / PIXELS).stat().st_size != index["bytes"]:
             return None
         # one map, as a plain array: slicing an np.memmap costs several times as much
-        pixels = (
-            np.asarray(np.memmap(folder / PIXELS, np.uint8, "r")) if index["bytes"] else np.empty(0, np.uint8)
-        )
+        pixels = np.asarray(np.memmap(folder / PIXELS, np.uint8, "r")) if index["bytes"] else np.empty(0, np.uint8)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

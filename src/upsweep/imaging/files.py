@@ -108,9 +108,7 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
     if encode is None:
         raise UserError(f"{path}: unknown kind of image file; choose one of {', '.join(sorted(_ENCODERS))}")
     if picture.alpha is not None and encode is _encode_jpeg:
-        raise UserError(
-            f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp"
-        )
+        raise UserError(f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp")
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         try:
@@ -179,9 +177,7 @@ def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
         if page.is_tiled:
             check_size(int(page.tilewidth), int(page.tilelength))
         if page.axes not in ("YX", "YXS", "SYX") or page.samplesperpixel > 4:
-            raise ValueError(
-                f"{page.samplesperpixel} samples a pixel in the order {page.axes} are no picture"
-            )
+            raise ValueError(f"{page.samplesperpixel} samples a pixel in the order {page.axes} are no picture")
         if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
             raise ValueError(f"{page.dtype} samples are not supported, only whole numbers of up to 16 bits")
         # tifffile would fill what is missing with zeros.

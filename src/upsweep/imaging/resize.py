@@ -34,9 +34,7 @@ def imresize(image: Tensor, scale: float | Fraction | tuple[int, int], *, uint8:
         y_scale = x_scale = Fraction(scale).limit_denominator(10_000)
         out_height, out_width = ceil(height * y_scale), ceil(width * x_scale)
     if min(height, width, out_height, out_width) < 1:
-        raise ValueError(
-            f"cannot resize {height}x{width} to {out_height}x{out_width}: every side needs a pixel"
-        )
+        raise ValueError(f"cannot resize {height}x{width} to {out_height}x{out_width}: every side needs a pixel")
     # MATLAB's order, which the rounding makes visible: the axis that shrinks most first, then top to bottom.
     passes = sorted([(y_scale, -2, out_height), (x_scale, -1, out_width)], key=lambda one: one[0])
     for axis_scale, axis, out_size in passes:

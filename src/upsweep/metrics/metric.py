@@ -33,9 +33,7 @@ class MeanOverImages(Metric):
         super().__init__(**kwargs)
         self.protocol = protocol
         self.scale = scale
-        self.last = torch.empty(
-            0, dtype=torch.float64
-        )  # the figures of the latest update, (N,), for captions
+        self.last = torch.empty(0, dtype=torch.float64)  # the figures of the latest update, (N,), for captions
         self.add_state("total", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -48,8 +46,7 @@ class MeanOverImages(Metric):
         if sr.shape != hr.shape:
             raise ValueError(f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} differ in shape")
         pairs = [
-            [self.protocol.planes(image, self.scale, grey=grey) for image in pair]
-            for pair in zip(sr, hr, strict=True)
+            [self.protocol.planes(image, self.scale, grey=grey) for image in pair] for pair in zip(sr, hr, strict=True)
         ]
         self.last = torch.stack([self.figure(a, b) for a, b in pairs])
         self.total += (self.last / _UNIT).round().long().sum().to(self.total.device)

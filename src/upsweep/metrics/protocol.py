@@ -33,13 +33,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.space not in get_args(Space):
-            raise UserError(
-                f"protocol.space={self.space} is unknown: choose one of {', '.join(get_args(Space))}"
-            )
+            raise UserError(f"protocol.space={self.space} is unknown: choose one of {', '.join(get_args(Space))}")
         if self.lr not in get_args(LowResolution):
-            raise UserError(
-                f"protocol.lr={self.lr} is unknown: choose one of {', '.join(get_args(LowResolution))}"
-            )
+            raise UserError(f"protocol.lr={self.lr} is unknown: choose one of {', '.join(get_args(LowResolution))}")
         if self.shave is not None and self.shave < 0:
             raise UserError(f"protocol.shave={self.shave} must not be negative")
 
@@ -54,9 +50,7 @@ class Protocol:
         shave = scale if self.shave is None else self.shave
         height, width = image.shape[-2:]
         if min(height, width) <= 2 * shave:
-            raise UserError(
-                f"an image of {height}x{width} pixels has nothing left when every border loses {shave}"
-            )
+            raise UserError(f"an image of {height}x{width} pixels has nothing left when every border loses {shave}")
         # float64 does not exist on mps.
         image = image.detach()
         image = image.cpu() if image.device.type == "mps" else image
@@ -73,8 +67,7 @@ class Protocol:
     def _rgb(self, codes: Tensor, grey: bool) -> Tensor:
         if len(codes) == 1 and not grey:
             raise UserError(
-                f"protocol={self.name} compares RGB, and a luma has none: colour it first, or "
-                "choose protocol=paper"
+                f"protocol={self.name} compares RGB, and a luma has none: colour it first, or choose protocol=paper"
             )
         return codes.round().clamp(0, 255)
 
