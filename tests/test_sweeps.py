@@ -440,7 +440,7 @@ def test_an_old_result_is_not_taken_for_a_new_one(door):
 def test_no_process_of_a_failed_job_is_left_behind(door):
     started = time.monotonic()
     assert run(door, "-m", "act=orphan,finish").returncode == 1
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60  # the orphan would sleep for an hour
     child = int((door / "sweep/0/child").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
