@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> float | None:
         folder=folder,
         generator=config["generator"],
         data=instantiate(cfg.data),
-        objective=instantiate(cfg.objective),
+        objective=instantiate(cfg.objective, _convert_="all"),
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
         schedule=instantiate(cfg.scheduler, _convert_="all"),
         protocol=instantiate(cfg.protocol),
