@@ -33,6 +33,7 @@ def main(cfg: DictConfig) -> float | None:
         objective=instantiate(cfg.objective, _convert_="all"),
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
         schedule=instantiate(cfg.scheduler, _convert_="all"),
+        factors=config["factors"],
         protocol=instantiate(cfg.protocol),
         trainer=config["trainer"],
         callbacks=[instantiate(c) for c in cfg.callbacks.values() if c is not None],

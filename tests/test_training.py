@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from upsweep import checkpoints
@@ -24,7 +22,7 @@ from upsweep.sweeps.results import Progress, Result
 from upsweep.training import schedules
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, run, writable
-from upsweep.training.module import level_of, parameter_groups
+from upsweep.training.module import level_of
 from upsweep.training.saving import SaveLast, newest
 from upsweep.training.tracking import CsvRun
 
@@ -95,39 +93,6 @@ def make_job(folder: Path, cache: Path, **changes: Any) -> Job:
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
     return checkpoints.generator_weights(checkpoints.read(job.folder / "checkpoints" / "last.ckpt"))
-
-
-# schedules and parameters
-
-
-@given(st.floats(0, 1), st.floats(0, 0.9), st.floats(0, 1))
-def test_every_schedule_stays_between_zero_and_one(final: float, warmup: float, progress: float) -> None:
-    for schedule in (schedules.Constant(), schedules.Cosine(final, warmup), schedules.Step()):
-        assert 0 <= schedule(progress) <= 1
-
-
-def test_cosine_begins_at_one_passes_the_middle_and_ends_at_final() -> None:
-    cosine = schedules.Cosine(final=0.1)
-    assert [cosine(0), cosine(0.5), cosine(1)] == pytest.approx([1, 0.55, 0.1])
-    assert schedules.Cosine(warmup=0.2)(0.1) == pytest.approx(0.5)
-
-
-def test_step_halves_at_each_milestone() -> None:
-    assert [schedules.Step((0.5, 0.75), 0.5)(t) for t in (0.4, 0.5, 0.8)] == [1, 0.5, 0.25]
-
-
-def test_a_schedule_outside_the_training_is_refused() -> None:
-    with pytest.raises(UserError, match="milestones"):
-        schedules.Step(milestones=[30, 60])
-    with pytest.raises(UserError, match="warmup"):
-        schedules.Cosine(warmup=1.5)
-
-
-def test_weight_decay_is_kept_off_biases_norms_and_slopes() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.PReLU(2))
-    decaying, plain = parameter_groups(network)
-    assert [p.shape for p in decaying["params"]] == [(2, 1, 3, 3)]
-    assert len(plain["params"]) == 4 and plain["weight_decay"] == 0
 
 
 # a whole training
