@@ -58,6 +58,7 @@ def test_the_study_is_over_the_articles_choices_with_three_seeds_and_rates_to_ch
 def test_fsrcnns_recipe_is_the_papers() -> None:
     cfg = composed("experiment=paper/fsrcnn", "data.root=photos")
     assert cfg.factors == {"upsampler": 0.1} and cfg.optimizer.lr == 1e-3
+    assert cfg.init.last.std == 0.001 and cfg.activation._target_ == "upsweep.blocks.activation.PReLU"
     assert cfg.objective._target_ == "torch.nn.MSELoss" and cfg.data.root == "photos"
     assert composed("experiment=paper/fsrcnn", "activation=relu").activation._target_ == "torch.nn.ReLU"
 
