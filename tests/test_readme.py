@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from skimage.data import data_dir
+
+from upsweep import checkpoints
+from upsweep.data.modules import FolderData
+from upsweep.errors import UserError
+from upsweep.metrics import PSNR, Protocol
+from upsweep.sweeps.results import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,12 +33,25 @@ def test_the_table_of_groups_is_that_of_the_config_folder() -> None:
     subprocess.run([sys.executable, ROOT / "docs" / "groups.py", "--check"], check=True)
 
 
+BENT = """
+from torch import nn
+class Bent(nn.Module):
+    def forward(self, x): return (x.square() + 1).sqrt() - 1 + x
+"""
+
+
 @pytest.mark.slow
-def test_a_generator_an_activation_and_a_data_set_are_added_as_the_readme_says(tmp_path: Path) -> None:
+def test_a_generator_an_activation_and_a_data_set_are_added_as_the_readme_says_and_load_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, text in FILES:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    # The README's activation is torch's; this one is the user's own.
+    (tmp_path / "my" / "bent.py").write_text(BENT, encoding="utf-8")
+    own = tmp_path / "my" / "conf" / "activation" / "bent.yaml"
+    own.write_text("# Bent identity\n_target_: bent.Bent\n_partial_: true\n", encoding="utf-8")
     photos = tmp_path / "my" / "photos"
     photos.mkdir()
     for name in ("astronaut.png", "chelsea.png", "coffee.png"):
@@ -39,6 +59,7 @@ def test_a_generator_an_activation_and_a_data_set_are_added_as_the_readme_says(t
     (command,) = COMMANDS
     variable, program, script, *arguments = shlex.split(command)
     assert (program, script) == ("python", "src/train.py")
+    arguments = [a.replace("softsign,relu", "softsign,bent") for a in arguments]
     budget = ["trainer.max_epochs=1", "data.patches_per_epoch=64", "trainer=cpu"]
     subprocess.run(
         [sys.executable, ROOT / script, *arguments, *budget],
@@ -50,3 +71,18 @@ def test_a_generator_an_activation_and_a_data_set_are_added_as_the_readme_says(t
     header, *rows = table.read_text().splitlines()
     assert "activation" in header and len(rows) == 2
     assert {row.split(",")[-3] for row in rows} == {"finished"}
+
+    monkeypatch.syspath_prepend(tmp_path / "my")
+    held_out = FolderData(root=str(photos), scale=2, channels=1, seed=1, cache="none")
+    held_out.setup()
+    for run in tmp_path.glob("multirun/*/[0-9]"):
+        result = Result.read(run)
+        assert result is not None and result.checkpoint is not None
+        with pytest.raises(UserError, match=r"neither upsweep's nor named by your config"):
+            checkpoints.load_generator(Path(result.checkpoint))
+        generator = checkpoints.load_generator(Path(result.checkpoint), allow={"tiny.Tiny", "bent.Bent"})
+        psnr = PSNR(Protocol(), 2)
+        with torch.no_grad():
+            for image in held_out.val_dataloader():
+                psnr.update(generator(image.lr), image.hr)
+        assert psnr.compute().item() == pytest.approx(result.psnr, abs=1e-5), "it is what was judged"

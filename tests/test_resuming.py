@@ -23,6 +23,7 @@ DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
 TINY = [
     *("trainer=cpu", "logger=none", "callbacks.pictures=null", "generator.width=4", "generator.depth=1"),
     *("data.patch_size=8", "data.patches_per_epoch=160", "dropout=p20", "trainer.limit_val_batches=1"),
+    "callbacks.ema.decay=0.9",
 ]
 
 
@@ -88,7 +89,10 @@ def test_a_folder_that_is_none_of_ours_is_one_sentence(tmp_path: Path) -> None:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.generator_weights(checkpoints.read(folder / "checkpoints" / "last.ckpt"))
+    """Both: the weights and their average."""
+    state = checkpoints.read(folder / "checkpoints" / "last.ckpt")
+    average = checkpoints.generator_weights(state)
+    return checkpoints.generator_weights(state, ema=False) | {f"average of {name}": w for name, w in average.items()}
 
 
 def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -36,6 +36,7 @@ from upsweep.sweeps.results import (
     print_row,
     rank,
     seed_table,
+    tuned_table,
     write_by_rename,
     write_csv,
 )
@@ -128,6 +129,37 @@ def test_seeds_are_summed_up_by_mean_and_sample_deviation():
         ["bn", "30.40 ± 0.46", "3 of 3"],  # sd of (-.4, -.1, .5) over n - 1 = 2: sqrt(.21)
     ]
     assert seed_table({"0": result(psnr=1.0), "1": result(psnr=2.0)}) is None
+
+
+def test_every_choice_is_held_to_its_own_best_rate():
+    psnr = {
+        ("none", "1e-3"): (31.0, 31.2),
+        ("none", "1e-2"): (32.0, None),  # higher, but one seed diverged
+        ("bn", "1e-3"): (29.0, 31.9),
+        ("bn", "1e-2"): (30.9, 31.0),
+    }
+    jobs = {
+        f"{norm} {rate} {seed}": result(
+            "diverged" if value is None else "finished",
+            psnr=value,
+            gain=value and value - 30,
+            seed=seed,
+            choices={"norm": norm},
+            overrides=[f"optimizer.lr={rate}"],
+        )
+        for (norm, rate), values in psnr.items()
+        for seed, value in enumerate(values)
+    }
+    table = tuned_table(jobs)
+    assert table is not None
+    assert list(table.headers) == ["norm", "optimizer.lr", "PSNR", "SSIM", "gain dB", "seeds"]
+    assert table.rows == [
+        ["none", "1e-3", "31.10 ± 0.14", "-", "+1.10 ± 0.14", "2 of 2"],
+        ["bn", "1e-2", "30.95 ± 0.07", "-", "+0.95 ± 0.07", "2 of 2"],
+    ]
+    only_rates = {name: job for name, job in jobs.items() if name.startswith("bn")}
+    one_rate = {name: job for name, job in jobs.items() if "1e-3" in name}
+    assert tuned_table(only_rates) is None and tuned_table(one_rate) is None
 
 
 def test_outside_a_terminal_nothing_is_cut_and_columns_are_aligned():

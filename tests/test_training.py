@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +13,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from upsweep import checkpoints
@@ -22,12 +22,14 @@ from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics import PSNR, SSIM, Protocol
 from upsweep.sweeps.results import Progress, Result
 from upsweep.training import schedules
+from upsweep.training.averaging import EMA
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, run, writable
-from upsweep.training.module import level_of, parameter_groups
+from upsweep.training.module import level_of
 from upsweep.training.saving import SaveLast, newest
 from upsweep.training.tracking import CsvRun
 
+DOOR = Path(__file__).resolve().parent.parent / "src" / "train.py"
 RECIPE: dict[str, Any] = {
     "_target_": "upsweep.blocks.Recipe",
     "init": {"_target_": "upsweep.blocks.init.He"},
@@ -93,41 +95,12 @@ def make_job(folder: Path, cache: Path, **changes: Any) -> Job:
     )
 
 
-def weights(job: Job) -> dict[str, torch.Tensor]:
-    return checkpoints.generator_weights(checkpoints.read(job.folder / "checkpoints" / "last.ckpt"))
+def weights(job: Job, *, ema: bool = True) -> dict[str, torch.Tensor]:
+    return checkpoints.generator_weights(checkpoints.read(job.folder / "checkpoints" / "last.ckpt"), ema=ema)
 
 
-# schedules and parameters
-
-
-@given(st.floats(0, 1), st.floats(0, 0.9), st.floats(0, 1))
-def test_every_schedule_stays_between_zero_and_one(final: float, warmup: float, progress: float) -> None:
-    for schedule in (schedules.Constant(), schedules.Cosine(final, warmup), schedules.Step()):
-        assert 0 <= schedule(progress) <= 1
-
-
-def test_cosine_begins_at_one_passes_the_middle_and_ends_at_final() -> None:
-    cosine = schedules.Cosine(final=0.1)
-    assert [cosine(0), cosine(0.5), cosine(1)] == pytest.approx([1, 0.55, 0.1])
-    assert schedules.Cosine(warmup=0.2)(0.1) == pytest.approx(0.5)
-
-
-def test_step_halves_at_each_milestone() -> None:
-    assert [schedules.Step((0.5, 0.75), 0.5)(t) for t in (0.4, 0.5, 0.8)] == [1, 0.5, 0.25]
-
-
-def test_a_schedule_outside_the_training_is_refused() -> None:
-    with pytest.raises(UserError, match="milestones"):
-        schedules.Step(milestones=[30, 60])
-    with pytest.raises(UserError, match="warmup"):
-        schedules.Cosine(warmup=1.5)
-
-
-def test_weight_decay_is_kept_off_biases_norms_and_slopes() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.PReLU(2))
-    decaying, plain = parameter_groups(network)
-    assert [p.shape for p in decaying["params"]] == [(2, 1, 3, 3)]
-    assert len(plain["params"]) == 4 and plain["weight_decay"] == 0
+def averaging(job: Job, decay: float) -> Job:
+    return replace(job, callbacks=[EMA(decay), *job.callbacks])
 
 
 # a whole training
@@ -292,6 +265,118 @@ def test_the_best_figures_are_those_of_the_best_epoch(job: Job) -> None:
     assert best["psnr"] == result.psnr and math.isfinite(best["psnr"])
 
 
+# the average of the weights, and stopping early
+
+
+class Record(pl.Callback):
+    """Keeps the generator's weights after every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._keep(pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._keep(pl_module)
+
+    def _keep(self, module: pl.LightningModule) -> None:
+        self.steps.append({name: p.detach().double().clone() for name, p in module.generator.named_parameters()})  # type: ignore[union-attr]
+
+
+def test_the_average_is_that_of_the_weights_after_every_step_and_training_does_not_feel_it(
+    tmp_path: Path, cache: Path
+) -> None:
+    plain, averaged = make_job(tmp_path / "a", cache), averaging(make_job(tmp_path / "b", cache), 0.5)
+    record = Record()
+    run(plain)
+    run(replace(averaged, callbacks=[record, *averaged.callbacks]))
+    expected, *later = record.steps
+    assert len(later) == 6
+    for t, step in enumerate(later, start=1):
+        d = min(0.5, (1 + t) / (10 + t))
+        expected = {name: d * expected[name] + (1 - d) * step[name] for name in expected}
+    found = weights(averaged)
+    assert all(torch.allclose(found[name].double(), value, atol=1e-7) for name, value in expected.items())
+    raw = weights(averaged, ema=False)
+    assert all(torch.equal(raw[name], value) for name, value in weights(plain).items())
+    assert any(not torch.equal(raw[name], found[name]) for name in raw)
+
+
+def test_validation_judges_the_average_which_a_checkpoint_gives_unless_it_is_asked_for_the_weights(
+    tmp_path: Path, cache: Path
+) -> None:
+    norm = {"_target_": "upsweep.blocks.norm.BatchNorm"}  # its running statistics and its counter are averaged too
+    job = averaging(make_job(tmp_path / "run", cache, generator={**NET, "recipe": {**RECIPE, "norm": norm}}), 0.9)
+    result = run(job)
+    assert result.checkpoint is not None
+    figures = {}
+    for ema in (True, False):
+        generator = checkpoints.load_generator(Path(result.checkpoint), ema=ema)
+        psnr = PSNR(job.protocol, 2)
+        with torch.no_grad():
+            for image in list(job.data.val_dataloader())[:2]:
+                psnr.update(generator(image.lr), image.hr)
+        figures[ema] = psnr.compute().item()
+    assert result.psnr == pytest.approx(figures[True], abs=1e-6)
+    assert result.psnr != pytest.approx(figures[False], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_two_devices_hold_the_same_average_without_a_word_about_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [
+        *("trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=2", "callbacks.ema.decay=0.9", "logger=none"),
+        *("data.patches_per_epoch=128", "generator.width=4", f"hydra.run.dir={folder}"),
+    ]
+    subprocess.run([sys.executable, DOOR, *command], cwd=tmp_path, check=True, capture_output=True)
+    result = Result.read(folder)
+    assert result is not None and result.checkpoint is not None
+    generator = checkpoints.load_generator(Path(result.checkpoint))  # of rank 0; rank 1 judged every second image
+    psnr = PSNR(Protocol(), 2)
+    data = PhotosData(scale=2, channels=1, seed=1, cache_dir=str(tmp_path / "cache"))
+    data.setup()
+    with torch.no_grad():
+        for image in data.val_dataloader():
+            psnr.update(generator(image.lr), image.hr)
+    assert result.psnr == pytest.approx(psnr.compute().item(), abs=1e-5)
+
+
+def test_an_average_that_is_no_longer_wanted_is_forgotten(tmp_path: Path, cache: Path) -> None:
+    run(averaging(make_job(tmp_path / "run", cache), 0.9))
+    longer = make_job(tmp_path / "run", cache, trainer={**TRAINER, "max_epochs": 3}, resume=True)
+    run(averaging(longer, 0.0))
+    assert checkpoints.EMA not in checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")
+
+
+def test_a_step_that_gathers_three_batches_is_averaged_once(tmp_path: Path, cache: Path) -> None:
+    job = averaging(make_job(tmp_path / "run", cache, trainer={**TRAINER, "accumulate_grad_batches": 3}), 0.9)
+    record = Record()
+    run(replace(job, callbacks=[record, *job.callbacks]))
+    start, first, second = record.steps[0], record.steps[3], record.steps[6]
+    for name, value in weights(job).items():
+        once = 2 / 11 * start[name] + 9 / 11 * first[name]
+        assert torch.allclose(value.double(), 3 / 12 * once + 9 / 12 * second[name], atol=1e-7)
+
+
+def test_an_average_that_never_moves_is_refused() -> None:
+    with pytest.raises(UserError, match=r"callbacks\.ema\.decay=1"):
+        EMA(1)
+
+
+def test_a_training_that_no_longer_gains_stops(tmp_path: Path, cache: Path) -> None:
+    job = make_job(
+        tmp_path / "run",
+        cache,
+        trainer={**TRAINER, "max_epochs": 9},
+        optimizer=partial(torch.optim.SGD, lr=0.0),
+    )
+    stop = pl.callbacks.EarlyStopping("val/psnr", mode="max", patience=2)
+    result = run(replace(job, callbacks=[*job.callbacks, stop]))
+    assert (result.state, result.epoch) == ("finished", 1)
+    assert checkpoints.read(job.folder / "checkpoints" / "last.ckpt")["epoch"] == 2
+
+
 # going on
 
 
@@ -312,18 +397,21 @@ class Killer(pl.Callback):
             raise KillError
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9])
 @pytest.mark.parametrize("at", [(0, 1), (1, 0), (1, 2), (3, 1)])
 def test_a_run_that_was_broken_off_and_resumed_ends_with_the_same_weights(
-    tmp_path: Path, cache: Path, at: tuple[int, int]
+    tmp_path: Path, cache: Path, at: tuple[int, int], decay: float
 ) -> None:
     trainer = {**TRAINER, "max_epochs": 4}
-    undisturbed = make_job(tmp_path / "a", cache, trainer=trainer)
+    undisturbed = averaging(make_job(tmp_path / "a", cache, trainer=trainer), decay)
     whole = run(undisturbed)
-    broken = make_job(tmp_path / "b", cache, trainer=trainer)
+    broken = averaging(make_job(tmp_path / "b", cache, trainer=trainer), decay)
     with pytest.raises(KillError):
         run(replace(broken, callbacks=[*broken.callbacks, Killer(*at)]))
-    result = run(make_job(tmp_path / "b", cache, trainer=trainer, resume=True))
-    assert all(torch.equal(weights(undisturbed)[name], value) for name, value in weights(broken).items())
+    result = run(averaging(make_job(tmp_path / "b", cache, trainer=trainer, resume=True), decay))
+    for ema in (True, False):
+        first, second = weights(undisturbed, ema=ema), weights(broken, ema=ema)
+        assert all(torch.equal(first[name], second[name]) for name in first)
     assert (result.psnr, result.ssim, result.epoch) == (whole.psnr, whole.ssim, whole.epoch)
 
 

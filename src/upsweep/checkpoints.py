@@ -2,7 +2,8 @@
 
 A checkpoint holds, beside Lightning's own entries, `checkpoint["upsweep"]`: the generator's class by name and its
 arguments as plain values (the recipe among them). Names resolve to upsweep's generators and blocks and to the
-modules of `torch.nn`, or to classes that the caller names, and to nothing else.
+modules of `torch.nn`, or to classes that the caller names, and to nothing else. Where the weights were averaged while
+they were trained, `checkpoint["ema"]` holds the average, which is what validation judged.
 """
 
 import importlib
@@ -21,6 +22,7 @@ from upsweep.generators.base import Generator
 
 FORMAT = 1
 KEY = "upsweep"
+EMA = "ema"
 # Sizes are checked against the weights before memory is taken; these bounds keep the check itself short.
 LARGEST_NUMBER = 2048
 DEEPEST = 16
@@ -53,12 +55,13 @@ def describe(spec: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"format": FORMAT, "generator": dict(spec), **more}
 
 
-def load_generator(path: Path, *, allow: Collection[str] = ()) -> Generator:
+def load_generator(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Generator:
     """The trained generator of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
         path: a `.ckpt` file that upsweep wrote.
         allow: `_target_` names outside upsweep that the user's own config names, and that may be built.
+        ema: whether to take the moving average of the weights, where there is one.
 
     Raises:
         UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit.
@@ -71,7 +74,7 @@ def load_generator(path: Path, *, allow: Collection[str] = ()) -> Generator:
         raise UserError(f"{path} has format {said.get('format')!r}; this upsweep reads format {FORMAT}.")
     spec = said["generator"]
     _vet(path, spec, allow)
-    weights = generator_weights(state)
+    weights = generator_weights(state, ema=ema)
     if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
         raise UserError(f"{path} claims more weights than it has bytes; it was not loaded.")
     try:
@@ -111,10 +114,10 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def generator_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The generator's part of a Lightning checkpoint's `state_dict`."""
-    prefix = "generator."
-    weights = state.get("state_dict")
+def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str, Tensor]:
+    """The generator's weights in a Lightning checkpoint: their moving average, where there is one, unless not `ema`."""
+    key, prefix = (EMA, "") if ema and EMA in state else ("state_dict", "generator.")
+    weights = state.get(key)
     return {
         name.removeprefix(prefix): value
         for name, value in (weights.items() if isinstance(weights, Mapping) else ())

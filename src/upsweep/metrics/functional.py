@@ -1,4 +1,4 @@
-"""PSNR and SSIM of one image: plain functions of two planes."""
+"""PSNR and SSIM: plain functions of two images."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
-    """Structural similarity of two images (C, H, W), mean over all positions and channels.
+    """Structural similarity of two images or batches (..., H, W), mean over all positions, channels and images.
 
     Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity": Gaussian
     window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, and only those positions where the window lies
@@ -25,8 +25,8 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
     """
     if min(a.shape[-2:]) < WINDOW:
         raise UserError(
-            f"SSIM needs at least {WINDOW}x{WINDOW} pixels inside the shaved border, "
-            f"and here are {a.shape[-2]}x{a.shape[-1]}: leave such small images out"
+            f"SSIM needs at least {WINDOW}x{WINDOW} pixels (of an image that is judged, inside the shaved border), and "
+            f"here are {a.shape[-2]}x{a.shape[-1]}: leave such small images out, or train on larger patches."
         )
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = map(_blur, (a, b, a * a, b * b, a * b))
@@ -38,7 +38,7 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
 
 
 def _blur(plane: Tensor) -> Tensor:
-    """Gaussian mean over the 11x11 window at each valid position: (C, H, W) to (C, H - 10, W - 10)."""
+    """Gaussian mean over the 11x11 window at each valid position: (..., H, W) to (..., H - 10, W - 10)."""
     offset = torch.arange(WINDOW, dtype=plane.dtype, device=plane.device) - WINDOW // 2
     weight = torch.exp(-(offset**2) / (2 * 1.5**2))
     weight = weight / weight.sum()

@@ -12,7 +12,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
@@ -23,6 +23,7 @@ State = Literal["finished", "stopped", "diverged", "failed"]
 _RANK: dict[State, int] = {"finished": 0, "stopped": 1, "diverged": 2, "failed": 3}
 _STYLE: dict[State, str] = {"finished": "", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
 _VERSION = 1
+TUNED = "optimizer.lr"  # what every choice may have its own best value of
 _Record = TypeVar("_Record", "Result", "Progress")
 
 
@@ -272,19 +273,42 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     results = list(jobs.values())
     if len({result.seed for result in results}) < 2:
         return None
-    columns = [key for key in differing([result.settings for result in results]) if key != "seed"]
+    return _spread_table(*_grouped(results, but={"seed"}), title)
+
+
+def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
+    """A row a set of choices, at the learning rate that is best for it: mean ± sample sd over the seeds that finished.
+
+    One rate for all would decide which choice wins. The best rate is that of the highest mean PSNR over the seeds,
+    among those with which the most seeds finished. None where no rates were swept, or nothing but rates and seeds.
+    """
+    results = list(jobs.values())
+    columns, choices = _grouped(results, but={TUNED, "seed"})
+    if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
+        return None
+    best: dict[tuple[str, ...], list[Result]] = {}
+    for choice, group in choices.items():
+        rates = _grouped(group, but={"seed"}, columns=[TUNED])[1]
+        (rate,), seeds = max(rates.items(), key=lambda item: (len(_finished(item[1])), _mean_psnr(item[1])))
+        best[*choice, rate] = seeds
+    return _spread_table([*columns, TUNED], best, title)
+
+
+def _grouped(
+    results: Sequence[Result], but: Collection[str], columns: Sequence[str] = ()
+) -> tuple[list[str], dict[tuple[str, ...], list[Result]]]:
+    """What differs between results, beside `but` (or the `columns` given), and the results by the values of that."""
+    found = list(columns) or [key for key in differing([r.settings for r in results]) if key not in but]
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
-        groups.setdefault(tuple(result.settings.get(key, "") for key in columns), []).append(result)
+        groups.setdefault(tuple(result.settings.get(key, "") for key in found), []).append(result)
+    return found, groups
 
+
+def _spread_table(columns: Sequence[str], groups: Mapping[tuple[str, ...], list[Result]], title: str) -> Table:
     def spread(group: list[Result], key: str, form: str) -> str:
-        return _spread([getattr(result, key) for result in group if result.state == "finished"], form)
+        return _spread([getattr(result, key) for result in _finished(group)], form)
 
-    def mean_psnr(group: list[Result]) -> float:
-        known = [result.psnr for result in group if result.state == "finished" and result.psnr is not None]
-        return statistics.fmean(known) if known else -math.inf
-
-    ordered = sorted(groups.items(), key=lambda item: -mean_psnr(item[1]))
     return Table(
         title=title,
         headers=[*columns, "PSNR", "SSIM", "gain dB", "seeds"],
@@ -294,12 +318,21 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
                 spread(group, "psnr", ".2f"),
                 spread(group, "ssim", ".4f"),
                 spread(group, "gain", "+.2f"),
-                f"{sum(result.state == 'finished' for result in group)} of {len(group)}",
+                f"{len(_finished(group))} of {len(group)}",
             ]
-            for key, group in ordered
+            for key, group in sorted(groups.items(), key=lambda item: -_mean_psnr(item[1]))
         ],
         left=len(columns),
     )
+
+
+def _finished(group: Iterable[Result]) -> list[Result]:
+    return [result for result in group if result.state == "finished"]
+
+
+def _mean_psnr(group: Iterable[Result]) -> float:
+    known = [result.psnr for result in _finished(group) if result.psnr is not None]
+    return statistics.fmean(known) if known else -math.inf
 
 
 def _text(value: float | None, form: str) -> str:
@@ -314,12 +347,14 @@ def _spread(values: Iterable[float | None], form: str) -> str:
 
 
 def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> None:
-    """Print the ranked table, the table over seeds where seeds were swept, and why jobs did not finish."""
+    """Print the ranked table, those over seeds and at best rates where they were swept, and why jobs did not finish."""
     file = sys.stdout if file is None else file
     finished = sum(result.state == "finished" for result in jobs.values())
     job_table(jobs, f"{finished} of {len(jobs)} jobs finished" if len(jobs) > 1 else "").print(file)
     if (seeds := seed_table(jobs, "mean ± sample sd over seeds")) is not None:
         seeds.print(file)
+    if (tuned := tuned_table(jobs, f"at the best {TUNED} of each choice: mean ± sample sd over seeds")) is not None:
+        tuned.print(file)
     for name, result in jobs.items():
         if result.reason is not None and result.state != "finished":
             print(f"job {name} {result.state}: {result.reason}", file=file, flush=True)

@@ -44,6 +44,7 @@ class Job:
         objective: (SR, HR) -> loss.
         optimizer: parameter groups -> optimizer.
         schedule: progress -> factor on the learning rate.
+        factors: part of the generator, by name -> factor on its learning rate.
         protocol: for PSNR and SSIM.
         trainer: keyword arguments of Lightning's Trainer.
         callbacks: beside those that every job has.
@@ -74,6 +75,7 @@ class Job:
     checkpoint: Path | None = None
     init_from: Path | None = None
     resume: bool = False
+    factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         epochs = self.trainer.get("max_epochs")
@@ -171,6 +173,7 @@ def _module(job: Job) -> SuperResolution:
         job.seed,
         job.generator,
         fresh=job.checkpoint is None and job.init_from is None,
+        factors=job.factors,
     )
 
 

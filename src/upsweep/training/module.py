@@ -1,7 +1,7 @@
 """How a generator is trained and judged, as a LightningModule."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +19,7 @@ from upsweep.imaging.colour import with_chroma
 from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
+from upsweep.training.optimizers import parameter_groups, scale_rates
 from upsweep.training.schedules import Schedule
 
 # How often all devices ask each other whether the loss is still a number: rare enough to cost nothing.
@@ -27,18 +28,6 @@ CHECK_EVERY = 20
 
 class Diverged(Exception):
     """The loss is no longer finite; the training stops and says so, and the sweep goes on."""
-
-
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups, weights, and biases, norms and slopes; the latter never decay."""
-    weights: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            length = name.endswith("weight.original0")  # of weight norm
-            (weights if parameter.ndim > 1 and not length else others).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def level_of(hr: Tensor, width: int) -> Tensor:
@@ -58,6 +47,7 @@ class SuperResolution(pl.LightningModule):
         seed: of the run; with epoch and rank it seeds what is random in a step (dropout).
         spec: the generator's class and arguments as plain values, for the checkpoint.
         fresh: whether the weights are as initialised, and not from a checkpoint.
+        factors: part of the generator, by name -> factor on its learning rate.
 
     Logs train/loss, lr, val/psnr, val/ssim, val/psnr_bicubic, val/ssim_bicubic, val/psnr_gain, val/ssim_gain.
     """
@@ -72,6 +62,7 @@ class SuperResolution(pl.LightningModule):
         seed: int,
         spec: dict[str, Any],
         fresh: bool = True,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.generator = generator
@@ -79,6 +70,7 @@ class SuperResolution(pl.LightningModule):
         self.protocol = protocol
         self._optimizer, self._schedule = optimizer, schedule
         self._seed, self._spec, self._fresh = seed, spec, fresh
+        self._factors = factors
         self.psnr = PSNR(protocol, generator.scale)
         self.ssim = SSIM(protocol, generator.scale)
         # Bicubic is judged once, in the first validation, on the same images.
@@ -189,7 +181,9 @@ class SuperResolution(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and its schedule over the whole training, step by step."""
-        optimizer = self._optimizer(parameter_groups(self))
+        groups = [*parameter_groups(self.generator, self._factors), *parameter_groups(self.objective)]
+        optimizer = self._optimizer(groups)
+        scale_rates(optimizer)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = self._schedule
         scheduler = LambdaLR(optimizer, lambda step: schedule(step / steps))

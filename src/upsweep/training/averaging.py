@@ -1,0 +1,88 @@
+"""The exponential moving average of the weights: what is judged in validation, and kept beside the weights."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from upsweep import checkpoints
+from upsweep.errors import UserError
+from upsweep.training.module import SuperResolution
+
+
+class EMA(Callback):
+    """Averages the generator's weights over its steps; validation judges the average, training goes on without it.
+
+    After step t, average <- d average + (1 - d) weights, with d = min(decay, (1 + t) / (10 + t)), so that a short
+    training does not end with the weights that it began with. Running statistics are averaged as weights are, whole
+    numbers are taken over. A checkpoint holds the weights where it always does, and the average beside them.
+
+    Several devices need not talk about it: after every step all of them have the same weights, and so each has the
+    same average.
+
+    Args:
+        decay: d, from 0 (off) to below 1; 0.999 is usual.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay={decay} must lie in 0 (off) to below 1.")
+        self.decay = decay
+        self._average: dict[str, Tensor] | None = None
+        self._step = 0
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take up the average, where the checkpoint has one and it is still wanted."""
+        if self.decay:
+            self._average = checkpoint.get(checkpoints.EMA)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
+        """Begin with the weights, now that they are initialised and on their device."""
+        if self.decay:
+            begin = self._average or pl_module.generator.state_dict()
+            self._average = {name: value.detach().to(pl_module.device, copy=True) for name, value in begin.items()}
+            self._step = trainer.global_step
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: SuperResolution, *_: Any
+    ) -> None:
+        """Follow the weights, if the batch ended a step (and did not only accumulate gradients)."""
+        if self._average is None or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        with torch.no_grad():
+            for name, value in pl_module.generator.state_dict().items():
+                average = self._average[name]
+                if average.is_floating_point():
+                    average.lerp_(value, 1 - decay)
+                else:
+                    average.copy_(value)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
+        """Put the average into the generator."""
+        self._swap(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
+        """Put the weights back, before anything is saved: Lightning runs the callbacks that save last."""
+        self._swap(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the average beside the weights."""
+        if self._average is not None:
+            checkpoint[checkpoints.EMA] = self._average
+
+    def _swap(self, pl_module: SuperResolution) -> None:
+        if self._average is None:
+            return
+        with torch.no_grad():
+            for name, value in pl_module.generator.state_dict().items():
+                held = value.clone()
+                value.copy_(self._average[name])
+                self._average[name].copy_(held)

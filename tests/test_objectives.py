@@ -1,0 +1,84 @@
+"""What the objectives promise: the metric's own figures, gradients that lead to HR, sums as the YAML says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from upsweep.errors import UserError
+from upsweep.imaging.resize import imresize
+from upsweep.objectives.charbonnier import Charbonnier
+from upsweep.objectives.ssim import SSIM
+from upsweep.objectives.weighted import WeightedSum
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+NAMES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+
+
+def images(channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch with structure, and a noisy copy of it, in float32."""
+    noise = torch.Generator().manual_seed(0)
+    hr = imresize(torch.rand(2, channels, 8, 8, generator=noise), 3).clamp(0, 1)
+    return (hr + 0.1 * torch.randn(hr.shape, generator=noise)).clamp(0, 1), hr
+
+
+def chosen(name: str, *overrides: str) -> nn.Module:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"objective={name}", *overrides])
+    objective = instantiate(config.objective, _convert_="all")
+    assert isinstance(objective, nn.Module)
+    return objective
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_objective_is_least_at_hr_and_its_gradient_leads_there(name: str) -> None:
+    objective = chosen(name)
+    sr, hr = images()
+    before = objective(sr, hr)
+    assert before.ndim == 0 and before.dtype == torch.float32
+    assert objective(hr, hr) < before
+    sr.requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(sr, hr), sr)
+    step = 1e-3 / gradient.abs().max()
+    assert objective(sr - step * gradient, hr) < before
+    assert torch.isfinite(torch.autograd.grad(objective(hr.requires_grad_(), hr.detach()), hr)[0]).all()
+
+
+def test_ssim_is_that_of_scikit_image() -> None:
+    sr, hr = images()
+    expected = [
+        structural_similarity(
+            a, b, data_range=1, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        for a, b in zip(sr.double().numpy(), hr.double().numpy(), strict=True)
+    ]
+    assert SSIM()(sr, hr).item() == pytest.approx(1 - sum(expected) / 2, abs=1e-4)
+
+
+def test_ssim_is_taken_in_float32_whatever_the_precision_of_the_network() -> None:
+    sr, hr = images(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = SSIM()(sr.bfloat16(), hr)
+    assert coarse.dtype == torch.float32
+    assert coarse.item() == pytest.approx(SSIM()(sr.bfloat16().float(), hr).item(), abs=1e-6)
+
+
+def test_patches_smaller_than_the_window_are_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"11x11 pixels.*here are 8x8.*larger patches"):
+        SSIM()(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8))
+
+
+def test_a_weighted_sum_is_the_sum_of_its_weighted_terms_and_the_weights_are_set_by_name() -> None:
+    sr, hr = images(1)
+    objective = chosen("l1_ssim", "objective.weights.l1=2", "objective.weights.ssim=0.5")
+    expected = 2 * (sr - hr).abs().mean() + 0.5 * SSIM()(sr, hr)
+    assert objective(sr, hr).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_term_without_a_weight_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="must name the same"):
+        WeightedSum({"l1": nn.L1Loss(), "c": Charbonnier()}, {"l1": 1.0})
