@@ -23,7 +23,7 @@ from upsweep.errors import UserError
 from upsweep.generators.base import Cost, cost
 from upsweep.metrics.protocol import Protocol
 from upsweep.sweeps.results import Result, State
-from upsweep.training.module import Diverged, SuperResolution
+from upsweep.training.module import Diverged, Pruned, SuperResolution
 from upsweep.training.saving import WholeCheckpoints, newest
 from upsweep.training.scaling import RateRule, in_channels_last, synchronised
 from upsweep.training.schedules import Schedule
@@ -91,7 +91,8 @@ class Job:
 def run(job: Job) -> Result:
     """Train, judge, and write `result.json` into the job's folder, whatever happens.
 
-    A loss that is not finite ends as `diverged`; every other failure is written down as `failed` and raised.
+    A loss that is not finite ends as `diverged`, a search's trial without hope as `pruned`; every other failure is
+    written down as `failed` and raised.
 
     Raises:
         UserError: what the user gave cannot be used.
@@ -142,6 +143,9 @@ def run(job: Job) -> Result:
     except Diverged as end:
         close("diverged", 0)
         return result("diverged", str(end))
+    except Pruned as end:
+        close("pruned", 0)
+        return result("pruned", str(end))
     except SIGTERMException as error:
         result("stopped", "preempted by SIGTERM; go on with resume=" + str(job.folder))
         close("stopped", REQUEUE)

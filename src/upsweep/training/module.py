@@ -33,6 +33,10 @@ class Diverged(Exception):
     """The loss is no longer finite; the training stops and says so, and the sweep goes on."""
 
 
+class Pruned(Exception):
+    """A search has no hope in this training; it stops and says so, and the search goes on."""
+
+
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """The trainable parameters in two groups, weights, and biases, norms and slopes; the latter never decay."""
     weights: list[nn.Parameter] = []
