@@ -18,6 +18,7 @@ def main(cfg: DictConfig) -> float | None:
     from upsweep.sweeps.results import chosen
     from upsweep.training import console
     from upsweep.training.job import Job, run, writable
+    from upsweep.training.scaling import RateRule
 
     hydra = HydraConfig.get()
     folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)
@@ -45,6 +46,9 @@ def main(cfg: DictConfig) -> float | None:
         checkpoint=cfg.checkpoint and Path(cfg.checkpoint),
         init_from=cfg.init_from and Path(cfg.init_from),
         resume=cfg.resume is not None,
+        rate_rule=RateRule(cfg.lr_rule, cfg.lr_batch_size),
+        compile=cfg.compile,
+        channels_last=cfg.channels_last,
     )
     result = run(job)
     console.show_end(job, result)

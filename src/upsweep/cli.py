@@ -6,7 +6,7 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -79,6 +79,7 @@ def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Cal
             ):
                 try:
                     sys.argv[1:] = resumed(sys.argv[1:])
+                    _one_folder(sys.argv[1:])
                     entry()
                 except (CompactHydraException, UserError) as error:  # --help and --info do not pass through the report
                     if _full_error():
@@ -88,6 +89,16 @@ def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Cal
         return run
 
     return decorate
+
+
+def _one_folder(arguments: Sequence[str]) -> None:
+    """Ranks that torchrun starts each compose a config: a folder named after the time could differ between them.
+
+    Raises:
+        UserError: torchrun started this process, and its command line names no folder.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and not any(a.startswith("hydra.run.dir=") for a in arguments):
+        raise UserError("Under torchrun all ranks must write into one folder: name it with hydra.run.dir=FOLDER.")
 
 
 @contextmanager

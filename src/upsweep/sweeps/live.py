@@ -105,7 +105,7 @@ class LiveTable:
 
     def table(self, height: int) -> Table:
         """The table with at most `height` rows: if not all fit, what runs or went wrong comes first."""
-        order = {"running": 0, "failed": 1, "diverged": 1, "stopped": 1, "waiting": 2, "finished": 3}
+        order = {"running": 0, "failed": 1, "diverged": 1, "stopped": 1, "waiting": 2, "pruned": 3, "finished": 3}
         shown = list(self._jobs)
         if len(shown) > height:
             shown = sorted(shown, key=lambda name: order[self._jobs[name].state])[: max(1, height)]

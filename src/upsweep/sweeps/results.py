@@ -19,9 +19,15 @@ from typing import Any, Literal, TextIO, TypeVar
 
 from upsweep.errors import UserError
 
-State = Literal["finished", "stopped", "diverged", "failed"]
-_RANK: dict[State, int] = {"finished": 0, "stopped": 1, "diverged": 2, "failed": 3}
-_STYLE: dict[State, str] = {"finished": "", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
+State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
+_RANK: dict[State, int] = {"finished": 0, "pruned": 1, "stopped": 2, "diverged": 3, "failed": 4}
+_STYLE: dict[State, str] = {
+    "finished": "",
+    "pruned": "cyan",
+    "stopped": "yellow",
+    "diverged": "magenta",
+    "failed": "red",
+}
 _VERSION = 1
 TUNED = "optimizer.lr"  # what every choice may have its own best value of
 _Record = TypeVar("_Record", "Result", "Progress")
@@ -69,8 +75,8 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Whether running the job again would tell nothing new: it finished, or it diverged."""
-        return self.state in ("finished", "diverged")
+        """Whether running the job again would tell nothing new: it finished, was pruned by a search, or diverged."""
+        return self.state in ("finished", "pruned", "diverged")
 
     @property
     def settings(self) -> dict[str, str]:

@@ -23,8 +23,9 @@ from upsweep.errors import UserError
 from upsweep.generators.base import Cost, cost
 from upsweep.metrics.protocol import Protocol
 from upsweep.sweeps.results import Result, State
-from upsweep.training.module import Diverged, SuperResolution
+from upsweep.training.module import Diverged, Pruned, SuperResolution
 from upsweep.training.saving import WholeCheckpoints, newest
+from upsweep.training.scaling import RateRule, in_channels_last, synchronised
 from upsweep.training.schedules import Schedule
 from upsweep.training.tracking import CsvRun, WandbRun
 
@@ -56,6 +57,9 @@ class Job:
         checkpoint: whose weights the training starts from; all of them must fit.
         init_from: a checkpoint from which those weights are taken that fit (fine-tuning at another scale).
         resume: go on from the newest checkpoint in the folder, if there is one.
+        rate_rule: how the learning rate follows the effective batch size.
+        compile: train through torch.compile.
+        channels_last: weights and batches laid out as NHWC.
     """
 
     folder: Path
@@ -76,6 +80,9 @@ class Job:
     init_from: Path | None = None
     resume: bool = False
     factors: dict[str, float] = field(default_factory=dict)
+    rate_rule: RateRule = field(default_factory=RateRule)
+    compile: bool = False
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         epochs = self.trainer.get("max_epochs")
@@ -86,7 +93,8 @@ class Job:
 def run(job: Job) -> Result:
     """Train, judge, and write `result.json` into the job's folder, whatever happens.
 
-    A loss that is not finite ends as `diverged`; every other failure is written down as `failed` and raised.
+    A loss that is not finite ends as `diverged`, a search's trial without hope as `pruned`; every other failure is
+    written down as `failed` and raised.
 
     Raises:
         UserError: what the user gave cannot be used.
@@ -137,6 +145,9 @@ def run(job: Job) -> Result:
     except Diverged as end:
         close("diverged", 0)
         return result("diverged", str(end))
+    except Pruned as end:
+        close("pruned", 0)
+        return result("pruned", str(end))
     except SIGTERMException as error:
         result("stopped", "preempted by SIGTERM; go on with resume=" + str(job.folder))
         close("stopped", REQUEUE)
@@ -164,6 +175,8 @@ def _module(job: Job) -> SuperResolution:
         weights = checkpoints.generator_weights(checkpoints.read(job.init_from))
         if new := checkpoints.transfer(generator, weights, job.init_from):
             log.info("Not in %s, and so as initialised: %s.", job.init_from, ", ".join(new))
+    if job.channels_last:
+        in_channels_last(generator)
     return SuperResolution(
         generator,
         job.objective,
@@ -174,6 +187,9 @@ def _module(job: Job) -> SuperResolution:
         job.generator,
         fresh=job.checkpoint is None and job.init_from is None,
         factors=job.factors,
+        rule=job.rate_rule,
+        compiled=job.compile,
+        channels_last=job.channels_last,
     )
 
 
@@ -181,6 +197,7 @@ def _train(job: Job, module: SuperResolution) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     trainer = _trainer(job)
+    synchronised(module, trainer.world_size, trainer.strategy.root_device.type)
     if any(p.requires_grad for p in module.generator.parameters()):
         start = newest(job.folder / "checkpoints") if job.resume else None
         if start is not None:

@@ -1,5 +1,6 @@
 """How a generator is trained and judged, as a LightningModule."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,7 +21,10 @@ from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
 from upsweep.training.optimizers import parameter_groups, scale_rates
+from upsweep.training.scaling import Batch, RateRule
 from upsweep.training.schedules import Schedule
+
+log = logging.getLogger("upsweep")
 
 # How often all devices ask each other whether the loss is still a number: rare enough to cost nothing.
 CHECK_EVERY = 20
@@ -28,6 +32,10 @@ CHECK_EVERY = 20
 
 class Diverged(Exception):
     """The loss is no longer finite; the training stops and says so, and the sweep goes on."""
+
+
+class Pruned(Exception):
+    """A search has no hope in this training; it stops and says so, and the search goes on."""
 
 
 def level_of(hr: Tensor, width: int) -> Tensor:
@@ -48,6 +56,9 @@ class SuperResolution(pl.LightningModule):
         spec: the generator's class and arguments as plain values, for the checkpoint.
         fresh: whether the weights are as initialised, and not from a checkpoint.
         factors: part of the generator, by name -> factor on its learning rate.
+        rule: how the learning rate follows the effective batch size.
+        compiled: train through torch.compile; whole images, whose sizes differ, are judged without it.
+        channels_last: lay the batches out as NHWC (the generator's weights are the caller's).
 
     Logs train/loss, lr, val/psnr, val/ssim, val/psnr_bicubic, val/ssim_bicubic, val/psnr_gain, val/ssim_gain.
     """
@@ -63,6 +74,9 @@ class SuperResolution(pl.LightningModule):
         spec: dict[str, Any],
         fresh: bool = True,
         factors: Mapping[str, float] | None = None,
+        rule: RateRule | None = None,
+        compiled: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.generator = generator
@@ -71,6 +85,9 @@ class SuperResolution(pl.LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self._seed, self._spec, self._fresh = seed, spec, fresh
         self._factors = factors
+        self._rule, self._compiled, self._channels_last = rule or RateRule(), compiled, channels_last
+        # A function, not a module: the state_dict keeps its names.
+        self._levels: Callable[[Tensor], list[Tensor]] = self.generator.pyramid
         self.psnr = PSNR(protocol, generator.scale)
         self.ssim = SSIM(protocol, generator.scale)
         # Bicubic is judged once, in the first validation, on the same images.
@@ -85,8 +102,11 @@ class SuperResolution(pl.LightningModule):
 
     def forward(self, lr: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> (N, C, s H, s W)."""
-        sr: Tensor = self.generator(lr)
+        sr: Tensor = self.generator(self._laid_out(lr))
         return sr
+
+    def _laid_out(self, lr: Tensor) -> Tensor:
+        return lr.contiguous(memory_format=torch.channels_last) if self._channels_last else lr
 
     # training
 
@@ -95,6 +115,8 @@ class SuperResolution(pl.LightningModule):
         if self.trainer.ckpt_path is None and self._fresh:
             patches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
             self.generator.calibrate(lambda: next(iter(patches)).lr.to(self.device))
+        if self._compiled:
+            self._levels = torch.compile(self.generator.pyramid)
 
     def on_train_epoch_start(self) -> None:
         """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
@@ -106,7 +128,7 @@ class SuperResolution(pl.LightningModule):
         Raises:
             Diverged: the loss is not finite, on any device.
         """
-        levels = self.generator.pyramid(batch.lr)
+        levels = self._levels(self._laid_out(batch.lr))
         targets = (level_of(batch.hr, sr.shape[-1]) for sr in levels)
         loss = torch.stack([self.objective(sr, hr) for sr, hr in zip(levels, targets, strict=True)]).sum()
         finite = torch.isfinite(loss.detach())
@@ -136,7 +158,7 @@ class SuperResolution(pl.LightningModule):
 
     def validation_step(self, batch: EvalImage, batch_idx: int) -> Tensor:
         """Judge one whole image; returns SR (1, C, H, W) as the generator made it."""
-        sr: Tensor = self.generator(batch.lr).float()
+        sr: Tensor = self(batch.lr).float()
         self._judge(self.psnr, self.ssim, batch, sr)
         if not self._baseline:
             self._judge(self.psnr_bicubic, self.ssim_bicubic, batch, enlarge(batch.lr.float(), self.generator.scale))
@@ -179,11 +201,25 @@ class SuperResolution(pl.LightningModule):
 
     # optimisation and checkpoints
 
+    def batch(self) -> Batch:
+        """What a step of the optimizer sees under the trainer at hand."""
+        trainer = self.trainer
+        size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return Batch(size, trainer.world_size // trainer.num_nodes, trainer.num_nodes, trainer.accumulate_grad_batches)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and its schedule over the whole training, step by step."""
+        """The optimizer, its rate fitted to the batch, and its schedule over the whole training, step by step."""
         groups = [*parameter_groups(self.generator, self._factors), *parameter_groups(self.objective)]
         optimizer = self._optimizer(groups)
         scale_rates(optimizer)
+        batch, rule = self.batch(), self._rule
+        before = optimizer.param_groups[0]["lr"]
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * rule.factor(batch.effective)
+        if self.trainer.is_global_zero:
+            meant = "" if rule.name == "none" else f", from {before:.3g} at {rule.batch_size}"
+            rate = optimizer.param_groups[0]["lr"]
+            log.info("%s; learning rate %.3g (lr_rule=%s%s).", batch, rate, rule.name, meant)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = self._schedule
         scheduler = LambdaLR(optimizer, lambda step: schedule(step / steps))

@@ -1,0 +1,133 @@
+"""What a job costs beyond its training, against the imports that no training can do without.
+
+    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/job_overhead.py
+
+Overhead is the wall time of `python src/train.py` with the default logger and callbacks, less the time between the
+start and the end of its training loop (its validations included). The imports, a single job, and a sweep of two jobs
+one after the other and side by side take turns, so that whatever else the machine does meets all of them.
+Writes job_overhead.json and job_overhead.md beside itself; exits 1 if the overhead is above its bound.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+ROUNDS = 5
+FACTOR, CONSTANT = 1.3, 1.0  # the bound: so many times the imports, and so many seconds
+HERE = Path(__file__).resolve()
+DOOR = HERE.parent.parent / "src" / "train.py"
+IMPORTS = [sys.executable, "-c", "import torch, pytorch_lightning, wandb"]
+TINY = [
+    *("trainer=cpu", "trainer.max_epochs=1", "data.patches_per_epoch=160", "generator.width=4"),
+    "+callbacks.clock._target_=job_overhead.Clock",
+    "+callbacks.clock.folder=${hydra:runtime.output_dir}",
+]
+KINDS = {
+    "imports": IMPORTS,
+    "job": [sys.executable, str(DOOR), *TINY],
+    "two jobs": [sys.executable, str(DOOR), "-m", *TINY, "seed=1,2"],
+    "two jobs, parallel=2": [sys.executable, str(DOOR), "-m", *TINY, "seed=1,2", "hydra.launcher.parallel=2"],
+}
+
+
+class Clock(Callback):
+    """Writes how long the training loop took into the job's folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self.started = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        (self.folder / "training_seconds").write_text(str(time.perf_counter() - self.started))
+
+
+def seconds(kind: str, round_: int, folder: Path) -> tuple[float, list[float]]:
+    """Wall time of a command, and the training time of each of its jobs."""
+    out = folder / f"{kind} {round_}"
+    given = [] if kind == "imports" else [f"hydra.run.dir='{out}'", f"hydra.sweep.dir='{out}'"]
+    path = os.pathsep.join([str(HERE.parent), str(DOOR.parent)])
+    start = time.perf_counter()
+    subprocess.run(
+        [*KINDS[kind], *given],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    took = time.perf_counter() - start
+    return took, [float(file.read_text()) for file in sorted(out.rglob("training_seconds"))]
+
+
+def main() -> None:
+    walls: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    trainings: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for kind in ("imports", "job"):  # file caches, and the images' own, are warm from here on
+            seconds(kind, -1, folder)
+        for round_ in range(ROUNDS):
+            for kind in KINDS if round_ % 2 else reversed(KINDS):
+                wall, training = seconds(kind, round_, folder)
+                walls[kind].append(wall)
+                trainings[kind].append(sum(training))
+                print(f"{round_} {kind}: {wall:.2f} s, of which {sum(training):.2f} s are training", flush=True)
+    imports = median(walls["imports"])
+    overheads = [wall - training for wall, training in zip(walls["job"], trainings["job"], strict=True)]
+    bound = FACTOR * imports + CONSTANT
+    figures = {
+        "imports_seconds": imports,
+        "overhead_seconds": median(overheads),
+        "bound_seconds": bound,
+        "holds": median(overheads) <= bound,
+        "two_jobs_seconds": median(walls["two jobs"]),
+        "two_jobs_parallel_seconds": median(walls["two jobs, parallel=2"]),
+        "parallel_ratio": median(
+            one / two for one, two in zip(walls["two jobs"], walls["two jobs, parallel=2"], strict=True)
+        ),
+    }
+    machine = {
+        "torch": torch.__version__,
+        "on": platform.machine(),
+        "cores": os.cpu_count(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "load average at the end": round(os.getloadavg()[0], 1),
+    }
+    rounds = {"walls": walls, "trainings": trainings}
+    HERE.with_suffix(".json").write_text(
+        json.dumps({"machine": machine, "figures": figures, "rounds": rounds}, indent=1) + "\n"
+    )
+    held = "held" if figures["holds"] else "not held"
+    HERE.with_suffix(".md").write_text(
+        f"""# What a job costs beyond its training
+
+Made by `python benchmarks/job_overhead.py`: {", ".join(f"{k} {v}" for k, v in machine.items())}; medians of
+{ROUNDS} alternating rounds.
+
+| what | seconds |
+|---|---|
+| `python -c "import torch, pytorch_lightning, wandb"` | {imports:.2f} |
+| a job, less its training | {median(overheads):.2f} |
+| the bound, {FACTOR} times the imports and {CONSTANT:g} s | {bound:.2f} ({held}) |
+| a sweep of two jobs, whole | {figures["two_jobs_seconds"]:.2f} |
+| the same with `hydra.launcher.parallel=2` | {figures["two_jobs_parallel_seconds"]:.2f} |
+
+Side by side, two jobs are {figures["parallel_ratio"]:.2f} times as fast as one after the other.
+"""
+    )
+    sys.exit(not figures["holds"])
+
+
+if __name__ == "__main__":
+    main()

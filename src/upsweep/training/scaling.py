@@ -1,0 +1,89 @@
+"""What a training does with the devices it gets: batch size, learning rate, layout, batch norm over ranks."""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
+
+from upsweep.errors import UserError
+from upsweep.generators.base import Generator
+
+log = logging.getLogger("upsweep")
+
+RuleName = Literal["none", "linear", "sqrt"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of the optimizer sees: `size` patches on each device, `accumulated` times.
+
+    `devices` are those of one of `nodes` machines.
+    """
+
+    size: int
+    devices: int = 1
+    nodes: int = 1
+    accumulated: int = 1
+
+    @property
+    def effective(self) -> int:
+        """Patches a step of the optimizer."""
+        return self.size * self.devices * self.nodes * self.accumulated
+
+    def __str__(self) -> str:
+        """Say it: `64 patches a step (batch_size 16 x accumulated 2 x devices 2 x nodes 1)`."""
+        factors = f"batch_size {self.size} x accumulated {self.accumulated} x devices {self.devices}"
+        return f"{self.effective} patches a step ({factors} x nodes {self.nodes})"
+
+
+@dataclass(frozen=True)
+class RateRule:
+    """How the learning rate follows the effective batch size, from the one that it was chosen for.
+
+    Attributes:
+        name: `none`, `linear` (Goyal et al. 2017, for SGD) or `sqrt` (Krizhevsky 2014; Malladi et al. 2022, for Adam).
+        batch_size: the effective batch size for which the optimizer's own rate is meant.
+
+    Raises:
+        UserError: another name, or a batch size below 1.
+    """
+
+    name: RuleName = "none"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(RuleName):
+            raise UserError(f"lr_rule={self.name} is unknown; choose one of {', '.join(get_args(RuleName))}.")
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise UserError(f"lr_batch_size={self.batch_size} must be a whole number above 0.")
+
+    def factor(self, effective: int) -> float:
+        """What the learning rate is multiplied with at this effective batch size."""
+        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.name]
+        return float((effective / self.batch_size) ** power)
+
+
+def in_channels_last(generator: Generator) -> Generator:
+    """The generator with weights laid out as NHWC, in place; names, shapes and values stay."""
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
+    return generator
+
+
+def synchronised(network: nn.Module, ranks: int, device: str) -> nn.Module:
+    """The network with batch statistics over all ranks, where there are several and torch can do that (CUDA).
+
+    Names and shapes of the weights stay, so that a checkpoint fits one device and many. Elsewhere the layers are
+    left as they are, and the log says that each rank has statistics of its own.
+    """
+    if ranks < 2 or not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
+        return network
+    if device == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return converted
+    rank_zero_only(log.info)(
+        "Batch norm: each of %d ranks takes statistics of its own batch (%s has no SyncBatchNorm).", ranks, device
+    )
+    return network
