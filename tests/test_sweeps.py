@@ -731,15 +731,11 @@ def test_one_device_and_two_judge_alike(tmp_path, photos):
         assert {path.name for path in (sweep / name / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
-@pytest.mark.slow
-def test_the_real_door_answers_at_once():
-    """`--help` and `--cfg job` take at most 1.5 times `import hydra` plus half a second; the best of five."""
-
-    def seconds(*command):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *command], env=environment(), check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - start
-
-    allowed = 1.5 * min(seconds("-c", "import hydra") for _ in range(5)) + 0.5
-    assert min(seconds(str(ROOT / "src/train.py"), "--help") for _ in range(5)) < allowed
-    assert min(seconds(str(ROOT / "src/train.py"), "--cfg", "job") for _ in range(5)) < allowed
+@pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]])
+def test_the_real_door_answers_without_what_only_a_training_needs(question):
+    """The seconds that it takes are measured by benchmarks/startup.py; these are the imports that would cost them."""
+    door = [sys.executable, "-X", "importtime", str(ROOT / "src/train.py"), *question]
+    told = subprocess.run(door, env=environment(), check=True, capture_output=True, text=True).stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines()}
+    assert {"hydra", "upsweep"} <= imported
+    assert not imported & {"torch", "pytorch_lightning", "wandb", "numpy", "rich", "skimage", "optuna"}
