@@ -108,8 +108,8 @@ class Init(ABC):
         return torch.zeros(layer.out_channels)
 
     def adjust(self, layer: Layer, output: Tensor) -> Tensor:
-        """Adjust a layer to what it makes of data; gives what it makes of them then. For rules that need data."""
-        raise NotImplementedError
+        """Adjust a layer to what it makes of data, in rules that need them; gives what it makes of them then."""
+        return output
 
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
         """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
