@@ -107,7 +107,7 @@ class Init(ABC):
         """New biases for one layer: 0."""
         return torch.zeros(layer.out_channels)
 
-    def adjust(self, layer: Layer, output: Tensor) -> Tensor:
+    def adjust(self, layer: Layer, output: Tensor) -> Tensor:  # noqa: ARG002 - for those that derive
         """Adjust a layer to what it makes of data, in rules that need them; gives what it makes of them then."""
         return output
 
