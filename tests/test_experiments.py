@@ -52,15 +52,24 @@ def test_the_study_is_over_the_articles_choices_with_three_seeds_and_rates_to_ch
             composed(f"{group}={name}")
     rates = sorted(float(rate) for rate in swept["optimizer.lr"])
     assert rates[0] < composed().optimizer.lr < rates[-1], "the default lies among the rates"
-    assert math.prod(map(len, swept.values())) == 216, "what the README says"
+    assert math.prod(map(len, swept.values())) == 324, "what the README says"
+    assert composed("experiment=article_study").generator.skip == "none", "bicubic must not hide what fails to train"
 
 
 def test_fsrcnns_recipe_is_the_papers() -> None:
-    cfg = composed("experiment=paper/fsrcnn", "data.root=photos")
+    cfg = composed("experiment=paper/fsrcnn")
     assert cfg.factors == {"upsampler": 0.1} and cfg.optimizer.lr == 1e-3
     assert cfg.init.last.std == 0.001 and cfg.activation._target_ == "upsweep.blocks.activation.PReLU"
-    assert cfg.objective._target_ == "torch.nn.MSELoss" and cfg.data.root == "photos"
+    assert cfg.objective._target_ == "torch.nn.MSELoss" and cfg.data.name == "t91"
     assert composed("experiment=paper/fsrcnn", "activation=relu").activation._target_ == "torch.nn.ReLU"
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("paper/")])
+def test_a_papers_recipe_trains_that_papers_generator_and_the_command_line_still_wins(name: str) -> None:
+    cfg = composed(f"experiment={name}", "optimizer.lr=0.5", "trainer.max_epochs=1")
+    assert cfg.generator._target_.rsplit(".", 1)[-1].lower() == Path(name).name
+    assert cfg.optimizer.lr == 0.5 and cfg.trainer.max_epochs == 1
+    assert composed(f"experiment={name}", "init=xavier").init == composed("init=xavier").init
 
 
 @pytest.mark.slow
