@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from upsweep.data.degradation import BICUBIC, Chain, Step
-from upsweep.data.known import TRAINING, data_root, find, training_files
+from upsweep.data.fetch import fetch
+from upsweep.data.known import TRAINING, data_root, find, made_root, training_files
 from upsweep.data.patches import EpochSampler, PatchLoader, TrainPatches, as_batch
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.data.store import Settings, StoredImage, open_images
@@ -348,11 +349,9 @@ class KnownData(HeldOutData):
             UserError: the set is not there and cannot be fetched, or no image of it can be used.
         """
         _require(type(self.val_count) is int and self.val_count > 0, "val_count", self.val_count, "a number above 0")
-        root = data_root(self.root)
         if self.download:
-            from upsweep.data.fetch import fetch
-
-            fetch(self.name, root)
+            fetch(self.name, made_root(self.root))
+        root = data_root(self.root)
         files = _by_name(training_files(self.name, root), root)
         if self.val_set not in TRAINING:
             raise UserError(f"data.val_set={self.val_set} is not among {', '.join(TRAINING)}.")
