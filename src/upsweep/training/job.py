@@ -22,7 +22,7 @@ from upsweep.data.modules import SuperResolutionData
 from upsweep.errors import UserError
 from upsweep.generators.base import Cost, cost
 from upsweep.metrics.protocol import Protocol
-from upsweep.sweeps.results import Result, State
+from upsweep.sweeps.results import REQUEUE, Result, State
 from upsweep.training.module import Diverged, Pruned, SuperResolution
 from upsweep.training.saving import WholeCheckpoints, newest
 from upsweep.training.scaling import RateRule, in_channels_last, synchronised
@@ -30,8 +30,6 @@ from upsweep.training.schedules import Schedule
 from upsweep.training.tracking import CsvRun, WandbRun
 
 log = logging.getLogger("upsweep")
-
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
 
 
 @dataclass(frozen=True, kw_only=True)
