@@ -327,7 +327,7 @@ def test_a_training_that_submitit_requeues_ends_with_the_same_weights(
 ) -> None:
     on_this_machine = ["hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.parallel=2"]
     sweep = started(*TINY, *on_this_machine, "seed=1", "factors={},{upsampler:1}", "hydra.sweep.dir=sweep", door=REAL)
-    until(lambda: (home / "sweep/0/checkpoints/last.ckpt").exists())
+    until(lambda: (home / "sweep/0/checkpoints/last.ckpt").exists(), seconds=120)
 
     def task() -> psutil.Process | None:
         for process in processes_in(home):
@@ -353,7 +353,7 @@ def test_two_ranks_on_slurm_are_preempted_and_go_on(home: Path, started: Callabl
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra/launcher=slurm"]
     sweep = started(*[a for a in TINY if a != "trainer=cpu"], *ddp, "hydra.sweep.dir=sweep", door=REAL)
     folder = home / "sweep/0"
-    until(lambda: (folder / "checkpoints/last.ckpt").exists())
+    until(lambda: (folder / "checkpoints/last.ckpt").exists(), seconds=120)
     stand_in.Stand(home / "bin").tell("1000", signal.SIGUSR2)
     out, err = sweep.communicate(timeout=200)
     assert sweep.returncode == 0, out + err + (folder / pool.LOG).read_text()
