@@ -208,8 +208,8 @@ def _submit(
     jobs: Sequence[pool.Job], wanted: Mapping[str, Any], folder: Path, cluster: str
 ) -> Sequence[submitit.Job[None]]:
     requeues = int(jobs[0].wants["requeues"])
-    kind = submitit.SlurmExecutor if cluster == "slurm" else submitit.LocalExecutor
-    executor = kind(folder / "%j", max_num_timeout=requeues)
+    kind, place = (submitit.SlurmExecutor, folder / "%j") if cluster == "slurm" else (submitit.LocalExecutor, folder)
+    executor = kind(place, max_num_timeout=requeues)
     executor.update_parameters(**wanted)
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
