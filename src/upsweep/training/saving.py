@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from upsweep import checkpoints
