@@ -4,13 +4,15 @@
 
 Overhead is the wall time of `python src/train.py` with the default logger and callbacks, less the time between the
 start and the end of its training loop (its validations included). The imports, a single job, and a sweep of two jobs
-one after the other and side by side take turns, so that whatever else the machine does meets all of them.
+one after the other and side by side take turns, so that whatever else the machine does meets all of them. The CPU time
+(user and system, of a command and all its children) is told beside it: it says more where the machine is not quiet.
 Writes job_overhead.json and job_overhead.md beside itself; exits 1 if the overhead is above its bound.
 """
 
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -52,12 +54,17 @@ class Clock(Callback):
         (self.folder / "training_seconds").write_text(str(time.perf_counter() - self.started))
 
 
-def seconds(kind: str, round_: int, folder: Path) -> tuple[float, list[float]]:
-    """Wall time of a command, and the training time of each of its jobs."""
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def seconds(kind: str, round_: int, folder: Path) -> tuple[float, float, list[float]]:
+    """Wall and CPU time of a command, and the training time of each of its jobs."""
     out = folder / f"{kind} {round_}"
     given = [] if kind == "imports" else [f"hydra.run.dir='{out}'", f"hydra.sweep.dir='{out}'"]
     path = os.pathsep.join([str(HERE.parent), str(DOOR.parent)])
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_of_children()
     subprocess.run(
         [*KINDS[kind], *given],
         cwd=folder,
@@ -67,11 +74,12 @@ def seconds(kind: str, round_: int, folder: Path) -> tuple[float, list[float]]:
         stderr=subprocess.DEVNULL,
     )
     took = time.perf_counter() - start
-    return took, [float(file.read_text()) for file in sorted(out.rglob("training_seconds"))]
+    return took, cpu_of_children() - cpu, [float(file.read_text()) for file in sorted(out.rglob("training_seconds"))]
 
 
 def main() -> None:
     walls: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    cpus: dict[str, list[float]] = {kind: [] for kind in KINDS}
     trainings: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -79,10 +87,14 @@ def main() -> None:
             seconds(kind, -1, folder)
         for round_ in range(ROUNDS):
             for kind in KINDS if round_ % 2 else reversed(KINDS):
-                wall, training = seconds(kind, round_, folder)
+                wall, cpu, training = seconds(kind, round_, folder)
                 walls[kind].append(wall)
+                cpus[kind].append(cpu)
                 trainings[kind].append(sum(training))
-                print(f"{round_} {kind}: {wall:.2f} s, of which {sum(training):.2f} s are training", flush=True)
+                print(
+                    f"{round_} {kind}: {wall:.2f} s ({cpu:.2f} s CPU), of which {sum(training):.2f} s training",
+                    flush=True,
+                )
     imports = median(walls["imports"])
     overheads = [wall - training for wall, training in zip(walls["job"], trainings["job"], strict=True)]
     bound = FACTOR * imports + CONSTANT
@@ -91,6 +103,8 @@ def main() -> None:
         "overhead_seconds": median(overheads),
         "bound_seconds": bound,
         "holds": median(overheads) <= bound,
+        "imports_cpu_seconds": median(cpus["imports"]),
+        "job_cpu_seconds": median(cpus["job"]),
         "two_jobs_seconds": median(walls["two jobs"]),
         "two_jobs_parallel_seconds": median(walls["two jobs, parallel=2"]),
         "parallel_ratio": median(
@@ -104,7 +118,7 @@ def main() -> None:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "load average at the end": round(os.getloadavg()[0], 1),
     }
-    rounds = {"walls": walls, "trainings": trainings}
+    rounds = {"walls": walls, "cpus": cpus, "trainings": trainings}
     HERE.with_suffix(".json").write_text(
         json.dumps({"machine": machine, "figures": figures, "rounds": rounds}, indent=1) + "\n"
     )
@@ -115,13 +129,15 @@ def main() -> None:
 Made by `python benchmarks/job_overhead.py`: {", ".join(f"{k} {v}" for k, v in machine.items())}; medians of
 {ROUNDS} alternating rounds.
 
-| what | seconds |
-|---|---|
-| `python -c "import torch, pytorch_lightning, wandb"` | {imports:.2f} |
-| a job, less its training | {median(overheads):.2f} |
-| the bound, {FACTOR} times the imports and {CONSTANT:g} s | {bound:.2f} ({held}) |
-| a sweep of two jobs, whole | {figures["two_jobs_seconds"]:.2f} |
-| the same with `hydra.launcher.parallel=2` | {figures["two_jobs_parallel_seconds"]:.2f} |
+| what | seconds | CPU seconds |
+|---|---|---|
+| `python -c "import torch, pytorch_lightning, wandb"` | {imports:.2f} | {figures["imports_cpu_seconds"]:.2f} |
+| a job, whole | {median(walls["job"]):.2f} | {figures["job_cpu_seconds"]:.2f} |
+| a job, less its training | {median(overheads):.2f} | |
+| the bound, {FACTOR} times the imports and {CONSTANT:g} s | {bound:.2f} ({held}) | |
+| a sweep of two jobs, whole | {figures["two_jobs_seconds"]:.2f} | {median(cpus["two jobs"]):.2f} |
+| the same with `hydra.launcher.parallel=2` | {figures["two_jobs_parallel_seconds"]:.2f} \
+| {median(cpus["two jobs, parallel=2"]):.2f} |
 
 Side by side, two jobs are {figures["parallel_ratio"]:.2f} times as fast as one after the other.
 """

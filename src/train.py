@@ -5,20 +5,21 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from upsweep.cli import door
+from upsweep.cli import door, importing
 
 
 @door("train")
 def main(cfg: DictConfig) -> float | None:
     """Train what the config says; the value is the best val/psnr in dB, for sweepers."""
     # torch and Lightning take seconds to import: only a job that really trains pays for them.
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.utils import instantiate
+    with importing():
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.utils import instantiate
 
-    from upsweep.sweeps.results import chosen
-    from upsweep.training import console
-    from upsweep.training.job import Job, run, writable
-    from upsweep.training.scaling import RateRule
+        from upsweep.sweeps.results import chosen
+        from upsweep.training import console
+        from upsweep.training.job import Job, run, writable
+        from upsweep.training.scaling import RateRule
 
     hydra = HydraConfig.get()
     folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)

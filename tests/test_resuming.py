@@ -179,6 +179,39 @@ def test_a_full_disk_ends_with_one_sentence_and_the_last_checkpoint_whole(tmp_pa
 
 
 @pytest.mark.slow
+def test_two_ranks_that_are_preempted_stop_at_once_and_go_on(tmp_path: Path) -> None:
+    two = [*TINY[1:], "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=400"]
+    folder = tmp_path / "run"
+    job = subprocess.Popen([*DOOR, *two, f"hydra.run.dir={folder}"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not done(folder):
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=20) == 75
+    stopped = Result.read(folder)
+    assert stopped is not None and stopped.state == "stopped" and "SIGTERM" in str(stopped.reason)
+    epochs = done(folder) + 1
+    train(f"resume={folder}", f"trainer.max_epochs={epochs}", cwd=tmp_path)
+    assert done(folder) == epochs
+
+
+@pytest.mark.slow
+def test_jobs_stop_and_save_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    sweep = ["-m", *TINY, "trainer.max_epochs=4000", "hydra.sweep.dir=sweep"]
+    launcher = subprocess.Popen([*DOOR, *sweep], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while not done(tmp_path / "sweep" / "0"):
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 20
+    while (stopped := Result.read(tmp_path / "sweep" / "0")) is None:
+        assert time.monotonic() < deadline, "the job goes on"
+        time.sleep(0.05)
+    assert stopped.state == "stopped" and "SIGTERM" in str(stopped.reason)
+
+
+@pytest.mark.slow
 def test_a_preempted_run_exits_with_the_code_to_requeue_and_goes_on(tmp_path: Path) -> None:
     epochs = [*TINY, "trainer.max_epochs=40"]
     folder = tmp_path / "run"

@@ -707,6 +707,7 @@ def test_ranks_that_fail_stop_their_own_job_only(tmp_path, photos):
     assert "RuntimeError: a fault on rank 0" in done.stdout
     assert "RuntimeError: a fault on rank 1" in done.stdout
     assert "job 2 failed: killed by SIGKILL" in done.stdout
+    assert "job 3 failed: rank 1 was killed (SIGKILL)" in done.stdout
     deadline = time.monotonic() + 15  # W&B's service goes a moment after the process that it serves
     while (left := processes_in(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
@@ -26,9 +27,11 @@ class ProcessLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra knows, but for the task function: each job starts the door again."""
         del task_function
+        from upsweep.sweeps import pool
         from upsweep.sweeps.launcher import Sweep
 
-        self._sweep = Sweep(config, hydra_context, self._parallel, self._devices_per_job, self._resume)
+        run = partial(pool.run, parallel=self._parallel, devices_per_job=self._devices_per_job)
+        self._sweep = Sweep(config, hydra_context, run, self._parallel, self._resume)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return their objectives in the same order."""

@@ -4,6 +4,7 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 """
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +93,20 @@ def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Cal
         return run
 
     return decorate
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import heavy modules without garbage collection, and leave what they made out of every later one.
+
+    A quarter of the time that torch and Lightning take to import is spent on looking for garbage that is not there.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _one_folder(arguments: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus
@@ -114,8 +114,8 @@ class Sweep:
 
     config: DictConfig
     context: HydraContext
+    run: pool.Runner
     parallel: int
-    devices_per_job: int | None
     resume: bool = False
     planned: dict[str, Planned] = field(default_factory=dict)
     statuses: dict[str, Status] = field(default_factory=dict)
@@ -194,14 +194,7 @@ class Sweep:
             for name in (Result.FILE, Progress.FILE):
                 (job.folder / name).unlink(missing_ok=True)
         try:
-            stopped = pool.run(
-                [pool.Job(job.name, job.folder, self.command(job)) for job in jobs],
-                parallel=self.parallel,
-                devices_per_job=self.devices_per_job,
-                on_start=started,
-                on_exit=ended,
-                on_tick=shown.update,
-            )
+            stopped = self.run([self._job(job) for job in jobs], on_start=started, on_exit=ended, on_tick=shown.update)
         finally:
             shown.close()
         for job in jobs:
@@ -209,7 +202,14 @@ class Sweep:
                 self.statuses[job.name].result = replace(job.nothing, state="stopped", reason="not started")
         return stopped
 
-    def command(self, job: Planned) -> list[str]:
+    def _job(self, job: Planned) -> pool.Job:
+        wants = OmegaConf.to_container(job.config.hydra.launcher, resolve=True)
+        resume = self.resume and job.folder.is_dir()
+        return pool.Job(
+            job.name, job.folder, self.command(job, resume), self.command(job, resume=True), cast(dict[str, Any], wants)
+        )
+
+    def command(self, job: Planned, resume: bool) -> list[str]:
         """The command line that runs one job: no shell reads it, so that every value arrives as it was."""
         hydra = self.config.hydra
         sources = {source.provider: source for source in hydra.runtime.config_sources}
@@ -227,7 +227,7 @@ class Sweep:
             "hydra.job.num": str(job.number),
             "hydra.job.id": str(job.number),
         }
-        if self.resume and "resume" in job.config and job.folder.is_dir():
+        if resume and "resume" in job.config:
             own[KEY.removesuffix("=")] = quoted(str(job.folder))
         return [
             *door_command(),

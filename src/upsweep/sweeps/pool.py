@@ -3,18 +3,21 @@
 Knows neither Hydra nor torch: a job is a name, a folder and a command.
 """
 
+import ctypes
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from upsweep.errors import UserError
 
@@ -31,13 +34,32 @@ RANK_VARIABLES = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """A command that writes into, and whose output is kept in, a folder of its own."""
+    """A command that writes into, and whose output is kept in, a folder of its own.
+
+    `again` goes on where `command` was stopped; `wants` is what the launcher's config says of this very job.
+    """
 
     name: str
     folder: Path
     command: Sequence[str]
+    again: Sequence[str] = ()
+    wants: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """What runs the jobs of a sweep: `run` on this machine, `upsweep.sweeps.slurm.run` on a cluster."""
+
+    def __call__(
+        self,
+        jobs: Sequence[Job],
+        *,
+        on_start: Callable[[Job], None],
+        on_exit: Callable[[Job, int, bool], None],
+        on_tick: Callable[[], None],
+    ) -> signal.Signals | None:
+        """Run the jobs in order; return the signal that stopped them, or None."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +91,7 @@ def run(
     free = _shares(parallel, devices_per_job)
     threads = _threads(len(free), devices_per_job) if len(free) > 1 else None
     waiting, running = list(jobs), list[_Running]()
-    with _caught_signals() as caught:
+    with caught_signals() as caught:
         passed_on = 0
         try:
             while waiting or running:
@@ -106,19 +128,35 @@ def _start(job: Job, devices: tuple[str, ...], threads: int | None, ports_in_use
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=end_with_parent,
         )
     return _Running(job, process, devices, port)
 
 
-def _environment(devices: tuple[str, ...], threads: int | None, port: int) -> dict[str, str]:
-    """This process's environment without any trace of a rank, plus what the job was given."""
+def end_with_parent() -> None:
+    """Ask Linux to send this process SIGTERM when its parent dies, however that dies; runs before a job's first line.
+
+    The job then saves and exits as if the machine were taken away. Elsewhere nothing is asked, and nothing happens.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without any trace of a rank."""
     env = {
         name: value
         for name, value in os.environ.items()
         if name not in RANK_VARIABLES and not name.startswith("TORCHELASTIC_")
     }
     # Unbuffered: the last lines of a job that is killed are in its log.
-    env |= {"MASTER_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    return env | {"PYTHONUNBUFFERED": "1"}
+
+
+def _environment(devices: tuple[str, ...], threads: int | None, port: int) -> dict[str, str]:
+    """The clean environment, plus what the job was given."""
+    env = clean_environment() | {"MASTER_PORT": str(port)}
     if devices:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     if threads is not None:
@@ -189,7 +227,7 @@ def _clear_group(group: int, grace: float) -> None:
 
 
 @contextmanager
-def _caught_signals() -> Iterator[list[signal.Signals]]:
+def caught_signals() -> Iterator[list[signal.Signals]]:
     """Collect SIGINT, SIGTERM and SIGHUP instead of acting on them."""
     caught: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():  # where Python cannot catch any

@@ -28,6 +28,7 @@ _STYLE: dict[State, str] = {
     "diverged": "magenta",
     "failed": "red",
 }
+REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
 _VERSION = 1
 CHAINS = ("degradation",)  # groups of which several may be chosen, in an order
 TUNED = "optimizer.lr"  # what every choice may have its own best value of

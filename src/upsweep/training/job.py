@@ -22,16 +22,14 @@ from upsweep.data.modules import SuperResolutionData
 from upsweep.errors import UserError
 from upsweep.generators.base import Cost, cost
 from upsweep.metrics.protocol import Protocol
-from upsweep.sweeps.results import Result, State
+from upsweep.sweeps.results import REQUEUE, Result, State
 from upsweep.training.module import Diverged, Pruned, SuperResolution
-from upsweep.training.saving import WholeCheckpoints, newest
+from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, newest
 from upsweep.training.scaling import RateRule, in_channels_last, synchronised
 from upsweep.training.schedules import Schedule
 from upsweep.training.tracking import CsvRun, WandbRun
 
 log = logging.getLogger("upsweep")
-
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +202,12 @@ def _train(job: Job, module: SuperResolution) -> None:
             log.info("Going on from %s.", start)
         elif job.resume:
             log.info("%s has no checkpoint yet: the training begins anew.", job.folder)
-        trainer.fit(module, datamodule=job.data, ckpt_path=start)
+        try:
+            trainer.fit(module, datamodule=job.data, ckpt_path=start)
+        except Exception as error:
+            if (lost := killed_rank(trainer)) is not None:
+                raise UserError(lost) from error
+            raise
     else:
         trainer.validate(module, datamodule=job.data, verbose=False)
 
@@ -215,7 +218,7 @@ def _trainer(job: Job) -> pl.Trainer:
             **job.trainer,
             default_root_dir=job.folder,
             logger=job.logger or False,
-            callbacks=list(job.callbacks),
+            callbacks=[*job.callbacks, Preemption()],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),

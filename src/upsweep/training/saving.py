@@ -3,12 +3,18 @@
 import errno
 import logging
 import os
+import signal
+import subprocess
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from upsweep import checkpoints
 from upsweep.errors import UserError
@@ -73,6 +79,47 @@ class SaveLast(Checkpoint):
             if last.exists():
                 last.replace(self.folder / "previous.ckpt")
             fresh.replace(last)
+
+
+class Preemption(Callback):
+    """SIGTERM ends a training where it is, on every rank: the last epoch's checkpoint is what it goes on from.
+
+    Lightning's own handler asks the other ranks about it in the midst of whatever they exchange at that moment; two
+    ranks of gloo then wait for each other for ever.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take Lightning's place; it puts back what was there before itself."""
+
+        def end(*_: object) -> NoReturn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            ranks = ranks_of(trainer)
+            for rank in ranks:
+                rank.terminate()
+            ranks.clear()  # Lightning, which watches them, kills this process when one of them ends
+            raise SIGTERMException
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, end)
+
+
+def ranks_of(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
+    """The other ranks, where this process started them: Lightning's own list."""
+    launcher = trainer.strategy.launcher
+    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+
+
+def killed_rank(trainer: pl.Trainer, seconds: float = 1.0) -> str | None:
+    """Which of the other ranks a signal has killed, in words; waits that long for it to be known."""
+    end = time.monotonic() + seconds
+    while ranks := ranks_of(trainer):
+        for number, rank in enumerate(ranks, start=1):
+            if (code := rank.poll()) is not None and code < 0:
+                return f"rank {number} was killed ({signal.Signals(-code).name})"
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    return None
 
 
 def newest(folder: Path) -> Path | None:

@@ -291,6 +291,8 @@ class WandbRun(Logger):
     def _start(self) -> Any:
         import wandb
 
+        # Inputs of W&B Launch, which does not start our runs: looking for them imports a second's worth of its API.
+        wandb.Run._detect_and_apply_job_inputs = lambda _: None
         online = self.mode == "online"
         values: dict[str, Any] = {
             **self._init,
