@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 import __main__
 from upsweep.errors import UserError
 from upsweep.sweeps import pool
+from upsweep.sweeps.about import About
 from upsweep.sweeps.live import Status, display
 from upsweep.sweeps.results import Progress, Result, chosen, print_results, write_by_rename, write_csv
 from upsweep.sweeps.resuming import KEY, MANIFEST, quoted
@@ -122,6 +123,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        self.about = About.now()
         self.before: list[dict[str, Any]] = []
         if self.resume and (self.folder / MANIFEST).is_file():
             self.before = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["jobs"]
@@ -240,8 +242,7 @@ class Sweep:
     def _write_manifest(self) -> None:
         manifest: dict[str, Any] = {
             "version": 1,
-            "command": [sys.executable, *sys.argv],
-            "directory": str(Path.cwd()),
+            **self.about.plain(),
             "jobs": [
                 *(job for job in self.before if job["name"] not in self.planned),
                 *({"name": j.name, "number": j.number, "overrides": j.overrides} for j in self.planned.values()),
