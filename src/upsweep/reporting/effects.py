@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 from scipy.special import stdtrit
@@ -124,21 +125,22 @@ def _effect(key: str, pair: tuple[str, str], results: Sequence[Result], others: 
                 missing[f"{key}={value} {state}"] += 1
         if len(psnr) == 2:
             differences.append(psnr[first] - psnr[second])
-    counts = {"pairs": len(differences), "planned": len(matched), "missing": dict(sorted(missing.items()))}
+    why = dict(sorted(missing.items()))
+    known = partial(Effect, key=key, pairs=len(differences), planned=len(matched), missing=why)
     if not differences:
-        return Effect(key=key, better=first, worse=second, **counts)
+        return known(better=first, worse=second)
     mean = statistics.fmean(differences)
     if mean < 0:
         first, second, differences = second, first, [-difference for difference in differences]
     low, high = paired_interval(differences)[1:] if len(differences) > 1 else (None, None)
-    return Effect(key=key, better=first, worse=second, difference=abs(mean), low=low, high=high, **counts)
+    return known(better=first, worse=second, difference=abs(mean), low=low, high=high)
 
 
 def sentence(effect: Effect) -> str:
     """What a person is told of an effect.
 
-    >>> e = Effect(key="norm", better="none", worse="bn", difference=.41, low=.33, high=.49, pairs=8, planned=8, missing={})
-    >>> sentence(e)
+    >>> pairs = {"pairs": 8, "planned": 8, "missing": {}}
+    >>> sentence(Effect(key="norm", better="none", worse="bn", difference=0.41, low=0.33, high=0.49, **pairs))
     'norm=none beats norm=bn by 0.41 dB (0.33 to 0.49) on this data; the article expects the opposite.'
     """
     better, worse = f"{effect.key}={effect.better}", f"{effect.key}={effect.worse}"

@@ -88,10 +88,11 @@ def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
     results = [run.result for run in runs]
     found = axes(results)
     keys = [axis["name"] for axis in found]
+    named = [axis["name"] for axis in found if not axis["numeric"]]
     bicubic = {round(result.psnr_bicubic, 6) for result in results if result.psnr_bicubic is not None}
     return {
         "axes": found,
-        "colour": colour,
+        "colour": colour if colour in named else named[0] if named else None,
         "bicubic": bicubic.pop() if len(bicubic) == 1 else None,
         "runs": [
             {

@@ -17,11 +17,13 @@ from upsweep.reporting.effects import Effect
 from upsweep.reporting.forest import forest, span, ticks
 from upsweep.reporting.plots import COSTS, payload
 from upsweep.reporting.runs import Crop, Run, Sweep, read_sweep
-from upsweep.sweeps.results import TUNED, Result, job_table, rank, seed_table, tuned_table, write_by_rename
+from upsweep.sweeps.results import TUNED, Result, Table, job_table, rank, seed_table, tuned_table, write_by_rename
 
 PAGE, EFFECTS = "report.html", "effects.svg"
 MOST_CROPS = 100  # of the best runs: about 25 kB each
+FIRST_CROPS = 22  # before the rest is folded away
 SHOWN_PAIRS = 6  # of one choice, before the rest is folded away
+SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
 
 
@@ -62,7 +64,7 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
     by_name = {run.name: run for run in sweep.runs}
     runs = [by_name[name] for name in ranked]
     groups = grouped_effects(found)
-    data = payload(runs, _telling(found))
+    data = payload(sweep.runs, _telling(found))
     low, high = span(found)
     environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
@@ -87,6 +89,7 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
         ticks=ticks(low, high),
         fronts={cost: _front(data["cells"], cost) for cost in COSTS},
         galleries=galleries,
+        first_crops=FIRST_CROPS,
         pictured=sum(len(gallery.runs) for gallery in galleries),
         cropped=sum(run.crop is not None for run in runs),
         problems=problems(runs),
@@ -176,14 +179,16 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("\n...\n").strip()
 
 
-def _tables(ranked: Mapping[str, Result]) -> list[tuple[str, Any]]:
-    """The ranked tables, the most telling first."""
+def _tables(ranked: Mapping[str, Result]) -> list[tuple[str, Table, bool]]:
+    """The ranked tables under their captions, the most telling first; whether each is folded away."""
+    tuned = tuned_table(ranked)
+    every_rate = f"Every learning rate, {SPREAD}" if tuned else SPREAD.capitalize()
     made = [
-        (f"Each choice at its best learning rate ({TUNED}), mean ± sample sd over seeds", tuned_table(ranked)),
-        ("Mean ± sample sd over seeds", seed_table(ranked)),
-        ("Every run", job_table(ranked)),
+        (f"Each choice at its best learning rate ({TUNED}), {SPREAD}", tuned, False),
+        (every_rate, seed_table(ranked), tuned is not None),
+        ("Every run", job_table(ranked), False),
     ]
-    return [(caption, table) for caption, table in made if table is not None]
+    return [(caption, table, folded) for caption, table, folded in made if table is not None]
 
 
 def _telling(found: Sequence[Effect]) -> str | None:

@@ -84,22 +84,21 @@ def read_sweep(folder: Path) -> Sweep:
     """
     notes: list[str] = []
     manifest = _manifest(folder)
-    if manifest is None:
-        jobs = [{"name": folder.resolve().name, "folder": folder}]
-    else:
-        jobs = [{**job, "folder": folder / job["name"]} for job in manifest["jobs"]]
+    single = [{"name": folder.resolve().name, "overrides": []}]
+    jobs: list[dict[str, Any]] = single if manifest is None else manifest["jobs"]
     runs: list[Run] = []
     without: list[dict[str, Any]] = []
     for job in jobs:
+        place = folder if manifest is None else folder / job["name"]
         try:
-            result = Result.read(job["folder"])
+            result = Result.read(place)
         except UserError as error:
             notes.append(str(error))
             result = None
         if result is None:
             without.append(job)
         else:
-            runs.append(_run(job["name"], job["folder"], result, notes))
+            runs.append(_run(job["name"], place, result, notes))
     if not runs:
         raise UserError(f"{folder}: none of its {len(jobs)} jobs has a result yet, there is nothing to report.")
     runs += [_without_result(job, runs[0].result) for job in without]
@@ -123,7 +122,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for job in manifest["jobs"]:
-            job["name"], job["overrides"]  # noqa: B018  # KeyError: it is not ours
+            Path(job["name"]), list(job["overrides"])
         return manifest
     except FileNotFoundError:
         return None

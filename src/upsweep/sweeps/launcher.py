@@ -139,6 +139,8 @@ class Sweep:
         results = {name: status.result for name, status in self.statuses.items() if status.result is not None}
         print_results(results)
         print(f"Table: {write_csv(self.folder / TABLE, results)}", flush=True)
+        if OmegaConf.select(self.config, "report.enabled", default=False):
+            self._report()
         if stopped is not None:
             sys.exit(128 + stopped)
         failed = [name for name, result in results.items() if not result.complete]
@@ -147,6 +149,20 @@ class Sweep:
             f"see {self.folder / '*' / pool.LOG}."
         )
         return [job.returned(results[job.name], error) for job in jobs]
+
+    def _report(self) -> None:
+        """Make the page of all jobs so far; a sweep is not lost because its report is."""
+        try:
+            from upsweep.reporting.report import write_report  # needs half a second to import
+
+            print(f"Report: {write_report(self.folder)}", flush=True)
+        except Exception as error:
+            print(
+                f"The report could not be made ({type(error).__name__}: {error}); "
+                f"try again with: python src/report.py sweep={self.folder}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _plan(self, overrides: list[str], number: int) -> Planned:
         config = self.context.config_loader.load_sweep_config(self.config, overrides)

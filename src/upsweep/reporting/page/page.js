@@ -89,12 +89,12 @@
       traces.push({
         ...common, ...joined(lines), mode: markers ? "markers" : "lines", opacity: single ? 1 : 0.35,
         line: { color: group.colour, width: single ? 2 : 1, dash: group.dash }, marker: { color: group.colour },
-        showlegend: single && Boolean(group.name), hovertemplate: "%{text}<br>%{y:.4~f} at %{x:,.4~g}<extra></extra>",
+        showlegend: single && Boolean(group.name), hovertemplate: "%{text}<br>%{y:.4~f} at %{x:,.6~r}<extra></extra>",
       });
       if (!single) {
         traces.push({
           ...common, ...mean(done), mode: markers ? "markers" : "lines", line: { color: group.colour, width: 3, dash: group.dash },
-          marker: { color: group.colour, size: 9 }, hovertemplate: "mean<br>%{y:.4~f} at %{x:,.4~g}<extra></extra>", showlegend: Boolean(group.name),
+          marker: { color: group.colour, size: 9 }, hovertemplate: "mean<br>%{y:.4~f} at %{x:,.6~r}<extra></extra>", showlegend: Boolean(group.name),
         });
       }
     }
@@ -117,7 +117,7 @@
         annotations: [{ xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", showarrow: false, text: "bicubic", font: { color: css("--quiet"), size: 11 } }],
       };
     });
-    curve("plot-loss", "loss", () => ({ yaxis: { type: "log", dtick: "D2", exponentformat: "power" } }));
+    curve("plot-loss", "loss", () => ({ yaxis: { type: "log", nticks: 5, tickformat: ".2~r" }, showlegend: false }));
   }
 
   function cost(id, key, title) {
@@ -130,7 +130,7 @@
       text: group.items.map((cell) => plain(cell.label)),
       error_y: { type: "data", array: group.items.map((cell) => cell.sd ?? 0), thickness: 1, width: 0, color: group.colour },
       marker: { color: group.colour, size: 9, line: { color: css("--paper"), width: 1 } },
-      hovertemplate: "%{text}<br>%{y:.2f} dB, %{x:,.4~g}<extra></extra>",
+      hovertemplate: "%{text}<br>%{y:.2f} dB, %{x:,.6~r}<extra></extra>",
     }));
     traces.unshift({
       type: "scatter", mode: "lines+text", x: front.map((cell) => cell[key]), y: front.map((cell) => cell.psnr),
@@ -140,9 +140,9 @@
     });
     const values = cells.map((cell) => cell[key]);
     const wide = Math.max(...values) > 20 * Math.min(...values);
-    const xaxis = { title: { text: title }, type: wide ? "log" : "linear", tickformat: wide ? ".2~s" : ",.4~g", nticks: 6 };
+    const xaxis = { title: { text: title }, type: wide ? "log" : "linear", tickformat: wide ? ".2~s" : ",.5~r", nticks: 6 };
     if (!wide && values.length && Math.max(...values) === Math.min(...values)) xaxis.range = [0, 2 * values[0]];
-    draw(id, traces, { xaxis, yaxis: {} });
+    draw(id, traces, { xaxis, yaxis: {}, showlegend: id === "plot-parameters" && Boolean(state.colour) });
   }
 
   // Parallel coordinates as plain lines: no WebGL, and a value keeps its colour. Runs fan out within a value's place.
@@ -163,8 +163,8 @@
         return (run) => (scale(Number(run.settings[axis.name])) - scale(low)) / (scale(high) - scale(low));
       }
       const n = axis.values.length;
-      axis.values.forEach((value, i) => label(x, (i + 0.5) / n, plain(value), { xanchor: "right", xshift: -6, font: quiet, bgcolor: css("--paper"), opacity: 0.9 }));
-      return (run) => (axis.values.indexOf(run.settings[axis.name]) + 0.5 + 0.6 * share.get(run)) / n;
+      axis.values.forEach((value, i) => label(x, 1 - (i + 0.5) / n, plain(value), { xanchor: "right", xshift: -6, font: quiet, bgcolor: css("--paper"), opacity: 0.9 }));
+      return (run) => 1 - (axis.values.indexOf(run.settings[axis.name]) + 0.5 - 0.6 * share.get(run)) / n;
     });
     const end = data.axes.length;
     const [low, high] = [best[0]?.psnr ?? 0, best.at(-1)?.psnr ?? 1];
