@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from upsweep.reporting.effects import Effect
 from upsweep.reporting.forest import forest, span, ticks
 from upsweep.reporting.plots import COSTS, payload
 from upsweep.reporting.runs import Crop, Run, Sweep, read_sweep
+from upsweep.sweeps.about import About
 from upsweep.sweeps.results import TUNED, Result, Table, job_table, rank, seed_table, tuned_table, write_by_rename
 
 PAGE, EFFECTS = "report.html", "effects.svg"
@@ -93,7 +94,7 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
         pictured=sum(len(gallery.runs) for gallery in galleries),
         cropped=sum(run.crop is not None for run in runs),
         problems=problems(runs),
-        about=sweep.about,
+        about={field.name: None for field in fields(About)} | dict(sweep.about),
         shared=shared,
         differing=differing,
         curves=any(run.history for run in runs),
