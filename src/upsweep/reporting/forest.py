@@ -6,7 +6,7 @@ from html import escape
 
 from upsweep.reporting.effects import Effect, interval
 
-ROW, TOP, LABELS, STRIP, FIGURES = 26, 34, 250, 260, 170  # pixels
+ROW, TOP, STRIP, FIGURES, LETTER = 26, 34, 260, 180, 7.4  # pixels; LETTER: about the width of one
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } .quiet { fill: #656d76 } .end { text-anchor: end }
 .middle { text-anchor: middle } line { stroke: #d0d7de } .shown { stroke: #2563c9; fill: #2563c9 }
@@ -41,36 +41,37 @@ def _step(width: float) -> float:
 def forest(effects: Sequence[Effect], title: str) -> str:
     """Each effect as a dot with its 95 % interval on a common axis in dB; hollow where no difference is shown."""
     low, high = span(effects)
-    width, height = LABELS + STRIP + FIGURES, TOP + ROW * len(effects) + 30
-    bottom = TOP + ROW * len(effects)
+    labels = [f"{effect.key}: {effect.better} over {effect.worse}" for effect in effects]
+    margin = round(LETTER * max(map(len, [*labels, title])))
+    right, bottom = margin + STRIP + 12, TOP + ROW * len(effects)
+    width, height = right + FIGURES, bottom + 30
 
     def x(value: float) -> float:
-        return LABELS + 12 + (value - low) / (high - low) * (STRIP - 24)
+        return margin + 12 + (value - low) / (high - low) * (STRIP - 24)
 
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         f' role="img" aria-label="{escape(title)}">',
         f"<style>{STYLE}</style>",
-        f'<text x="0" y="16" font-weight="600">{escape(title)}</text>',
+        f'<text x="0" y="16" style="font-weight: 600">{escape(title)}</text>',
     ]
     for tick in ticks(low, high):
         at = x(tick)
         dash = "" if tick == 0 else ' stroke-dasharray="2 3"'
         drawn.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{bottom}"{dash}/>')
         drawn.append(f'<text class="quiet middle" x="{at:.1f}" y="{bottom + 18}">{tick:g}</text>')
-    drawn.append(f'<text class="quiet" x="{LABELS + STRIP}" y="{bottom + 18}">dB, 95 % interval</text>')
-    for i, effect in enumerate(effects):
+    drawn.append(f'<text class="quiet" x="{right}" y="{bottom + 18}">dB, 95 % interval</text>')
+    for i, (effect, label) in enumerate(zip(effects, labels, strict=True)):
         y = TOP + ROW * i + ROW / 2
         kind = "shown" if effect.shown else "open"
-        label = f"{effect.key}: {effect.better} over {effect.worse}"
         drawn.append(f'<text x="0" y="{y + 4.5:.1f}">{escape(label)}</text>')
         if effect.difference is None:
-            drawn.append(f'<text class="quiet" x="{LABELS + STRIP}" y="{y + 4.5:.1f}">no pair of runs</text>')
+            drawn.append(f'<text class="quiet" x="{right}" y="{y + 4.5:.1f}">no pair of runs</text>')
             continue
         if effect.low is not None and effect.high is not None:
             ends = f'x1="{x(effect.low):.1f}" x2="{x(effect.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
             drawn.append(f'<line class="bar {kind}" {ends}/>')
         drawn.append(f'<circle class="{kind}" stroke-width="2" cx="{x(effect.difference):.1f}" cy="{y:.1f}" r="5"/>')
         figures = f"{effect.difference:.2f} {interval(effect)}"
-        drawn.append(f'<text x="{LABELS + STRIP}" y="{y + 4.5:.1f}">{figures}</text>')
+        drawn.append(f'<text x="{right}" y="{y + 4.5:.1f}">{figures}</text>')
     return "\n".join([*drawn, "</svg>\n"])
