@@ -16,7 +16,7 @@ from upsweep.reporting import effects as worth
 from upsweep.reporting.effects import Effect
 from upsweep.reporting.forest import forest, span, ticks
 from upsweep.reporting.plots import COSTS, payload
-from upsweep.reporting.runs import Crop, Run, Sweep, read_sweep
+from upsweep.reporting.runs import Crop, Diagnosis, Run, Sweep, read_sweep
 from upsweep.sweeps.about import About
 from upsweep.sweeps.results import TUNED, Result, Table, job_table, rank, seed_table, tuned_table, write_by_rename
 
@@ -125,13 +125,13 @@ def galleries_of(runs: Sequence[Run]) -> list[Gallery]:
     return [Gallery(crop, group) for group in found.values() if (crop := group[0].crop) is not None]
 
 
-def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Mapping[str, str]]]]:
-    """Problem -> the runs that have it, with what was said of each."""
-    found: dict[str, list[tuple[Run, Mapping[str, str]]]] = {}
+def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Diagnosis]]]:
+    """Problem -> what the runs say of it, those that have it first."""
+    found: dict[str, list[tuple[Run, Diagnosis]]] = {}
     for run in runs:
         for one in run.diagnoses:
-            found.setdefault(one["problem"], []).append((run, one))
-    return found
+            found.setdefault(one.problem, []).append((run, one))
+    return {problem: sorted(told, key=lambda pair: not pair[1].found) for problem, told in found.items()}
 
 
 def configs(runs: Sequence[Run]) -> tuple[str, list[tuple[str, list[tuple[str, list[str]]]]]]:

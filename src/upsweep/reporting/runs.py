@@ -31,19 +31,29 @@ class Crop:
     hr: str
 
 
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a run says of a problem; `found`: it has it. `group` is that of the choices that would help."""
+
+    problem: str
+    text: str
+    group: str
+    found: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A job of a sweep.
 
     `history` holds columns of equal length (`step`, `seconds`, `loss`, `psnr`), None where a figure is missing.
-    `diagnoses` are sentences under `problem`, `text`, `group`; `config` is resolved, its folder written `<run>`.
+    `config` is resolved, its folder written `<run>`.
     """
 
     name: str
     result: Result
     history: Mapping[str, Sequence[float | None]]
     crop: Crop | None
-    diagnoses: Sequence[Mapping[str, str]]
+    diagnoses: Sequence[Diagnosis]
     config: Mapping[str, Any]
     about: About | None
 
@@ -196,9 +206,12 @@ def _base64(picture: Image.Image) -> str:
     return base64.b64encode(data.getvalue()).decode("ascii")
 
 
-def _diagnoses(path: Path) -> list[dict[str, str]]:
+def _diagnoses(path: Path) -> list[Diagnosis]:
     said = json.loads(path.read_text(encoding="utf-8"))["sentences"]
-    return [{key: str(one.get(key, "")) for key in ("problem", "text", "group")} for one in said]
+    return [
+        Diagnosis(str(one["problem"]), str(one["text"]), str(one.get("group", "")), bool(one.get("found", True)))
+        for one in said
+    ]
 
 
 def _placeless(config: Any, folder: str) -> Any:
