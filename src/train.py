@@ -44,6 +44,7 @@ def main(cfg: DictConfig) -> float | None:
         scale=cfg.scale,
         choices=choices,
         overrides=overrides,
+        config=config,
         checkpoint=cfg.checkpoint and Path(cfg.checkpoint),
         init_from=cfg.init_from and Path(cfg.init_from),
         resume=cfg.resume is not None,

@@ -1,5 +1,6 @@
 """What a training promises: the same numbers again, honest figures, a file for every end."""
 
+import csv
 import json
 import math
 import os
@@ -10,22 +11,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import nn
 
 from upsweep import checkpoints
 from upsweep.data.modules import PhotosData
 from upsweep.errors import UserError
+from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics import PSNR, SSIM, Protocol
+from upsweep.sweeps.about import About
 from upsweep.sweeps.results import Progress, Result
 from upsweep.training import schedules
 from upsweep.training.averaging import EMA
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, run, writable
 from upsweep.training.module import level_of
+from upsweep.training.pictures import busiest
+from upsweep.training.records import Crop, History
 from upsweep.training.saving import SaveLast, newest
 from upsweep.training.tracking import CsvRun
 
@@ -142,6 +149,54 @@ def test_a_finished_training_says_so_in_its_progress_file(job: Job) -> None:
     assert progress is not None
     assert (progress.step, progress.steps, progress.epochs) == (6, 6, 2)
     assert progress.seconds_left == 0
+
+
+def lines_of(job: Job) -> list[dict[str, float]]:
+    with (job.folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: float(value) if value else math.nan for key, value in row.items()} for row in rows]
+
+
+def recorded(job: Job) -> Job:
+    return replace(job, callbacks=[*job.callbacks, History(job.folder), Crop(job.folder, size=48)])
+
+
+def test_a_run_leaves_a_line_an_epoch_how_it_was_made_and_one_crop(job: Job) -> None:
+    job = recorded(replace(job, config={"scale": 2}))
+    result = run(job)
+    first, second = lines_of(job)
+    assert (first["epoch"], first["step"], second["epoch"], second["step"]) == (1, 3, 2, 6)
+    assert 0 < first["seconds"] < second["seconds"] and second["loss"] > 0
+    assert result.psnr == pytest.approx(max(first["psnr"], second["psnr"]), abs=1e-4), "logged as float32"
+    about = About.read(job.folder)
+    assert about is not None
+    assert about.config == {"scale": 2} and about.versions["torch"] == torch.__version__ and about.machine["cores"]
+    with Image.open(job.folder / "crop.png") as picture:
+        assert picture.size == (3 * 48 + 2 * 8, 48)
+        crop = np.asarray(picture.convert("RGB"))
+    job.data.setup()
+    hr = job.data.val_dataloader().dataset[0].rgb_hr
+    assert hr is not None
+    top, left = busiest(hr, (48, 48))
+    np.testing.assert_array_equal(crop[:, -48:], to_uint8(hr[:, top : top + 48, left : left + 48]))
+
+
+def test_a_history_goes_on_where_the_checkpoint_was_and_bicubic_has_one_line(tmp_path: Path, cache: Path) -> None:
+    job = recorded(make_job(tmp_path / "run", cache))
+    run(job)
+    before = lines_of(job)
+    with (job.folder / "history.csv").open("a") as file:  # of an epoch that the checkpoint does not know
+        file.write("3,9,99.0,0.1,30.0,0.9\n")
+    run(recorded(make_job(tmp_path / "run", cache, resume=True, trainer={**TRAINER, "max_epochs": 3})))
+    after = lines_of(job)
+    assert after[:2] == before and [line["epoch"] for line in after] == [1, 2, 3]
+    assert before[1]["seconds"] < after[2]["seconds"] < 99
+    bicubic = {"_target_": "upsweep.generators.bicubic.Bicubic", "recipe": RECIPE}
+    job = recorded(make_job(tmp_path / "bicubic", cache, generator=bicubic))
+    result = run(job)
+    (line,) = lines_of(job)
+    assert line["step"] == 0 and math.isnan(line["loss"]) and line["psnr"] == pytest.approx(result.psnr, abs=1e-4)
+    assert (job.folder / "crop.png").is_file()
 
 
 def test_a_loss_that_is_not_finite_ends_as_diverged_and_is_no_error(tmp_path: Path, cache: Path) -> None:

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 import __main__
 from upsweep.errors import UserError
 from upsweep.sweeps import pool
+from upsweep.sweeps.about import About
 from upsweep.sweeps.live import Status, display
 from upsweep.sweeps.results import Progress, Result, chosen, print_results, write_by_rename, write_csv
 from upsweep.sweeps.resuming import KEY, MANIFEST, quoted
@@ -122,6 +123,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        self.about = About.now()
         self.before: list[dict[str, Any]] = []
         if self.resume and (self.folder / MANIFEST).is_file():
             self.before = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["jobs"]
@@ -137,6 +139,8 @@ class Sweep:
         results = {name: status.result for name, status in self.statuses.items() if status.result is not None}
         print_results(results)
         print(f"Table: {write_csv(self.folder / TABLE, results)}", flush=True)
+        if OmegaConf.select(self.config, "report.enabled", default=False):
+            self._report()
         if stopped is not None:
             sys.exit(128 + stopped)
         failed = [name for name, result in results.items() if not result.complete]
@@ -145,6 +149,20 @@ class Sweep:
             f"see {self.folder / '*' / pool.LOG}."
         )
         return [job.returned(results[job.name], error) for job in jobs]
+
+    def _report(self) -> None:
+        """Make the page of all jobs so far; a sweep is not lost because its report is."""
+        try:
+            from upsweep.reporting.report import write_report  # needs half a second to import
+
+            print(f"Report: {write_report(self.folder)}", flush=True)
+        except Exception as error:
+            print(
+                f"The report could not be made ({type(error).__name__}: {error}); "
+                f"try again with: python src/report.py sweep={self.folder}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _plan(self, overrides: list[str], number: int) -> Planned:
         config = self.context.config_loader.load_sweep_config(self.config, overrides)
@@ -240,8 +258,7 @@ class Sweep:
     def _write_manifest(self) -> None:
         manifest: dict[str, Any] = {
             "version": 1,
-            "command": [sys.executable, *sys.argv],
-            "directory": str(Path.cwd()),
+            **self.about.plain(),
             "jobs": [
                 *(job for job in self.before if job["name"] not in self.planned),
                 *({"name": j.name, "number": j.number, "overrides": j.overrides} for j in self.planned.values()),

@@ -284,28 +284,35 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     results = list(jobs.values())
     if len({result.seed for result in results}) < 2:
         return None
-    return _spread_table(*_grouped(results, but={"seed"}), title)
+    return _spread_table(*grouped(results, but={"seed"}), title)
 
 
 def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     """A row a set of choices, at the learning rate that is best for it: mean ± sample sd over the seeds that finished.
 
-    One rate for all would decide which choice wins. The best rate is that of the highest mean PSNR over the seeds,
-    among those with which the most seeds finished. None where no rates were swept, or nothing but rates and seeds.
+    None where no rates were swept, or nothing but rates and seeds.
     """
     results = list(jobs.values())
-    columns, choices = _grouped(results, but={TUNED, "seed"})
+    columns = [key for key in differing([result.settings for result in results]) if key not in (TUNED, "seed")]
     if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
         return None
-    best: dict[tuple[str, ...], list[Result]] = {}
-    for choice, group in choices.items():
-        rates = _grouped(group, but={"seed"}, columns=[TUNED])[1]
-        (rate,), seeds = max(rates.items(), key=lambda item: (len(_finished(item[1])), _mean_psnr(item[1])))
-        best[*choice, rate] = seeds
-    return _spread_table([*columns, TUNED], best, title)
+    return _spread_table(*grouped(at_best_rate(results), but=(), columns=[*columns, TUNED]), title)
 
 
-def _grouped(
+def at_best_rate(results: Sequence[Result]) -> list[Result]:
+    """The results of every set of choices at the learning rate that is best for it; all, where no rates were swept.
+
+    One rate for all would decide which choice wins. The best rate is that of the highest mean PSNR over the seeds,
+    among those with which the most seeds finished.
+    """
+    best: list[Result] = []
+    for group in grouped(results, but={TUNED, "seed"})[1].values():
+        rates = grouped(group, but=(), columns=[TUNED])[1].values()
+        best += max(rates, key=lambda seeds: (len(finished(seeds)), mean_psnr(seeds)))
+    return best
+
+
+def grouped(
     results: Sequence[Result], but: Collection[str], columns: Sequence[str] = ()
 ) -> tuple[list[str], dict[tuple[str, ...], list[Result]]]:
     """What differs between results, beside `but` (or the `columns` given), and the results by the values of that."""
@@ -318,7 +325,7 @@ def _grouped(
 
 def _spread_table(columns: Sequence[str], groups: Mapping[tuple[str, ...], list[Result]], title: str) -> Table:
     def spread(group: list[Result], key: str, form: str) -> str:
-        return _spread([getattr(result, key) for result in _finished(group)], form)
+        return _spread([getattr(result, key) for result in finished(group)], form)
 
     return Table(
         title=title,
@@ -329,20 +336,22 @@ def _spread_table(columns: Sequence[str], groups: Mapping[tuple[str, ...], list[
                 spread(group, "psnr", ".2f"),
                 spread(group, "ssim", ".4f"),
                 spread(group, "gain", "+.2f"),
-                f"{len(_finished(group))} of {len(group)}",
+                f"{len(finished(group))} of {len(group)}",
             ]
-            for key, group in sorted(groups.items(), key=lambda item: -_mean_psnr(item[1]))
+            for key, group in sorted(groups.items(), key=lambda item: -mean_psnr(item[1]))
         ],
         left=len(columns),
     )
 
 
-def _finished(group: Iterable[Result]) -> list[Result]:
+def finished(group: Iterable[Result]) -> list[Result]:
+    """Those whose figures count."""
     return [result for result in group if result.state == "finished"]
 
 
-def _mean_psnr(group: Iterable[Result]) -> float:
-    known = [result.psnr for result in _finished(group) if result.psnr is not None]
+def mean_psnr(group: Iterable[Result]) -> float:
+    """Mean PSNR in dB of those that finished; -inf where none did."""
+    known = [result.psnr for result in finished(group) if result.psnr is not None]
     return statistics.fmean(known) if known else -math.inf
 
 
@@ -360,8 +369,8 @@ def _spread(values: Iterable[float | None], form: str) -> str:
 def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> None:
     """Print the ranked table, those over seeds and at best rates where they were swept, and why jobs did not finish."""
     file = sys.stdout if file is None else file
-    finished = sum(result.state == "finished" for result in jobs.values())
-    job_table(jobs, f"{finished} of {len(jobs)} jobs finished" if len(jobs) > 1 else "").print(file)
+    done = len(finished(jobs.values()))
+    job_table(jobs, f"{done} of {len(jobs)} jobs finished" if len(jobs) > 1 else "").print(file)
     if (seeds := seed_table(jobs, "mean ± sample sd over seeds")) is not None:
         seeds.print(file)
     if (tuned := tuned_table(jobs, f"at the best {TUNED} of each choice: mean ± sample sd over seeds")) is not None:

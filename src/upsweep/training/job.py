@@ -23,6 +23,7 @@ from upsweep.errors import UserError
 from upsweep.generators.base import Cost, cost
 from upsweep.metrics.protocol import Protocol
 from upsweep.sweeps.results import REQUEUE, Result, State
+from upsweep.sweeps.about import About
 from upsweep.training.module import Diverged, Pruned, SuperResolution
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, newest
 from upsweep.training.scaling import RateRule, in_channels_last, synchronised
@@ -52,6 +53,7 @@ class Job:
         scale: for the result.
         choices: config group -> chosen name.
         overrides: the job's command line.
+        config: all that was set, as plain values: for the record alone.
         checkpoint: whose weights the training starts from; all of them must fit.
         init_from: a checkpoint from which those weights are taken that fit (fine-tuning at another scale).
         resume: go on from the newest checkpoint in the folder, if there is one.
@@ -74,6 +76,7 @@ class Job:
     scale: int
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     init_from: Path | None = None
     resume: bool = False
@@ -135,6 +138,7 @@ def run(job: Job) -> Result:
             job.logger.finish(exit_code)
 
     try:
+        rank_zero_only(About.now(job.config).write)(job.folder)
         module = _module(job)
         price = cost(module.generator)
         if job.logger is not None:

@@ -1,0 +1,1 @@
+"""Runs on disk -> tables, plots, one page. Imports no torch."""

@@ -1,0 +1,611 @@
+"""The report: figures against SciPy and by hand, what is said of them, and the page in a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from scipy import stats
+
+from upsweep.errors import UserError
+from upsweep.imaging.files import Picture, write_image
+from upsweep.reporting.effects import Effect, effects, paired_interval, sentence, swept
+from upsweep.reporting.forest import forest, span, ticks
+from upsweep.reporting.plots import axes, cells, pareto
+from upsweep.reporting.report import write_report
+from upsweep.reporting.runs import find_sweep, read_sweep
+from upsweep.sweeps.about import About
+from upsweep.sweeps.results import Result, State
+
+ROOT = Path(__file__).resolve().parent.parent
+CHOICES = {"generator": "deconvnet", "init": "he", "norm": "none", "activation": "prelu", "data": "photos"}
+
+
+def write_sweep(
+    folder: Path,
+    grid: Mapping[str, Sequence[str]],
+    psnr: Callable[[Mapping[str, str], np.random.Generator], float | None],
+    epochs: int = 12,
+    crops: bool = True,
+) -> Path:
+    """A sweep over `grid`; `psnr` gives a run's final figure, or None where it diverges."""
+    rng = np.random.default_rng(0)
+    about = About.now({"scale": 2, "optimizer": {"lr": 2e-3}})
+    hr = rng.integers(0, 256, (96, 96, 3), np.uint8)
+    jobs = []
+    for number, values in enumerate(product(*grid.values())):
+        settings = dict(zip(grid, values, strict=True))
+        overrides = [f"{key}={value}" for key, value in settings.items()]
+        job = folder / str(number)
+        job.mkdir(parents=True)
+        jobs.append({"name": job.name, "number": number, "overrides": overrides})
+        final = psnr(settings, rng)
+        write_result(job, settings, overrides, final, parameters=11_000 + 160 * (settings.get("norm") == "bn"), rng=rng)
+        config = {"init": {"_target_": settings.get("init", "he")}, "folder": f"{job.resolve()}/checkpoints"}
+        About(**{**about.plain(), "config": {**about.config, **config}}).write(job)
+        lines = ["epoch,step,seconds,loss,psnr,ssim"]
+        for epoch in range(1, (epochs if final is not None else 3) + 1):
+            left = np.exp(-4 * epoch / epochs) * (1 + 0.2 * rng.random())
+            reached = (30.0 if final is None else final) - 4 * left
+            lines.append(f"{epoch},{125 * epoch},{2.5 * epoch + rng.random():.3f},{0.02 + 0.08 * left},{reached},0.9")
+        (job / "history.csv").write_text("\n".join(lines) + "\n")
+        if crops and final is not None:
+            gap = np.full((96, 8, 3), 255, np.uint8)
+            bicubic = (hr // 2) + 64
+            sr = np.clip(hr.astype(int) + rng.integers(-20, 20, hr.shape), 0, 255).astype(np.uint8)
+            write_image(job / "crop.png", Picture(np.concatenate([bicubic, gap, sr, gap, hr], axis=1)))
+        if settings.get("norm") == "bn":
+            said: dict[str, str | bool] = {"problem": "vanishing gradients", "group": "init"}
+            said |= {"text": "The first layer sees 0.01 of the last.", "found": settings.get("seed") != "3"}
+            (job / "diagnoses.json").write_text(json.dumps({"sentences": [said], "layers": []}))
+    (folder / "sweep.json").write_text(json.dumps({"version": 1, **about.plain(), "jobs": jobs}))
+    return folder
+
+
+def write_result(
+    job: Path,
+    settings: Mapping[str, str],
+    overrides: Sequence[str],
+    psnr: float | None,
+    *,
+    parameters: int = 11_000,
+    rng: np.random.Generator | None = None,
+) -> Result:
+    state: State = "diverged" if psnr is None else "finished"
+    rest: dict[str, Any] = {"reason": "the loss was not finite in epoch 3 (step 375)"} if psnr is None else {}
+    result = Result(
+        state=state,
+        choices=CHOICES | {key: value for key, value in settings.items() if key in CHOICES},
+        overrides=list(overrides),
+        seed=int(settings.get("seed", 1)),
+        scale=2,
+        psnr=psnr,
+        ssim=None if psnr is None else psnr / 35,
+        psnr_bicubic=31.5,
+        gain=None if psnr is None else psnr - 31.5,
+        parameters=parameters,
+        seconds=30.0 + (0 if rng is None else 5 * rng.random()) + (12.0 if settings.get("norm") == "bn" else 0.0),
+        **rest,
+    )
+    result.write(job)
+    return result
+
+
+def result(psnr: float | None, state: State = "finished", **settings: str) -> Result:
+    """A run with these settings; PSNR in dB."""
+    keys = {key.replace("__", "."): value for key, value in settings.items()}
+    return Result(
+        state=state,
+        choices=CHOICES | {key: value for key, value in keys.items() if key in CHOICES},
+        overrides=[f"{key}={value}" for key, value in keys.items()],
+        seed=int(keys.get("seed", 1)),
+        scale=2,
+        psnr=psnr,
+    )
+
+
+# ------------------------------------------------------------------------------------------- effects
+
+
+def test_an_interval_is_students_by_hand() -> None:
+    # Mean 2, deviation 1, three differences: t(0.975, 2) = 4.302653, over sqrt(3).
+    assert paired_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2 - 2.484138, 2 + 2.484138), abs=1e-6)
+    with pytest.raises(ValueError, match="1 difference"):
+        paired_interval([1.0])
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=40), st.sampled_from([0.8, 0.95, 0.99]))
+def test_an_interval_is_scipys(differences: list[float], level: float) -> None:
+    mean, low, high = paired_interval(differences, level)
+    assert low <= mean <= high
+    if np.ptp(differences) > 1e-6:
+        theirs = stats.ttest_rel(differences, np.zeros(len(differences))).confidence_interval(level)
+        assert (low, high) == pytest.approx((theirs.low, theirs.high), rel=1e-6, abs=1e-9)
+
+
+def test_pairs_differ_in_the_choice_alone_so_that_a_small_effect_is_seen_under_large_ones() -> None:
+    rng = np.random.default_rng(0)
+    runs, differences = [], []
+    for init, seed in product(("he", "xavier", "torch"), "123"):
+        level = 30 + 5 * rng.standard_normal()  # of this init and seed: far more than the norm is worth
+        gap = 0.3 + 0.05 * rng.standard_normal()
+        differences.append(gap)
+        runs += [result(level, init=init, norm="bn", seed=seed), result(level + gap, init=init, norm="none", seed=seed)]
+    rng.shuffle(runs)
+    (effect,) = [e for e in effects(runs) if e.key == "norm"]
+    theirs = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert (effect.better, effect.worse, effect.pairs, effect.planned) == ("none", "bn", 9, 9)
+    assert effect.difference == pytest.approx(np.mean(differences))
+    assert (effect.low, effect.high) == pytest.approx((theirs.low, theirs.high))
+    assert sentence(effect) == (
+        f"norm=none beats norm=bn by {np.mean(differences):.2f} dB ({theirs.low:.2f} to {theirs.high:.2f}) "
+        "on this data; the article expects the opposite."
+    )
+
+
+def test_each_choice_stands_at_its_own_best_rate_and_a_rate_is_no_choice() -> None:
+    psnr = {("none", "1e-3"): 31.0, ("none", "1e-2"): 25.0, ("bn", "1e-3"): 29.0, ("bn", "1e-2"): 30.9}
+    noise = {"1": 0.0, "2": 0.01, "3": -0.01}
+    runs = [
+        result(psnr[norm, rate] + (noise[seed] if norm == "bn" else 0), norm=norm, optimizer__lr=rate, seed=seed)
+        for norm, rate, seed in product(("none", "bn"), ("1e-3", "1e-2"), "123")
+    ]
+    (effect,) = effects(runs)
+    assert (effect.key, effect.better, effect.pairs) == ("norm", "none", 3)
+    assert effect.difference == pytest.approx(0.1)
+
+
+def test_runs_that_did_not_finish_are_missing_pairs_and_said_so() -> None:
+    runs = [
+        *(result(31.0 + i / 100, norm="none", seed=str(i)) for i in range(4)),
+        result(30.5, norm="bn", seed="0"),
+        result(30.4, norm="bn", seed="1"),
+        result(99.0, "diverged", norm="bn", seed="2"),
+    ]
+    (effect,) = effects(runs)
+    assert (effect.pairs, effect.planned) == (2, 4)
+    assert effect.missing == {"norm=bn diverged": 1, "norm=bn was not run": 1}
+    assert sentence(effect).endswith("2 of 4 pairs are missing: norm=bn diverged (1), norm=bn was not run (1).")
+    gone = [replace(run, state="failed", psnr=None) if "norm=bn" in run.overrides else run for run in runs]
+    (effect,) = effects(gone)
+    assert effect.difference is None and not effect.shown
+    assert "cannot be compared: no two finished runs differ in norm alone" in sentence(effect)
+    assert "norm=bn failed (3)" in sentence(effect)
+
+
+def test_one_pair_shows_nothing() -> None:
+    (effect,) = effects([result(31.0, dropout="none"), result(30.0, dropout="p20")])
+    assert sentence(effect) == (
+        "dropout=none and dropout=p20: no difference that these runs can show; dropout=none is 1.00 dB ahead in the "
+        "only pair, which has no interval; the article expects dropout=p20 to win."
+    )
+
+
+@pytest.mark.parametrize(
+    ("effect", "said"),
+    [
+        (
+            ("activation", "relu", "tanh", 0.2, 0.1, 0.3),
+            "by 0.20 dB (0.10 to 0.30) on this data; the article expects so.",
+        ),
+        (("activation", "relu", "elu", 0.03, 0.02, 0.04), "on this data, less than the 0.05 dB that matter."),
+        (("init", "he", "xavier", 0.1, -0.1, 0.3), "no difference that these runs can show; init=he is 0.10 dB ahead"),
+    ],
+)
+def test_a_sentence_says_what_the_interval_does(effect: tuple[str, str, str, float, float, float], said: str) -> None:
+    key, better, worse, mean, low, high = effect
+    made = Effect(
+        key=key, better=better, worse=worse, difference=mean, low=low, high=high, pairs=5, planned=5, missing={}
+    )
+    assert said in sentence(made)
+
+
+def test_only_what_was_set_is_a_choice_not_what_follows_from_it() -> None:
+    fsrcnn, espcn = (
+        replace(result(30.0, generator=name), choices=CHOICES | {"generator": name, "activation": act})
+        for name, act in (("fsrcnn", "prelu"), ("espcn", "tanh"))
+    )
+    assert swept([fsrcnn, espcn]) == ["generator"]
+    (effect,) = effects([fsrcnn, espcn])
+    assert effect.pairs == 1
+    scales = [replace(result(psnr, scale=str(scale)), scale=scale) for psnr, scale in ((37.0, 2), (30.0, 4))]
+    assert swept(scales) == ["scale"] and effects(scales) == [], "another scale is another yardstick"
+
+
+# --------------------------------------------------------------------------------------------- plots
+
+POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30)
+
+
+@given(POINTS)
+def test_the_front_is_what_nothing_beats(points: list[tuple[float, float]]) -> None:
+    front = pareto(points)
+    for i, (cost, worth) in enumerate(points):
+        beaten = any(c <= cost and w >= worth and (c, w) != (cost, worth) for c, w in points)
+        assert any(points[j] == (cost, worth) for j in front) != beaten, i
+    assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
+
+
+def test_points_are_means_over_the_seeds_that_finished() -> None:
+    runs = [
+        *(result(30.0 + i, init="he", seed=str(i)) for i in range(3)),
+        result(33.0, init="xavier", seed="0"),
+        result(50.0, "diverged", init="xavier", seed="1"),
+    ]
+    first, second = cells(runs, ["init"])
+    assert (first["label"], first["psnr"], first["sd"], first["seeds"], first["of"]) == (
+        "init=xavier",
+        33.0,
+        None,
+        1,
+        2,
+    )
+    assert (second["psnr"], second["sd"], second["seeds"]) == (31.0, 1.0, 3)
+
+
+def test_a_continuum_of_numbers_is_an_axis_not_a_list_of_choices() -> None:
+    runs = [result(30.0, dropout__p=str(i / 100), init="he" if i % 2 else "xavier") for i in range(20)]
+    found = {axis["name"]: axis for axis in axes(runs)}
+    assert found["dropout.p"]["numeric"] and not found["init"]["numeric"]
+    assert found["dropout.p"]["values"][1:3] == ["0.01", "0.02"]
+    assert {effect.key for effect in effects(runs)} == {"init"}
+
+
+@given(st.floats(-5, 0), st.floats(0.001, 20))
+def test_an_axis_holds_its_effects_and_zero_with_few_round_ticks(low: float, high: float) -> None:
+    effect = Effect(
+        key="a", better="b", worse="c", difference=max(0, (low + high) / 2), low=low, high=high,
+        pairs=2, planned=2, missing={},
+    )  # fmt: skip
+    left, right = span([effect])
+    assert left <= low + 1e-6 and right >= high - 1e-6
+    assert 2 <= len(ticks(left, right)) <= 8 and 0 in ticks(left, right)
+
+
+def test_the_small_picture_is_an_svg_that_names_every_effect() -> None:
+    trap = "<script>alert(1)</script>"
+    runs = [
+        result(p, norm=n, seed=s)
+        for p, n, s in [(31, "none", "1"), (31.2, "none", "2"), (30, trap, "1"), (30.1, trap, "2")]
+    ]
+    drawn = forest(effects(runs), "A & B")
+    texts = ["".join(node.itertext()) for node in ET.fromstring(drawn).iter() if node.tag.endswith("text")]
+    assert texts[0] == "A & B"
+    assert f"norm: none over {trap}" in texts
+    assert any(text.startswith("1.05 (") for text in texts)
+
+
+# ---------------------------------------------------------------------------------------------- page
+
+GRID = {"init": ["xavier", "he"], "norm": ["none", "bn"], "seed": ["1", "2", "3"]}
+
+
+def typical(settings: Mapping[str, str], rng: np.random.Generator) -> float:
+    return 32.0 - 0.4 * (settings.get("norm") == "bn") + 0.05 * rng.standard_normal()
+
+
+def page_of(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def without_scripts(html: str) -> str:
+    return re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+
+
+def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", GRID, typical, crops=False)
+    code = "import sys; from pathlib import Path; from upsweep.reporting.report import write_report; "
+    code += "write_report(Path(sys.argv[1])); print({'torch', 'pytorch_lightning'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code, folder], text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_hundred_runs_stay_below_ten_megabytes_whatever_their_pictures(tmp_path: Path) -> None:
+    grid = {"init": ["a", "b", "c", "d", "e"], "norm": ["none", "bn"], "activation": ["x", "y"], "seed": list("12345")}
+    folder = write_sweep(tmp_path, grid, typical, epochs=300)  # the crops are noise, which no PNG makes smaller
+    assert len(list(folder.glob("*/crop.png"))) == 100
+    page = write_report(folder)
+    assert page.stat().st_size < 10e6
+    html = without_scripts(page.read_text(encoding="utf-8"))
+    assert html.count("data:image/png") == 102, "one of each run, and HR and bicubic once"
+    assert set(re.findall(r' (?:src|href)="(data:|#|.{9})', html)) == {"data:", "#"}, "nothing is fetched"
+
+
+def test_what_was_written_by_others_is_text(tmp_path: Path) -> None:
+    trap = "<script>alert('x')</script>&amp;\"'"
+    folder = write_sweep(tmp_path, {"norm": ["none", trap], "seed": ["1", "2"]}, typical)
+    said = {"sentences": [{"problem": trap, "text": trap, "group": trap}]}
+    (folder / "0" / "diagnoses.json").write_text(json.dumps(said))
+    html = page_of(folder)
+    assert "<script>alert" not in html
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert json.loads(data)["axes"][0]["values"] == ["none", trap]
+
+
+def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, GRID, typical)
+    (folder / "0" / "history.csv").write_text("epoch,step\n1,one\n")
+    (folder / "1" / "crop.png").write_bytes(b"no picture")
+    (folder / "2" / "diagnoses.json").write_text("[]")
+    (folder / "3" / "result.json").unlink()
+    (folder / "4" / "result.json").write_text("{")
+    other = json.loads((folder / "5" / "about.json").read_text())
+    (folder / "5" / "about.json").write_text(json.dumps(other | {"commit": "0123abc"}))
+    sweep = read_sweep(folder)
+    assert len(sweep.runs) == 12
+    for part in ("0/history.csv", "1/crop.png", "2/diagnoses.json", "4/result.json"):
+        assert any(str(folder / part) in note for note in sweep.notes), part
+    assert "2 of 12 jobs have no result (yet): 3, 4." in sweep.notes
+    assert "The runs were made with 2 different values of commit; the first one is shown." in sweep.notes
+    (norm,) = [effect for effect in effects([run.result for run in sweep.runs]) if effect.key == "norm"]
+    assert (norm.pairs, norm.planned) == (4, 6)
+    html = page_of(folder)
+    assert '<td class="word">stopped</td>' in html and "2 of 6 pairs are missing" in html
+
+
+def test_the_page_says_how_it_was_made(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", GRID, typical, crops=False)
+    html = without_scripts(page_of(folder))
+    about = json.loads((folder / "sweep.json").read_text())
+    for text in (about["commit"] or "not known", about["machine"]["system"], about["versions"]["python"]):
+        assert text in html
+    assert "init._target_" in html and "lr: 0.002" in html, "what differs, and what all share"
+    assert str(folder / "0" / "checkpoints") not in html and "&lt;run&gt;/checkpoints" in html
+
+
+def test_it_is_said_which_folder_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no sweep in .*multirun"):
+        find_sweep("latest")
+    with pytest.raises(UserError, match=r"sweep=nowhere does not exist"):
+        find_sweep("nowhere")
+    with pytest.raises(UserError, match=r"neither sweep\.json nor result\.json"):
+        find_sweep(str(tmp_path))
+    (tmp_path / "sweep.json").write_text('{"jobs": [{"name": "0", "overrides": []}]}')
+    with pytest.raises(UserError, match="none of its 1 jobs has a result yet"):
+        write_report(tmp_path)
+    (tmp_path / "sweep.json").write_text("[]")
+    with pytest.raises(UserError, match="not the manifest of a sweep"):
+        write_report(tmp_path)
+
+
+def test_the_door_makes_the_page_of_the_latest_sweep_and_writes_nothing_else(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "multirun" / "b", {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False)
+    before = set(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, ROOT / "src" / "report.py"], cwd=tmp_path, text=True, capture_output=True, check=True
+    )
+    new = {tmp_path / "multirun" / "b" / name for name in ("report.html", "effects.svg")}
+    assert set(tmp_path.rglob("*")) - before == new
+    assert done.stdout.strip() == f"Report: {tmp_path / 'multirun' / 'b' / 'report.html'}"
+    wrong = subprocess.run(
+        [sys.executable, ROOT / "src" / "report.py", "sweep=gone"], cwd=tmp_path, text=True, capture_output=True
+    )
+    assert (
+        wrong.returncode == 1
+        and wrong.stderr == "sweep=gone does not exist: give the folder of a sweep, or of one run.\n"
+    )
+
+
+# ------------------------------------------------------------------------------------------- browser
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt install chromium)")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@contextmanager
+def opened(browser: Browser, **options: Any) -> Iterator[Page]:
+    """A page without a network, in which nothing may have gone wrong in the end."""
+    wrong: list[str] = []
+
+    def refuse(dialog: Dialog) -> None:
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}, **options)
+    requests: list[str] = []
+    page = context.new_page()
+    page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("dialog", refuse)
+    yield page
+    context.close()
+    assert wrong == [] and {url.partition(":")[0] for url in requests} <= {"file", "data", "blob"}
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The report of twelve runs of which one diverged; opened once, since that takes a second."""
+
+    def psnr(settings: Mapping[str, str], rng: np.random.Generator) -> float | None:
+        gone = settings == {"init": "xavier", "norm": "bn", "seed": "2"}
+        return None if gone else typical(settings, rng)
+
+    with opened(browser, color_scheme="light") as page:
+        page.goto(write_report(write_sweep(tmp_path_factory.mktemp("sweep"), GRID, psnr)).as_uri())
+        yield page
+
+
+def column(page: Page, header: str) -> list[str]:
+    """The visible cells under a header of the table of every run."""
+    cells: list[str] = page.evaluate(
+        """header => {
+            const table = [...document.querySelectorAll("#ranking table")].at(-1);
+            const at = [...table.querySelectorAll("th")].findIndex((th) => th.textContent === header);
+            return [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[at].textContent);
+        }""",
+        header,
+    )
+    return cells
+
+
+@needs_browser
+def test_every_plot_is_drawn_and_the_effects_are_read_first(page: Page) -> None:
+    for name in ("psnr", "loss", "paths", "parameters", "seconds"):
+        lines = page.locator(f"#plot-{name} .scatterlayer .trace")
+        assert lines.count() >= 2, name
+    headings = page.locator("h2").all_inner_texts()
+    assert headings[:2] == ["What each choice is worth", "Ranking"]
+    assert "norm=none beats norm=bn by 0.4" in page.locator("#effects").inner_text()
+    assert page.locator("#effects .dot").count() == 2
+    assert "found in 4 of 6 runs" in page.locator("#diagnoses").inner_text()
+
+
+@needs_browser
+def test_the_table_sorts_by_any_column_and_what_has_no_figure_comes_last(page: Page) -> None:
+    last = page.locator("#ranking table").last
+    psnr = last.get_by_role("button", name="PSNR")
+    psnr.focus()
+    page.keyboard.press("Enter")
+    assert last.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+    falling = column(page, "PSNR")
+    page.keyboard.press("Enter")
+    rising = column(page, "PSNR")
+    assert falling[-1] == rising[-1] == "-", "the run that diverged"
+    assert [float(x) for x in falling[:-1]] == sorted(map(float, falling[:-1]), reverse=True)
+    assert [float(x) for x in rising[:-1]] == sorted(map(float, rising[:-1]))
+    last.get_by_role("button", name="job").click()
+    assert column(page, "job") == [str(i) for i in range(12)], "10 after 9, not after 1"
+    last.get_by_role("button", name="norm").click()
+    assert column(page, "norm") == ["bn"] * 6 + ["none"] * 6
+
+
+@needs_browser
+def test_a_filter_reaches_tables_plots_and_pictures(page: Page) -> None:
+    page.get_by_role("checkbox", name="bn").press("Space")
+    assert set(column(page, "norm")) == {"bn"} and len(column(page, "norm")) == 6
+    assert page.locator("#count").inner_text() == "6 of 12 runs shown"
+    assert page.locator("#plot-psnr .legend .traces").count() == 1
+    assert page.locator(".of-run:visible .tile").count() == 5
+    page.get_by_role("checkbox", name="he", exact=True).check()
+    assert len(column(page, "norm")) == 3
+    page.get_by_role("button", name="show all").click()
+    assert len(column(page, "norm")) == 12 and page.locator("#count").inner_text() == "12 of 12 runs shown"
+
+
+@needs_browser
+def test_a_choice_has_one_colour_everywhere(page: Page) -> None:
+    page.locator("#colour").select_option("init")
+
+    def colours(plot: str, part: str) -> list[str]:
+        found: list[str] = page.evaluate(
+            "([plot, part]) => document.getElementById(plot).data.filter((t) => t.name && t.showlegend !== null)"
+            ".map((t) => t.name + ' ' + t[part].color)",
+            [plot, part],
+        )
+        return sorted(set(found))
+
+    curves = colours("plot-psnr", "line")
+    assert len(curves) == 2 and {text.split()[0] for text in curves} == {"init=he", "init=xavier"}
+    assert colours("plot-loss", "line") == colours("plot-paths", "line") == colours("plot-seconds", "marker") == curves
+
+
+@needs_browser
+def test_the_wipe_moves_by_key_and_by_mouse_between_any_two_pictures(page: Page) -> None:
+    shown = "getComputedStyle(document.getElementById('wipe-left')).clipPath"
+    slider = page.get_by_role("slider")
+    slider.focus()
+    before = page.evaluate(shown)
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert slider.input_value() == "60" and page.evaluate(shown) != before
+    box = page.locator("#wipe").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 50, steps=4)
+    page.mouse.up()
+    assert 15 <= int(slider.input_value()) <= 25
+    before = page.locator("#wipe-right").get_attribute("src")
+    page.locator("#right").select_option("0-hr")
+    hr = page.locator("#wipe-right").get_attribute("src")
+    assert hr != before and hr == page.locator('button[data-crop="0-hr"] img').get_attribute("src")
+    page.locator('button[data-crop="0-2"]').click()
+    assert page.locator("#right").input_value() == "0-2"
+
+
+@needs_browser
+def test_steps_become_seconds(page: Page) -> None:
+    last = "Math.max(...document.getElementById('plot-loss').data.flatMap((t) => t.x))"
+    assert page.evaluate(last) == 125 * 12
+    page.get_by_role("radio", name="seconds").press("Space")
+    assert 25 < page.evaluate(last) < 35
+
+
+@needs_browser
+def test_light_and_dark_follow_the_system_and_the_button(page: Page) -> None:
+    light, dark = "rgb(255, 255, 255)", "rgb(16, 20, 24)"
+    paper = "getComputedStyle(document.body).backgroundColor"
+    font = "document.getElementById('plot-psnr').layout.font.color"
+    button = page.get_by_role("button", name="switch between light and dark")
+    assert page.evaluate(paper) == light
+    button.press("Enter")
+    assert page.evaluate(paper) == dark and page.evaluate(font) == "#e4e8ed"
+    button.press("Enter")
+    assert page.evaluate(paper) == light
+    page.evaluate("delete document.documentElement.dataset.theme")  # as if the button had not been used
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(paper) == dark
+    page.emulate_media(color_scheme="light")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_fits_a_phone_and_a_desk(page: Page, width: int, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_function("width => document.documentElement.scrollWidth === width", arg=width, timeout=10_000)
+    page.wait_for_timeout(300)  # the plots follow
+    for plot in page.locator(".pair .plot").all():
+        box = plot.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    with Image.open(tmp_path / "page.png") as shot:
+        assert shot.width == width
+        assert len(set(shot.convert("L").resize((40, 40)).get_flattened_data())) > 20, "not a blank page"
+
+
+@needs_browser
+def test_the_page_holds_with_one_run_none_finished_no_seeds_and_traps_for_names(
+    tmp_path: Path, browser: Browser
+) -> None:
+    trap = "<script>alert(1)</script>"
+    one = tmp_path / "one"
+    one.mkdir()
+    write_result(one, {"init": "he"}, ["init=he"], 31.0)
+    failed = write_sweep(tmp_path / "failed", {"norm": ["none", "bn"]}, lambda *_: None)
+    bare = write_sweep(tmp_path / "bare", {"norm": ["none", "bn"]}, typical)
+    only_seeds = write_sweep(tmp_path / "seeds", {"seed": ["1", "2"]}, typical)
+    traps = write_sweep(tmp_path / "traps", {"norm": ["none", trap, "a,b=c"], "seed": ["1", "2"]}, typical)
+    texts = []
+    with opened(browser) as page:
+        for folder in (one, failed, bare, only_seeds, traps):
+            page.goto(write_report(folder).as_uri())
+            texts.append(page.locator("main").inner_text())
+    assert "Best: this run with 31.00 dB" in texts[0]
+    assert "No run has finished with a PSNR." in texts[1] and "Why 2 of 2 did not finish" in texts[1]
+    assert "in the only pair, which has no interval" in texts[2]
+    assert "No choice was swept that could be compared" in texts[3] and "2 of 2" in texts[3]
+    assert f"norm={trap}" in texts[4] and "norm=a,b=c" in texts[4]
