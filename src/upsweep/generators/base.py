@@ -30,6 +30,9 @@ class Generator(nn.Module, ABC):
         channels: C, 1 (the Y plane) or 3 (RGB).
         skip: what is added to the network's output: the bicubic enlargement of its input, or nothing.
 
+    Attributes:
+        stride: moving the input by this many LR pixels only moves the output; more than 1 where a network pools.
+
     A generator is one file: derive, build the layers in `__init__` from the recipe, end it with
     `self.initialise(recipe, last=...)`, and write `body`.
 
@@ -38,6 +41,7 @@ class Generator(nn.Module, ABC):
     """
 
     scales: tuple[int, ...] = (2, 3, 4, 8)
+    stride: int = 1
 
     def __init__(self, scale: int, channels: int, skip: Skip = "none") -> None:
         super().__init__()

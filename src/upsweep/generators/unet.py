@@ -1,5 +1,7 @@
 """U-Net: Ronneberger, Fischer and Brox, Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,6 +51,7 @@ class UNet(Generator):
         super().__init__(scale, channels, skip)
         if min(width, depth) < 1:
             raise UserError(f"generator.width={width} and generator.depth={depth} must be at least 1.")
+        self.stride = 2**depth // math.gcd(2**depth, scale)
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
             pair(before, after, recipe) for before, after in zip([channels, *widths], widths, strict=False)

@@ -1,0 +1,17 @@
+"""What the wrappers share: they look like the generator inside."""
+
+from upsweep.generators.base import Generator
+
+
+class Wrapper(Generator):
+    """A generator around a generator: of its scale, channels, stride and mode (training or evaluation).
+
+    Args:
+        generator: the one inside; it is held, not copied.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        self.scales, self.stride = generator.scales, generator.stride
+        super().__init__(generator.scale, generator.channels)
+        self.generator = generator
+        self.training = generator.training
