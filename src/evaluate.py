@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from upsweep.cli import door
+from upsweep.cli import door, own_targets
 
 
 @door("evaluate")
@@ -29,6 +29,7 @@ def main(cfg: DictConfig) -> None:
             sweep=cfg.sweep,
             method=cfg.method,
             scale=plain["scale"],
+            allow=own_targets(),
             views=Views(cfg.self_ensemble, cfg.tile, cfg.ema),
         ),
         benchmarks=find_benchmarks(plain["benchmark"], data["root"] and Path(data["root"])),

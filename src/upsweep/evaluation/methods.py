@@ -113,7 +113,7 @@ def asked(
         UserError: something is not there, does not go together, or cannot be loaded.
     """
     views = views or Views()
-    scales = [] if scale is None else [scale] if isinstance(scale, int) else list(scale)
+    scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
     if not all(type(s) is int and s > 1 for s in scales):
         raise UserError(f"scale={scale} must be a whole number above 1, or a list of such.")
     paths = [Path(p) for p in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]

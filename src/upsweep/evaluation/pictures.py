@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -36,7 +37,8 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
     """The picture (H, W, 3) of one image: a row of the whole of it, and a row of the marked place, magnified.
 
     Columns: LR enlarged bicubically | SR | HR | error. The error is that of the luma, |SR - HR|, black for none and
-    brightest from 32 of 256 grey levels on. The place is the square of 60 HR pixels with the largest squared error.
+    brightest from 32 of 256 grey levels on. The place is the square of 60 HR pixels with the largest squared error,
+    of which a border as wide as the scale counts nothing.
 
     Args:
         image: as `evaluate` hands it out, (1, C, H, W) in [0, 1].
@@ -48,7 +50,11 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
     tiles, error = _tiles(image, sr.detach().float().cpu())
     height, width = error.shape
     side = min(CROP, height, width)
-    place = _Place(*fullest(error.double().square(), (side, side)), side, side)
+    # Where padding fails, at the borders, protocols do not look.
+    shave = height // image.lr.shape[-2]
+    energy = torch.zeros_like(error, dtype=torch.float64)
+    energy[shave:-shave, shave:-shave] = error[shave:-shave, shave:-shave].double().square()
+    place = _Place(*fullest(energy, (side, side)), side, side)
     tiles.append(heat(error))
     above = [_whole(tile, place) for tile in tiles]
     below = [_magnified(tile, place) for tile in tiles]

@@ -108,11 +108,12 @@ def place(device: str, rank: int, world: int) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"device={device} is unknown: choose auto, cpu, mps, cuda or cuda:1.") from error
+    index: int | None = found.index
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": world}
-    if found.type not in count or (found.index or 0) >= count[found.type]:
+    if found.type not in count or (index or 0) >= count[found.type]:
         raise UserError(f"device={device} is not on this machine; device=auto takes the best there is.")
     if found.type != "cpu" and world > 1:
-        if found.index is not None or count[found.type] < world:
+        if index is not None or count[found.type] < world:
             raise UserError(f"devices={world} needs as many of device={device}; here are {count[found.type]}.")
         return torch.device(found.type, rank)
     return found
@@ -144,7 +145,8 @@ def _judged(
         return _share(evaluation, methods, images, rank=0)
     with tempfile.TemporaryDirectory() as meeting:
         try:
-            spawn(_process, (evaluation, methods, images, meeting, torch.get_num_threads()), evaluation.devices)
+            arguments = (evaluation, methods, images, meeting, torch.get_num_threads())
+            spawn(_process, arguments, evaluation.devices)  # type: ignore[no-untyped-call]
         except (ProcessRaisedException, ProcessExitedException) as error:
             if (said := Path(meeting) / "error").is_file():
                 raise UserError(said.read_text()) from error
@@ -248,7 +250,7 @@ def _compared(evaluation: Evaluation, methods: Sequence[Method], judged: Judged)
                 )
             )
             advance(f"timing {method.name}")
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
     timed = (
         f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: memory that it takes "
         "at most beside the weights"
