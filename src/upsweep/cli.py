@@ -5,12 +5,10 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -26,9 +24,6 @@ from upsweep.errors import UserError
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
-
-# The config groups whose choices a checkpoint holds.
-_BUILT_FROM = ("generator", "init", "activation", "norm", "dropout", "upsampler")
 
 
 def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Callable[[], None]]:
@@ -96,22 +91,6 @@ def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Cal
         return run
 
     return decorate
-
-
-def own_targets() -> set[str]:
-    """The `_target_` names in the generators and knobs of the config folders: what a checkpoint may be built from.
-
-    A checkpoint is data from anywhere; what its reader's own config names (conf/, --config-dir) is the reader's word.
-    """
-    named: set[str] = set()
-    for source in HydraConfig.get().runtime.config_sources:
-        if source.schema == "file" and source.provider in ("main", "command-line"):
-            for group in _BUILT_FROM:
-                for path in Path(source.path, group).rglob("*.yaml"):
-                    named.update(
-                        re.findall(r"^\s*_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-                    )
-    return named
 
 
 def _one_folder(arguments: Sequence[str]) -> None:
