@@ -17,7 +17,7 @@ GROUPS = (
         "optimizer",
         "scheduler",
     ),
-    *("data", "protocol", "trainer", "logger", "callbacks", "debug", "experiment", "hparams_search"),
+    *("data", "degradation", "protocol", "trainer", "logger", "callbacks", "debug", "experiment", "hparams_search"),
 )
 
 

@@ -23,14 +23,14 @@ def main(cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    choices, overrides = chosen(hydra.runtime.choices), list(hydra.overrides.task)
+    choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
     console.show_config(config, choices)
     about = {"config": config, "choices": choices, "overrides": overrides}
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
     job = Job(
         folder=folder,
         generator=config["generator"],
-        data=instantiate(cfg.data),
+        data=instantiate(cfg.data, _convert_="all"),
         objective=instantiate(cfg.objective, _convert_="all"),
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
         schedule=instantiate(cfg.scheduler, _convert_="all"),

@@ -17,15 +17,25 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import Philox
-from omegaconf import OmegaConf
 from PIL import Image
 
-from upsweep.data import photos, store
-from upsweep.data.modules import EvalImage, FolderData, PhotosData, SuperResolutionData, held_out
+from upsweep.data import modules, photos, store
+from upsweep.data.degradation import Noise
+from upsweep.data.modules import (
+    EvalImage,
+    FolderData,
+    KnownData,
+    PairsData,
+    PhotosData,
+    SuperResolutionData,
+    held_out,
+    paired,
+)
 from upsweep.data.patches import EpochSampler, Patch, TrainPatches, crop_of, draw, turned
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.errors import UserError
@@ -583,20 +593,200 @@ def test_photos_are_in_the_wheel_and_no_scene_is_on_both_sides() -> None:
                 assert image.mode == "RGB", name
 
 
+def below(folder: Path, *names: str, size: tuple[int, int] = (48, 56)) -> None:
+    for number, name in enumerate(names):
+        save(folder / name, noise(*size, seed=number))
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")))
 def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Path) -> None:
-    path = ROOT / "conf" / "data" / f"{name}.yaml"
-    assert path.read_text().startswith("# ")
-    context = {"scale": 2, "seed": 0, "generator": {"channels": 1}, "data": OmegaConf.load(path)}
-    node = OmegaConf.create(context).data
+    assert (ROOT / "conf" / "data" / f"{name}.yaml").read_text().startswith("# ")
+    below(tmp_path, *(f"{known}/{n}.png" for known in ("T91", "BSD200") for n in range(3)))
+    below(tmp_path, *(f"BSDS500-test/{n}.png" for n in range(100, 103)))
+    below(tmp_path, "DIV2K_train_HR/0001.png", "Flickr2K/1.png", "DIV2K_valid_HR/0801.png", "Set5/HR/baby.png")
+    below(tmp_path, *(f"lr/{n}x2.png" for n in range(3)), size=(24, 28))
+    below(tmp_path, *(f"hr/{n}.png" for n in range(3)))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        node = compose("train", [f"data={name}"]).data
     node.cache_dir = str(tmp_path / "cache")
+    node.patch_size = 8
     if "root" in node:
-        node.update(root=str(folder), patch_size=8)
-    data = instantiate(node)
+        node.root = str(folder if name == "folder" else tmp_path)
+    if name == "pairs":
+        node.update(lr_root=str(tmp_path / "lr"), hr_root=str(tmp_path / "hr"))
+    data = instantiate(node, _convert_="all")
     assert isinstance(data, SuperResolutionData)
     data.setup("fit")
     described = data.describe()
     assert described["train_images"] == len(data.train_images) > 0
     assert described["val_images"] == len(data.val_images) > 0
-    assert next(iter(data.train_dataloader())).lr.shape == (16, 1, node.patch_size, node.patch_size)
-    assert isinstance(data, PhotosData if name == "photos" else FolderData)
+    assert next(iter(data.train_dataloader())).lr.shape == (16, 1, 8, 8)
+    names = {image.name for image in (*data.train_images, *data.val_images)}
+    assert not any("Set5" in name for name in names)  # a benchmark is for evaluate.py
+    used = {
+        "t91": {"T91", "BSDS500-test"},
+        "bsd200": {"BSD200", "BSDS500-test"},
+        "t91_bsd200": {"T91", "BSD200", "BSDS500-test"},
+        "div2k": {"DIV2K_train_HR", "DIV2K_valid_HR"},
+        "df2k": {"DIV2K_train_HR", "Flickr2K", "DIV2K_valid_HR"},
+    }
+    assert (
+        {name.split("/")[0] for name in names} == used[name]
+        if name in used
+        else isinstance(data, {"photos": PhotosData, "folder": FolderData, "pairs": PairsData}[name])
+    )
+
+
+# ---- sets known by name ----
+
+
+@pytest.fixture
+def known(tmp_path: Path):
+    def known(**kwargs: Any) -> KnownData:
+        given = dict(name="t91", root=str(tmp_path), val_set="bsds500_test", scale=2, channels=1, seed=3, patch_size=8)
+        return KnownData(**{**given, "cache_dir": str(tmp_path / "cache"), **kwargs})
+
+    return known
+
+
+def test_a_known_set_is_validated_on_a_fixed_slice_of_another(known, tmp_path: Path) -> None:
+    below(tmp_path, *(f"T91/{n}.png" for n in range(4)), *(f"BSDS500-test/{n}.png" for n in range(10, 16)))
+    data = known(val_count=3)
+    data.setup()
+    assert [image.name for image in data.val_images] == [f"BSDS500-test/{n}.png" for n in range(10, 13)]
+    assert len(data.train_images) == 4
+    with pytest.raises(UserError, match=r"data\.val_count=0"):
+        known(val_count=0).setup()
+    with pytest.raises(UserError, match=r"data\.val_set=set5 is not among t91"):
+        known(val_set="set5").setup()
+
+
+def test_without_a_validation_set_a_share_is_held_out_and_said(known, tmp_path: Path, caplog) -> None:
+    below(tmp_path, *(f"T91/{n}.png" for n in range(5)))
+    data = known()
+    with caplog.at_level(logging.INFO, "upsweep"):
+        data.setup()
+    assert (len(data.train_images), len(data.val_images)) == (4, 1)
+    assert "bsds500_test is not in" in caplog.text
+
+
+def test_validation_images_kept_beside_the_training_ones_are_not_trained_on(known, tmp_path: Path) -> None:
+    below(tmp_path, *(f"DIV2K_train_HR/{n:04}.png" for n in (1, 2, 801)), "DIV2K_valid_HR/0801.png")
+    data = known(name="div2k", val_set="div2k_valid")
+    data.setup()
+    assert [image.name for image in data.train_images] == ["DIV2K_train_HR/0001.png", "DIV2K_train_HR/0002.png"]
+
+
+def test_a_missing_set_is_one_sentence_or_fetched(known, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(UserError, match=r"T91 is not there: .*T91.*data\.root or UPSWEEP_DATA"):
+        known().setup()
+    monkeypatch.delenv("UPSWEEP_DATA", raising=False)
+    with pytest.raises(UserError, match=r"set data\.root=PATH or the variable UPSWEEP_DATA"):
+        known(root=None).setup()
+    monkeypatch.setattr(modules, "fetch", lambda name, root: below(root, *(f"T91/{n}.png" for n in range(3))))
+    data = known(download=True, root=str(tmp_path / "new"))
+    data.setup()
+    assert len(data.train_images) + len(data.val_images) == 3
+
+
+# ---- pairs ----
+
+
+@pytest.fixture
+def pairs(tmp_path: Path):
+    def pairs(**kwargs: Any) -> PairsData:
+        given = dict(lr_root=str(tmp_path / "lr"), hr_root=str(tmp_path / "hr"), scale=2, channels=3, seed=3)
+        return PairsData(**{**given, "patch_size": 8, "cache_dir": str(tmp_path / "cache"), **kwargs})
+
+    return pairs
+
+
+@pytest.mark.parametrize("cache", ["disk", "none"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pairs_are_cut_from_both_files(pairs, tmp_path: Path, channels: int, cache: str) -> None:
+    """The LR is that of its file, whatever it shows."""
+    below(tmp_path / "lr", *(f"{n}x2.png" for n in range(4)), size=(24, 30))
+    below(tmp_path / "hr", *(f"{n}.bmp" for n in range(4)), size=(48, 60))
+    data = pairs(channels=channels, cache=cache)
+    data.setup()
+    assert (len(data.train_images), len(data.val_images)) == (3, 1)
+    for image in [*data.train_images, *data.val_images]:
+        number = int(image.name.removesuffix(".bmp"))
+        lr, hr = noise(24, 30, seed=number) / 255, noise(48, 60, seed=number) / 255
+        if channels == 1:
+            weights = np.array([65.481, 128.553, 24.966]) / 255
+            lr, hr = (lr @ weights + 16 / 255)[..., None], (hr @ weights + 16 / 255)[..., None]
+        np.testing.assert_allclose(image.lr, lr.transpose(2, 0, 1), rtol=0, atol=1e-6)
+        assert np.array_equal(image.hr, np.round(hr * 255).transpose(2, 0, 1))
+    (judged,) = data.val_dataloader()
+    assert judged.rgb_lr is not None and judged.rgb_lr.shape == (1, 3, 24, 30)
+    patch = next(iter(data.train_dataloader()))
+    assert (patch.lr.shape, patch.hr.shape) == ((16, channels, 8, 8), (16, channels, 16, 16))
+
+
+def test_a_changed_lr_file_is_read_again(pairs, tmp_path: Path) -> None:
+    below(tmp_path / "lr", *(f"{n}.png" for n in range(2)), size=(24, 24))
+    below(tmp_path / "hr", *(f"{n}.png" for n in range(2)), size=(48, 48))
+    pairs().setup()
+    save(tmp_path / "lr" / "0.png", np.zeros((24, 24, 3), np.uint8))
+    data = pairs()
+    data.setup()
+    assert sum(not image.lr.any() for image in (*data.train_images, *data.val_images)) == 1
+
+
+@pytest.mark.parametrize(
+    ("lr", "hr"),
+    [
+        ("0001x2.png", "0001.png"),
+        ("0001x4d.png", "0001x4d.png"),
+        ("baby_LRBI_x2.png", "baby_HR_x2.png"),
+        ("img_001_SRF_2_LR.png", "img_001_SRF_2_HR.png"),
+        ("a-lr.jpg", "a-hr.png"),
+        ("deep/er/b.png", "b.png"),
+        ("x2.png", "x2.png"),
+    ],
+)
+def test_names_match_but_for_the_usual_marks(lr: str, hr: str) -> None:
+    assert paired({hr: Path(hr)}, {lr: Path(lr)}) == ({hr: Path(hr)}, {hr: Path(lr)})
+
+
+@pytest.mark.parametrize(
+    ("lr", "hr", "sentence"),
+    [
+        (["0.png", "1.png"], ["0.png"], r"lr/1\.png has no HR image of its name \(1 such"),
+        (["0.png"], ["0.png", "2.png", "3.png"], r"hr/2\.png has no LR image of its name \(2 such"),
+        (["0x2.png", "0.png"], ["0.png"], r"are one image's by their names"),
+    ],
+)
+def test_files_without_a_partner_are_one_sentence(pairs, tmp_path: Path, lr, hr, sentence: str) -> None:
+    below(tmp_path / "lr", *lr, size=(24, 24))
+    below(tmp_path / "hr", *hr, size=(48, 48))
+    with pytest.raises(UserError, match=sentence):
+        pairs().setup()
+
+
+def test_a_pair_of_other_sizes_is_one_sentence(pairs, tmp_path: Path) -> None:
+    below(tmp_path / "lr", "0.png", "1.png", size=(24, 24))
+    below(tmp_path / "hr", "0.png", size=(48, 48))
+    save(tmp_path / "hr" / "1.png", noise(48, 49))
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(UserError, match=r"1\.png: HR of 49x48 is not x2 of its LR of 24x24 pixels \(1 such pair"):
+            pairs().setup()
+    with pytest.raises(UserError, match=r"is not x3 of its LR"):
+        pairs(scale=3).setup()
+    with pytest.raises(UserError, match=r"set data\.lr_root=PATH and data\.hr_root=PATH"):
+        pairs(lr_root=None).setup()
+    with pytest.raises(UserError, match="brings its own LR images"):
+        pairs(degradation={"noise": Noise(5)}).setup()
+
+
+def test_pairs_are_validated_on_pairs_of_their_own(pairs, tmp_path: Path) -> None:
+    below(tmp_path / "lr", *(f"{n}.png" for n in range(3)), size=(24, 24))
+    below(tmp_path / "hr", *(f"{n}.png" for n in range(3)), size=(48, 48))
+    below(tmp_path / "val" / "lr", "v.png", size=(24, 24))
+    below(tmp_path / "val" / "hr", "v.png", size=(48, 48))
+    data = pairs(val_lr_root=str(tmp_path / "val" / "lr"), val_hr_root=str(tmp_path / "val" / "hr"))
+    data.setup()
+    assert (len(data.train_images), [image.name for image in data.val_images]) == (3, ["v.png"])
+    with pytest.raises(UserError, match="need both folders"):
+        pairs(val_lr_root=str(tmp_path / "val" / "lr")).setup()

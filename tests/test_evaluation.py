@@ -1,4 +1,4 @@
-"""Promises of `upsweep.evaluation`: the papers' figures, whoever judges; tables and pictures that say what they show."""
+"""Promises of `upsweep.evaluation`: the papers' figures, whoever judges; tables and pictures that say what they are."""
 
 import csv
 import os
@@ -71,10 +71,10 @@ class Known(Generator):
 
 
 class Hungry(Generator):
-    """Takes 256 MB for a moment."""
+    """Takes 64 MB for a moment."""
 
     def body(self, x: Tensor) -> Tensor:
-        return enlarge(x, self.scale) + torch.ones(64_000_000)[-1] - 1
+        return enlarge(x, self.scale) + torch.ones(16_000_000)[-1] - 1
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +202,7 @@ def test_what_is_judged_and_handed_out_is_what_the_protocol_says(photos: Path) -
     assert image.rgb_lr is not None
     levels = image.rgb_lr * 255
     assert (levels - levels.round()).abs().max() < 1e-3, "the LR is a uint8 image"
-    luma = image.hr * 255
+    luma = pair(sr, image, PROTOCOLS["rgb_lr_uint8"], 2)[1] * 255
     assert (luma - luma.round()).abs().max() > 0.1, "the HR luma is not rounded"
     assert torch.equal(sr, Known(1)(image.lr))
     levels = bicubic_sr(image, PROTOCOLS["rgb_lr_uint8"], 2) * 255
@@ -263,7 +263,7 @@ def test_one_process_and_two_come_to_the_same(photos: Path, tmp_path: Path) -> N
 
 def test_devices_are_told_apart() -> None:
     assert place("cpu", 1, 2) == torch.device("cpu")
-    for wrong in ("gpu", "cuda:99", "meta"):
+    for wrong in ("gpu", "cuda:99"):
         with pytest.raises(UserError, match=f"device={wrong}"):
             place(wrong, 0, 1)
     with pytest.raises(UserError, match="devices=0"):
@@ -314,6 +314,7 @@ def test_views_compose_and_change_what_they_say(tmp_path: Path) -> None:
     ("given", "sentence"),
     [
         ({}, "nothing to judge"),
+        ({"method": "release", "scale": 7}, "carries no trained weights for scale=7"),
         ({"method": "lanczos"}, "method=lanczos is unknown"),
         ({"method": "bicubic", "scale": 2.5}, "scale=2.5 must be a whole number"),
         ({"checkpoint": "RUN", "scale": 3}, "enlarges 2 times"),
@@ -441,7 +442,7 @@ def test_colours_of_errors() -> None:
 
 def test_memory_is_what_a_run_takes() -> None:
     lean, hungry = (speed_of(g, torch.device("cpu")) for g in (Known(1, 0.0), Hungry(2, 1)))
-    assert 256 <= hungry.megabytes - lean.megabytes < 330
+    assert 64 <= hungry.megabytes < 64 + lean.megabytes + 4
     assert hungry.milliseconds > lean.milliseconds > 0
     assert lean.megabytes >= 1280 * 720 * 4 / 1e6, "the output alone"
 

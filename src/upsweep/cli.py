@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import CompactHydraException, MissingConfigException
@@ -185,7 +186,9 @@ def _sentence(error: Exception) -> str | None:
             return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
         if isinstance(link, MissingConfigException):
             group, _, name = (link.missing_cfg_file or "").rpartition("/")
-            return _unknown(f"{group}=", name, sorted(link.options)) if link.options else None
+            # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown.
+            options = link.options or GlobalHydra.instance().config_loader().get_group_options(group)
+            return _unknown(f"{group}=", name, sorted(options)) if options else None
         if isinstance(link, OSError):
             return (
                 f"Cannot use {link.filename}: {link.strerror}. "

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upsweep.errors import UserError
-from upsweep.imaging.files import SUFFIXES
 
 ENVIRONMENT = "UPSWEEP_DATA"
 # Where the folder of a set lies below the root, and where in it the HR images lie: the least cropped ones first.
@@ -82,6 +81,21 @@ def data_root(root: Path | str | None) -> Path:
     if not folder.is_dir():
         raise UserError(f"{'data.root' if root is not None else ENVIRONMENT}={said} is not a folder.")
     return folder
+
+
+def made_root(root: Path | str | None) -> Path:
+    """`data_root`, made where it is missing.
+
+    Raises:
+        UserError: nothing says where, or it cannot be made.
+    """
+    said = root if root is not None else os.environ.get(ENVIRONMENT)
+    if said:
+        try:
+            Path(said).expanduser().mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"The folder {said} cannot be made ({error.strerror}): set data.root=PATH.") from error
+    return data_root(root)
 
 
 def benchmark_files(name: str, root: Path | None) -> list[Path]:
@@ -181,6 +195,8 @@ def _descend(folder: Path, path: str) -> Path | None:
 
 def _hr_images(folder: Path) -> list[Path]:
     """The image files in a folder; where some are marked as HR (`img_001_SRF_2_HR.png`), those, and no LR ones."""
+    from upsweep.imaging.files import SUFFIXES  # brings torch, and a door asks for the names alone
+
     files = sorted(
         path
         for path in folder.iterdir()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from upsweep.data.degradation import Step, Window, generator, run_window
 from upsweep.data.store import StoredImage
 
 WORDS = 4  # 64-bit words a patch: image, top, left, turn (one Philox block)
@@ -89,12 +90,20 @@ class TrainPatches(Dataset[Patch]):
     """Random crops of the images, found under the key (epoch, index). A plain index means epoch 0.
 
     A crop touches only the bytes of its own patch. The LR is cut from the LR of the whole image, so no false
-    border enters it.
+    border enters it; `steps` of a degradation that are left for each patch see what lies around it, too.
     """
 
     def __init__(
-        self, images: Sequence[StoredImage], *, patch_size: int, count: int, seed: int, augment: bool = True
+        self,
+        images: Sequence[StoredImage],
+        *,
+        patch_size: int,
+        count: int,
+        seed: int,
+        augment: bool = True,
+        steps: Sequence[Step] = (),
     ) -> None:
+        self.steps, self.from_hr = steps, any(step.shrinks for step in steps)
         self.images = images
         self.sizes = [(image.lr.shape[1], image.lr.shape[2]) for image in images]
         self.ends = list(accumulate(height * width for height, width in self.sizes))
@@ -120,9 +129,15 @@ class TrainPatches(Dataset[Patch]):
             turn *= self.augment
             whole = self.images[image]
             y, x = top * s, left * s
-            lr[row] = turned(whole.lr[:, top : top + p, left : left + p], turn)
+            lr[row] = turned(self._lr(whole, Window(top, top + p, left, left + p), epoch, index), turn)
             hr[row] = turned(whole.hr[:, y : y + p * s, x : x + p * s], turn)
         return Patch(torch.from_numpy(lr), torch.from_numpy(hr).to(torch.float32).div_(255))
+
+    def _lr(self, whole: StoredImage, window: Window, epoch: int, index: int) -> NDArray[np.float32]:
+        if not self.steps:
+            return cast(NDArray[np.float32], window.of(whole.lr))
+        source = whole.hr if self.from_hr else whole.lr
+        return run_window(self.steps, source, window, self.scale, generator(self.seed, epoch, index)).numpy()
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -6,23 +6,23 @@ one file beside a JSON index:
     <cache_dir>/<key>/pixels.bin    every array, C-contiguous, 64-byte aligned
     <cache_dir>/<key>/index.json    names, shapes and offsets; the files that were refused, and why
 
-The key is a hash of the files (path, size, times), the settings and the format's version, so changed files or
-settings give another folder. A folder appears by one rename when it is whole. A lock lets the second of two
-processes wait for the first instead of doing the same work; correctness rests on the rename alone.
+The key is a hash of the files (path, size, times), the settings (the degradation too) and the format's version, so
+changed files or settings give another folder. A folder appears by one rename when it is whole. A lock lets the
+second of two processes wait for the first instead of doing the same work; correctness rests on the rename alone.
 """
 
-import fcntl
 import hashlib
 import json
 import math
+import mmap
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -34,12 +34,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from upsweep.data.degradation import BICUBIC, VALIDATION, Chain, generator
+from upsweep.data.locking import locked
 from upsweep.errors import UserError
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.files import Picture, read_image
-from upsweep.imaging.resize import crop_to_multiple, shrink
+from upsweep.imaging.resize import crop_to_multiple
 
-FORMAT = 1  # raise it whenever the same files and settings give other bytes
+FORMAT = 2  # raise it whenever the same files and settings give other bytes
 ALIGNMENT = 64
 PROGRESS_AFTER = 2.0  # seconds
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -56,13 +58,24 @@ class Settings:
     scale: int
     channels: int  # what the generator sees: 1 (Y) or 3 (RGB)
     colour: bool  # whether RGB is kept beside Y (validation: pictures, RGB protocols)
+    degradation: Chain = BICUBIC  # how LR is made of the whole HR
+    seed: int = 0  # of its random steps, with the place of the file among the files
+
+
+class Mapped(NamedTuple):
+    """Where an image lies: the cache, the place in it, and the map through which it is read."""
+
+    folder: Path
+    settings: Settings
+    number: int
+    map: mmap.mmap
 
 
 class StoredImage(NamedTuple):
     """One prepared image: read-only arrays, in memory or mapped.
 
-    HR is uint8, cropped to a multiple of the scale (top left kept). LR is the bicubic shrink of the whole HR:
-    float32 in [0, 1] with slight overshoot, not rounded.
+    HR is uint8, cropped to a multiple of the scale (top left kept). LR is what the degradation makes of the whole HR
+    (bicubically shrunk: in [0, 1] with slight overshoot, not rounded), or was read from a file of its own.
     """
 
     name: str
@@ -70,11 +83,11 @@ class StoredImage(NamedTuple):
     lr: NDArray[np.float32]  # (C, H / scale, W / scale)
     rgb_hr: NDArray[np.uint8] | None = None  # (3, H, W); None: stored grey, or not asked for
     rgb_lr: NDArray[np.float32] | None = None  # (3, H / scale, W / scale)
-    mapped: "tuple[Path, Settings, int] | None" = None  # the cache and the place in it
+    mapped: Mapped | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the place of a mapped image, not its bytes: a worker maps the same cache."""
-        return (StoredImage, tuple(self)) if self.mapped is None else (_mapped, self.mapped)
+        return (StoredImage, tuple(self)) if self.mapped is None else (_mapped, self.mapped[:3])
 
 
 @dataclass(frozen=True)
@@ -85,55 +98,88 @@ class Opened:
     refused: dict[str, str]
 
 
-def prepare(name: str, picture: Picture, settings: Settings) -> StoredImage:
+def prepare(
+    name: str, picture: Picture, settings: Settings, *, index: int = 0, real_lr: Picture | None = None
+) -> StoredImage:
     """HR and LR of one picture, as the generator sees them.
 
     Y is that of BT.601, rounded to whole numbers; a grey picture is used as it is, for 3 channels replicated.
     16 bits become 8; alpha is left aside.
 
+    Args:
+        name: of the image.
+        picture: the HR.
+        settings: what is prepared.
+        index: with the settings' seed it decides what a random degradation does.
+        real_lr: an LR from a file of its own, whose Y is not rounded; None makes it from the HR.
+
     Raises:
-        UserError: the picture is smaller than one LR pixel.
+        UserError: the picture is smaller than one LR pixel, or the LR is not the scale's part of it.
     """
     height, width = picture.pixels.shape[:2]
     if min(height, width) < settings.scale:
         raise UserError(f"{name}: {width}x{height} pixels are too few for x{settings.scale}")
-    # float64: rounding to whole numbers must not hang on the last bits of a float32
-    full = picture.pixels.astype(np.float64) / np.iinfo(picture.pixels.dtype).max
-    stored = crop_to_multiple(torch.from_numpy(full).permute(2, 0, 1), settings.scale).mul(255).round()
+    stored = crop_to_multiple(_unit(picture), settings.scale).mul(255).round()
+    small = None if real_lr is None else _unit(real_lr)
+    if small is not None:
+        h, w = small.shape[1:]
+        if (height, width) != (h * settings.scale, w * settings.scale):
+            raise UserError(f"{name}: HR of {width}x{height} is not x{settings.scale} of its LR of {w}x{h} pixels")
+        if small.shape[0] != stored.shape[0]:  # one of the two is stored grey
+            stored, small = stored.expand(3, -1, -1), small.expand(3, -1, -1)
     grey = stored.shape[0] == 1
 
-    def pair(levels: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        small = shrink(levels / 255, settings.scale)
-        return levels.to(torch.uint8).contiguous().numpy(), small.to(torch.float32).contiguous().numpy()
+    def pair(levels: Tensor, lr: Tensor | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        if lr is None:
+            # luma and RGB begin the same random numbers: one blur, one quality for both
+            lr = settings.degradation(levels / 255, settings.scale, generator(settings.seed, VALIDATION, index))
+        return levels.to(torch.uint8).contiguous().numpy(), lr.to(torch.float32).contiguous().numpy()
 
     if settings.channels == 3:
-        hr, lr = pair(stored)
+        hr, lr = pair(stored, small)
         return StoredImage(name, hr, lr) if grey else StoredImage(name, hr, lr, hr, lr)
-    luma = stored if grey else rgb_to_y(stored / 255).mul(255).round()
-    return StoredImage(name, *pair(luma), *(pair(stored) if settings.colour and not grey else ()))
+    if grey:
+        return StoredImage(name, *pair(stored, small))
+    luma = rgb_to_y(stored / 255).mul(255).round()
+    seen = pair(luma, None if small is None else rgb_to_y(small))
+    return StoredImage(name, *seen, *(pair(stored, small) if settings.colour else ()))
 
 
-def open_images(files: Mapping[str, Path], settings: Settings, cache_dir: Path | None) -> Opened:
+def _unit(picture: Picture) -> Tensor:
+    """The pixels as float64 (C, H, W) in [0, 1]: rounding must not hang on the last bits of a float32."""
+    full = picture.pixels.astype(np.float64) / np.iinfo(picture.pixels.dtype).max
+    return torch.from_numpy(full).permute(2, 0, 1)
+
+
+def open_images(
+    files: Mapping[str, Path],
+    settings: Settings,
+    cache_dir: Path | None,
+    *,
+    lr_files: Mapping[str, Path] | None = None,
+) -> Opened:
     """Prepare every file, or map what an earlier call with the same files and settings has prepared.
 
     Args:
-        files: the files by the name they shall have.
+        files: the HR files by the name they shall have.
         settings: what is prepared.
         cache_dir: the folder of all caches, made where missing; None prepares in memory.
+        lr_files: real LR files under the same names; None makes LR by the settings' degradation.
 
     Raises:
         UserError: the cache cannot be written.
     """
+    pairs = {name: (path, lr_files[name] if lr_files else None) for name, path in files.items()}
     if cache_dir is None:
         refused: dict[str, str] = {}
-        return Opened([_as_seen(i, settings) for i in _prepared(files, settings, refused)], refused)
-    key = _key(files, settings)
+        return Opened([_as_seen(i, settings) for i in _prepared(pairs, settings, refused)], refused)
+    key = _key(pairs, settings)
     folder = cache_dir / key
     if (opened := _read(folder, settings)) is None:
         try:
-            with _locked(cache_dir, key) as alone:
+            with locked(cache_dir / f"{key}.lock") as alone:
                 if (opened := _read(folder, settings)) is None:
-                    _write(folder, files, settings, alone)
+                    _write(folder, pairs, settings, alone)
                     opened = _read(folder, settings)
         except OSError as error:
             raise UserError(
@@ -145,16 +191,22 @@ def open_images(files: Mapping[str, Path], settings: Settings, cache_dir: Path |
     return opened
 
 
-def _prepared(files: Mapping[str, Path], settings: Settings, refused: dict[str, str]) -> Iterator[StoredImage]:
+Pairs = Mapping[str, tuple[Path, Path | None]]  # HR file, and LR file where there is one
+
+
+def _prepared(pairs: Pairs, settings: Settings, refused: dict[str, str]) -> Iterator[StoredImage]:
     """The files prepared in parallel, in their order; what cannot be used goes to `refused`."""
 
-    def attempt(name: str) -> StoredImage | str:
+    def attempt(numbered: tuple[int, str]) -> StoredImage | str:
+        index, name = numbered
+        hr, lr = pairs[name]
         try:
-            return prepare(name, read_image(files[name]), settings)
+            real_lr = None if lr is None else read_image(lr)
+            return prepare(name, read_image(hr), settings, index=index, real_lr=real_lr)
         except UserError as error:
             return str(error)
 
-    for name, result in _parallel(attempt, list(files), "preparing images"):
+    for (_, name), result in _parallel(attempt, list(enumerate(pairs)), "preparing images"):
         if isinstance(result, str):
             refused[name] = result
         else:
@@ -183,10 +235,10 @@ def _parallel(function: Callable[[T], R], items: Sequence[T], text: str) -> Iter
                     stack.enter_context(bar)
 
 
-def _key(files: Mapping[str, Path], settings: Settings) -> str:
+def _key(pairs: Pairs, settings: Settings) -> str:
     """A name for exactly these files, in this state, under these settings."""
-    state = [(name, str(path.resolve()), *_stamp(path)) for name, path in files.items()]
-    text = json.dumps([FORMAT, asdict(settings), state])
+    state = [(name, str(p.resolve()), *_stamp(p)) for name, pair in pairs.items() for p in pair if p is not None]
+    text = json.dumps([FORMAT, repr(settings), state])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
@@ -199,23 +251,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-@contextmanager
-def _locked(cache_dir: Path, key: str) -> Iterator[bool]:
-    """Hold the lock of one cache; the kernel lets go of it when the process ends, however it ends.
-
-    Yields whether it is held: some network file systems have no locks.
-    """
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with (cache_dir / f"{key}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-        else:
-            yield True
-
-
-def _write(folder: Path, files: Mapping[str, Path], settings: Settings, alone: bool) -> None:
+def _write(folder: Path, pairs: Pairs, settings: Settings, alone: bool) -> None:
     """Prepare the files into `folder`, which appears whole or not at all."""
     if alone:
         for stale in folder.parent.glob(f"{folder.name}.part-*"):  # left by a process that was killed
@@ -225,7 +261,7 @@ def _write(folder: Path, files: Mapping[str, Path], settings: Settings, alone: b
     try:
         refused: dict[str, str] = {}
         with (part / PIXELS).open("wb") as out:
-            images = [_append(out, image) for image in _prepared(files, settings, refused)]
+            images = [_append(out, image) for image in _prepared(pairs, settings, refused)]
             _flush(out)
             index = {"bytes": out.tell(), "images": images, "refused": refused}
         with (part / INDEX).open("wb") as out:
@@ -266,10 +302,13 @@ def _read(folder: Path, settings: Settings) -> Opened | None:
         index = json.loads((folder / INDEX).read_bytes())
         if (folder / PIXELS).stat().st_size != index["bytes"]:
             return None
-        # one map, as a plain array: slicing an np.memmap costs several times as much
-        pixels = np.asarray(np.memmap(folder / PIXELS, np.uint8, "r")) if index["bytes"] else np.empty(0, np.uint8)
+        if not index["images"]:
+            return Opened([], index["refused"])
+        with (folder / PIXELS).open("rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    pixels = np.frombuffer(whole, np.uint8)  # a plain array: slicing an np.memmap costs several times as much
 
     def array(place: list[int] | None, dtype: type[np.generic]) -> Any:
         if place is None:
@@ -285,7 +324,7 @@ def _read(folder: Path, settings: Settings) -> Opened | None:
             array(entry["lr"], np.float32),
             array(entry["rgb_hr"], np.uint8),
             array(entry["rgb_lr"], np.float32),
-            (folder, settings, number),
+            Mapped(folder, settings, number, whole),
         )
         for number, entry in enumerate(index["images"])
     ]

@@ -1,6 +1,7 @@
 """One generator, some images, a protocol: PSNR and SSIM of each image.
 
-`seen`, `bicubic` and `pair` are what a protocol means for an image; validation during training uses them too.
+`seen`, `bicubic` and `pair` are what a protocol means for an image. Validation during training uses the last two: its
+LR is what the data's degradation makes.
 """
 
 import statistics
@@ -96,22 +97,20 @@ def each(image: EvalImage, function: Callable[[Tensor], Tensor]) -> EvalImage:
 
 
 def seen(image: EvalImage, protocol: Protocol, scale: int) -> EvalImage:
-    """An image (with N = 1) as the protocol has it: its LR as stored, the HR luma rounded or not."""
-    colour, luma = image.rgb_hr is not None, image.hr.shape[1] == 1
-    lr, hr, rgb_lr = image.lr, image.hr, image.rgb_lr
-    if protocol.lr == "uint8":
-        # In float64 on the CPU: a level must not hang on a last bit, or on the device.
-        stored = image.hr if image.rgb_hr is None else image.rgb_hr
-        small = protocol.low_resolution(stored.cpu().double(), scale)
-        lr = (rgb_to_y(small) if colour and luma else small).to(hr)
-        rgb_lr = small.to(hr) if colour else None
-    if luma and image.rgb_hr is not None and not protocol.round_y:
-        hr = rgb_to_y(image.rgb_hr)
-    return image._replace(lr=lr, hr=hr, rgb_lr=rgb_lr)
+    """An image (with N = 1) with its LR as the protocol stores it; the papers' is as it was prepared."""
+    if protocol.lr == "double":
+        return image
+    # In float64 on the CPU: a level must not hang on a last bit, or on the device.
+    stored = image.hr if image.rgb_hr is None else image.rgb_hr
+    small = protocol.low_resolution(stored.cpu().double(), scale)
+    if image.rgb_hr is None:
+        return image._replace(lr=small.to(stored))
+    lr = rgb_to_y(small) if image.hr.shape[1] == 1 else small
+    return image._replace(lr=lr.to(stored), rgb_lr=small.to(stored))
 
 
 def bicubic(image: EvalImage, protocol: Protocol, scale: int) -> Tensor:
-    """Bicubic's SR of an image that `seen` gave: of what the protocol compares, and stored as it stores LR."""
+    """Bicubic's SR of an image: of what the protocol compares, and stored as the protocol stores LR."""
     colour = protocol.space == "rgb" or protocol.lr == "uint8"
     lr = image.rgb_lr if colour and image.rgb_lr is not None else image.lr
     if protocol.lr == "uint8":
@@ -125,7 +124,9 @@ def pair(sr: Tensor, image: EvalImage, protocol: Protocol, scale: int) -> tuple[
         return sr, image.hr
     if sr.shape[1] == 1 and protocol.space == "rgb":
         sr = with_chroma(sr, image.rgb_lr, scale)
-    return sr, image.rgb_hr if sr.shape[1] == 3 else image.hr
+    if sr.shape[1] == 3:
+        return sr, image.rgb_hr
+    return sr, image.hr if protocol.round_y else rgb_to_y(image.rgb_hr)
 
 
 def _figures(sr: Tensor, image: EvalImage, protocol: Protocol, scale: int) -> Figures:

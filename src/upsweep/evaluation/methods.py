@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from upsweep import checkpoints
+from upsweep import checkpoints, release
 from upsweep.errors import UserError
 from upsweep.generators.base import Generator
 from upsweep.generators.bicubic import Bicubic
@@ -132,7 +132,7 @@ def asked(
     if method == "bicubic":
         methods = [*(bicubic(s) for s in scales or SCALES), *methods]
     elif method == "release":
-        methods += released(scales or SCALES, views)
+        methods += released(scales, views)
     elif method is not None:
         raise UserError(f"method={method} is unknown: choose bicubic or release, or name a checkpoint=PATH.")
     if not methods:
@@ -149,8 +149,16 @@ def bicubic(scale: int) -> Method:
 
 
 def released(scales: Sequence[int], views: Views) -> list[Method]:
-    """The weights that upsweep carries for the scales."""
-    raise UserError(f"upsweep carries no trained weights for x{scales[0]} yet: name a checkpoint=PATH. {views}")
+    """The weights that upsweep carries, at the scales given, or at all where none is.
+
+    Raises:
+        UserError: there are none, at one of the scales.
+    """
+    found = release.available()
+    wanted = scales or sorted({scale for _, scale in found}) or SCALES
+    for scale in wanted:
+        release.path(None, scale)  # says which there are, where there is none
+    return [_loaded(f"{name} (release)", path, views) for (name, scale), path in found.items() if scale in wanted]
 
 
 def trained(paths: Sequence[Path], views: Views, allow: Collection[str] = ()) -> list[Method]:
@@ -162,15 +170,17 @@ def trained(paths: Sequence[Path], views: Views, allow: Collection[str] = ()) ->
         allow: see `Method`.
 
     Raises:
-        UserError: one is not there, or cannot be loaded; each is loaded once, to learn its scale.
+        UserError: one is not there, or cannot be loaded.
     """
     files = [_checkpoint(path) for path in paths]
-    methods: list[Method] = []
-    for name, path in zip(_names(files), files, strict=True):
-        method = Method(name + str(views), 0, checkpoint=path, views=views, allow=frozenset(allow))
-        generator = method.generator()
-        methods.append(replace(method, scale=generator.scale, channels=generator.channels))
-    return methods
+    return [_loaded(name, path, views, allow) for name, path in zip(_names(files), files, strict=True)]
+
+
+def _loaded(name: str, path: Path, views: Views, allow: Collection[str] = ()) -> Method:
+    """The method of a file, which is loaded to learn its scale."""
+    method = Method(name + str(views), 0, checkpoint=path, views=views, allow=frozenset(allow))
+    generator = method.generator()
+    return replace(method, scale=generator.scale, channels=generator.channels)
 
 
 def finished_jobs(sweep: Path) -> tuple[list[Path], list[str]]:

@@ -27,6 +27,7 @@ from upsweep.generators.base import cost
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.protocol import Protocol
 from upsweep.sweeps.results import write_by_rename
+from upsweep.upscaling.model import device_of
 
 log = logging.getLogger("upsweep")
 
@@ -43,7 +44,7 @@ class Evaluation:
         methods: the rows; bicubic comes first by itself.
         benchmarks: the columns.
         protocol: under which PSNR and SSIM are taken.
-        device: auto, cpu, mps, cuda or cuda:1.
+        device: auto, cpu, mps, cuda, cuda:1.
         devices: processes, each on a device of its own (on CPU, with its share of the threads).
         speed: whether time and memory are measured.
         pictures: whether a picture of every image is drawn.
@@ -102,21 +103,14 @@ def place(device: str, rank: int, world: int) -> torch.device:
     Raises:
         UserError: there is no such device here, or not one for each process.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"device={device} is unknown: choose auto, cpu, mps, cuda or cuda:1.") from error
+    found = device_of(device)
     index: int | None = found.index
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": world}
-    if found.type not in count or (index or 0) >= count[found.type]:
-        raise UserError(f"device={device} is not on this machine; device=auto takes the best there is.")
-    if found.type != "cpu" and world > 1:
-        if index is not None or count[found.type] < world:
-            raise UserError(f"devices={world} needs as many of device={device}; here are {count[found.type]}.")
-        return torch.device(found.type, rank)
-    return found
+    if world == 1 or found.type == "cpu":
+        return found
+    count = torch.cuda.device_count() if found.type == "cuda" else 1
+    if index is not None or count < world:
+        raise UserError(f"devices={world} with device={device} needs {world} devices; here are {count}.")
+    return torch.device(found.type, rank)
 
 
 # ---- judging, in one process or several ----

@@ -54,7 +54,7 @@ class Planned:
         """The result of a job of which nothing is known but its settings."""
         return Result(
             state="failed",
-            choices=chosen(self.config.hydra.runtime.choices),
+            choices=chosen(self.config.hydra.runtime.choices, self.config),
             overrides=self.overrides,
             seed=OmegaConf.select(self.config, "seed"),
             scale=OmegaConf.select(self.config, "scale"),

@@ -29,6 +29,7 @@ _STYLE: dict[State, str] = {
     "failed": "red",
 }
 _VERSION = 1
+CHAINS = ("degradation",)  # groups of which several may be chosen, in an order
 TUNED = "optimizer.lr"  # what every choice may have its own best value of
 _Record = TypeVar("_Record", "Result", "Progress")
 
@@ -150,16 +151,19 @@ def _not_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
+def chosen(choices: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The config groups of the project and the names chosen in them, from Hydra's `runtime.choices`.
 
-    Hydra's own groups and groups with nothing chosen are left out, and so is the package of a key.
+    Hydra's own groups and groups with nothing chosen are left out, and so is the package of a key. A chain of several
+    names of one group (`degradation=[blur,bicubic]`), which Hydra does not list, is told by the keys of its node.
     """
-    return {
+    said = {
         key.split("@")[0]: value if isinstance(value, str) else json.dumps(list(value))
         for key, value in choices.items()
         if value is not None and not key.startswith(("hydra/", "local"))
     }
+    chains = {key: f"[{','.join(config[key])}]" for key in CHAINS if config and key in config and key not in said}
+    return {**said, **chains}
 
 
 def _key_and_value(override: str) -> tuple[str, str]:

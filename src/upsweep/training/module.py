@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from upsweep import checkpoints
 from upsweep.data.modules import EvalImage
 from upsweep.data.patches import Patch
-from upsweep.evaluation.judge import bicubic, pair, seen
+from upsweep.evaluation.judge import bicubic, pair
 from upsweep.generators.base import Generator
 from upsweep.imaging.resize import shrink
 from upsweep.metrics.metric import PSNR, SSIM
@@ -159,12 +159,11 @@ class SuperResolution(pl.LightningModule):
     def validation_step(self, batch: EvalImage, batch_idx: int) -> Tensor:
         """Judge one whole image; returns SR (1, C, H, W) as the generator made it."""
         protocol, scale = self.protocol, self.generator.scale
-        image = seen(batch, protocol, scale)
-        sr: Tensor = self(image.lr).float()
-        self._judge(self.psnr, self.ssim, image, sr)
+        sr: Tensor = self(batch.lr).float()
+        self._judge(self.psnr, self.ssim, batch, sr)
         if not self._baseline:
-            self._judge(self.psnr_bicubic, self.ssim_bicubic, image, bicubic(image, protocol, scale))
-            self._baseline_images[image.name] = self.psnr_bicubic.last.item()
+            self._judge(self.psnr_bicubic, self.ssim_bicubic, batch, bicubic(batch, protocol, scale))
+            self._baseline_images[batch.name] = self.psnr_bicubic.last.item()
         return sr
 
     def _judge(self, psnr: PSNR, ssim: SSIM, image: EvalImage, sr: Tensor) -> None:

@@ -1,0 +1,357 @@
+"""How LR is made from HR: a chain of steps, done in the order in which they stand.
+
+An image is a tensor (C, H, W) in [0, 1]: what the generator sees, so luma is degraded as the grey picture that it is.
+One step of a chain shrinks; those before it see HR, those after it LR. Nothing is rounded or clipped but where a step
+says so. Random numbers come from the generator that is handed in, and from nowhere else.
+
+A chain can be run on a whole image or on a window of it (`Chain.window`): what it gives inside the window is then the
+same, since every step is given as many pixels around as it looks at, and JPEG its whole blocks of 8x8.
+"""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from typing import Any, ClassVar, NamedTuple, Self, cast
+
+import numpy as np
+import torch
+from numpy.random import Generator, Philox
+from PIL import Image
+from torch import Tensor
+
+from upsweep.errors import UserError
+from upsweep.imaging.files import to_uint8
+from upsweep.imaging.resize import imresize, shrink
+
+Strength = float | tuple[float, float]
+"""A fixed strength, or the bounds between which it is drawn uniformly for every image or patch."""
+
+VALIDATION = 2**64 - 1  # stands where training has the epoch
+BLOCK = 8  # JPEG
+
+
+class Window(NamedTuple):
+    """Rows top to bottom and columns left to right of an image, the ends left out."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def around(self, pixels: int, size: tuple[int, int], multiple: int = 1) -> "Window":
+        """The window with some pixels more on every side, out to whole blocks, as far as the image goes."""
+
+        def wider(first: int, last: int, end: int) -> tuple[int, int]:
+            low = (first - pixels) // multiple * multiple
+            return max(0, low), min(end, -(-(last + pixels) // multiple) * multiple)
+
+        return Window(*wider(self.top, self.bottom, size[0]), *wider(self.left, self.right, size[1]))
+
+    def times(self, scale: int) -> "Window":
+        """The same place in an image `scale` times as large."""
+        return Window(*(edge * scale for edge in self))
+
+    def within(self, outer: "Window") -> "Window":
+        """The same place counted from the top left of `outer`."""
+        return Window(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
+
+    def of(self, image: Any) -> Any:
+        """The pixels (..., bottom - top, right - left) of a tensor or an array, as a view."""
+        return image[..., self.top : self.bottom, self.left : self.right]
+
+
+class Step(ABC):
+    """One thing that happens to an image. A frozen dataclass: its repr is what the cache knows it by."""
+
+    shrinks: ClassVar[bool] = False
+    before_shrinking: ClassVar[bool] = False  # where it belongs when a chain does not say where it shrinks
+
+    @property
+    def random(self) -> bool:
+        """Whether two generators give two results."""
+        return False
+
+    def drawn(self, rng: Generator) -> Self:
+        """The step with its strengths decided."""
+        return self
+
+    def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
+        """The window of its input (of `size`) that decides `window` of its output; after `drawn`."""
+        return window
+
+    @abstractmethod
+    def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
+        """Do it to a float image (C, H, W), after `drawn`."""
+
+
+@dataclass(frozen=True)
+class Bicubic(Step):
+    """MATLAB's `imresize` in double: nothing is rounded, overshoots stay."""
+
+    shrinks: ClassVar[bool] = True
+
+    def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
+        """The kernel reaches two LR pixels far."""
+        return window.around(2, (size[0] // scale, size[1] // scale)).times(scale)
+
+    def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
+        """(C, H, W) -> (C, H / scale, W / scale)."""
+        return shrink(image, scale)
+
+
+@dataclass(frozen=True)
+class BicubicUint8(Bicubic):
+    """MATLAB's `imresize` of a uint8 image, as in EDSR's files: rounded to 256 levels after each of its two passes."""
+
+    def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
+        """(C, H, W) -> (C, H / scale, W / scale)."""
+        height, width = image.shape[-2:]
+        # float64: rounding must not hang on the last bits of a float32
+        levels = image.double().mul(255).round().clamp(0, 255).div(255)
+        return imresize(levels, (height // scale, width // scale), uint8=True).to(image.dtype)
+
+
+@dataclass(frozen=True)
+class Blur(Step):
+    """Gaussian blur of standard deviation `sigma` pixels, cut at three of them; borders mirrored, edge repeated."""
+
+    sigma: Strength
+    before_shrinking: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _set(self, "sigma", _strength("blur.sigma", self.sigma, 0, 50))
+
+    @property
+    def random(self) -> bool:
+        """A range is drawn from."""
+        return isinstance(self.sigma, tuple)
+
+    def drawn(self, rng: Generator) -> "Blur":
+        """Of a decided sigma."""
+        return Blur(_draw(self.sigma, rng))
+
+    def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
+        """As far as the kernel reaches."""
+        return window.around(_reach(cast(float, self.sigma)), size)
+
+    def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
+        """(C, H, W) -> (C, H, W)."""
+        sigma = cast(float, self.sigma)
+        if sigma == 0:
+            return image
+        reach = _reach(sigma)
+        offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).to(image.dtype)
+        for axis in (-2, -1):
+            index = _mirrored(image.shape[axis], reach)
+            taps = image.index_select(axis, index).unfold(axis, 2 * reach + 1, 1)
+            image = taps @ kernel
+        return image
+
+
+@dataclass(frozen=True)
+class Noise(Step):
+    """White Gaussian noise of standard deviation `sigma` (of 255 levels), independent in each channel; not clipped."""
+
+    sigma: Strength
+
+    def __post_init__(self) -> None:
+        _set(self, "sigma", _strength("noise.sigma", self.sigma, 0, 255))
+
+    @property
+    def random(self) -> bool:
+        """Unless there is none."""
+        return self.sigma != 0
+
+    def drawn(self, rng: Generator) -> "Noise":
+        """Of a decided sigma."""
+        return Noise(_draw(self.sigma, rng))
+
+    def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
+        """(C, H, W) -> (C, H, W)."""
+        field = torch.from_numpy(rng.standard_normal(image.shape, np.float32))
+        return image + field.to(image.dtype) * (cast(float, self.sigma) / 255)
+
+
+@dataclass(frozen=True)
+class Jpeg(Step):
+    """Written as a JPEG file and read again: rounded to 256 levels, clipped, then compressed in blocks of 8x8.
+
+    `quality` is libjpeg's, 1 to 100. The chroma is not subsampled (4:4:4), so that a block hangs on no other one. The
+    blocks are counted from the top left of the whole image, for a patch too.
+    """
+
+    quality: Strength
+
+    def __post_init__(self) -> None:
+        _set(self, "quality", _strength("jpeg.quality", self.quality, 1, 100))
+
+    @property
+    def random(self) -> bool:
+        """A range is drawn from."""
+        return isinstance(self.quality, tuple)
+
+    def drawn(self, rng: Generator) -> "Jpeg":
+        """Of a decided quality."""
+        return Jpeg(_draw(self.quality, rng))
+
+    def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
+        """Whole blocks."""
+        return window.around(0, size, BLOCK)
+
+    def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
+        """(C, H, W) -> (C, H, W), C = 1 or 3."""
+        pixels, file = to_uint8(image), io.BytesIO()
+        grey = pixels.shape[-1] == 1
+        Image.fromarray(pixels[..., 0] if grey else pixels).save(
+            file, "JPEG", quality=round(cast(float, self.quality)), subsampling=0
+        )
+        read = np.array(Image.open(file), np.uint8).reshape(pixels.shape)
+        return torch.from_numpy(read).permute(2, 0, 1).to(image.dtype) / 255
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Steps, in their order, exactly one of which shrinks."""
+
+    steps: tuple[Step, ...] = (Bicubic(),)
+
+    def __post_init__(self) -> None:
+        """Raises UserError: the steps do not shrink exactly once."""
+        shrinking = [type(step).__name__ for step in self.steps if step.shrinks]
+        if len(shrinking) != 1:
+            raise UserError(f"degradation={self}: exactly one step must shrink, and here {len(shrinking)} do.")
+
+    def __str__(self) -> str:
+        return ", ".join(map(repr, self.steps))
+
+    @classmethod
+    def of(cls, steps: "Mapping[str, Step] | None") -> "Chain":
+        """The chain of a config's steps, in their order.
+
+        Where none of them shrinks, the image is shrunk bicubically after the last blur, and so before noise and JPEG:
+        a lens blurs before a sensor counts.
+
+        Raises:
+            UserError: something is no step, or several shrink.
+        """
+        given = list((steps or {}).items())
+        for name, step in given:
+            if not isinstance(step, Step):
+                raise UserError(f"degradation.{name} is no step of a degradation: {step!r} (see docs/data.md).")
+        chain = [step for _, step in given]
+        if not any(step.shrinks for step in chain):
+            last = max((i + 1 for i, step in enumerate(chain) if step.before_shrinking), default=0)
+            chain.insert(last, Bicubic())
+        return cls(tuple(chain))
+
+    @property
+    def random(self) -> bool:
+        """Whether any step is."""
+        return any(step.random for step in self.steps)
+
+    def split(self) -> tuple["Chain", tuple[Step, ...]]:
+        """What can be done once to whole images, and the steps that are left for each patch.
+
+        The first is everything before the first random step, if that includes the shrinking; else the plain bicubic
+        shrink, and the second is all steps, which then begin with HR.
+        """
+        first = next((i for i, step in enumerate(self.steps) if step.random), len(self.steps))
+        if any(step.shrinks for step in self.steps[:first]):
+            return Chain(self.steps[:first]), self.steps[first:]
+        return BICUBIC, self.steps
+
+    def __call__(self, hr: Tensor, scale: int, rng: Generator) -> Tensor:
+        """LR (C, H / scale, W / scale) of a whole HR (C, H, W) whose sides divide by the scale."""
+        return run(self.steps, hr, scale, rng)
+
+
+BICUBIC = Chain()
+
+
+def run(steps: Iterable[Step], image: Tensor, scale: int, rng: Generator) -> Tensor:
+    """Do the steps to a whole image (C, H, W), all strengths decided first."""
+    for step in [step.drawn(rng) for step in steps]:
+        image = step(image, scale, rng)
+    return image
+
+
+def run_window(steps: Sequence[Step], image: Any, window: Window, scale: int, rng: Generator) -> Tensor:
+    """What `run` would give in a window of its output, float32, from no more of the image than decides it.
+
+    Args:
+        steps: in their order.
+        image: array or tensor (C, H, W), uint8 levels or floats: the input of the first step.
+        window: of the output of the last step.
+        scale: HR pixels per LR pixel.
+        rng: noise is drawn for the pixels that are looked at; all other steps agree with `run` to rounding.
+    """
+    decided = [step.drawn(rng) for step in steps]
+    sizes = [(image.shape[-2], image.shape[-1])]
+    for step in decided:
+        height, width = sizes[-1]
+        sizes.append((height // scale, width // scale) if step.shrinks else (height, width))
+    inputs = []  # the window that each step is given, from the last to the first
+    needed = window
+    for step, size in zip(reversed(decided), reversed(sizes[:-1]), strict=True):
+        needed = step.needs(needed, size, scale)
+        inputs.append(needed)
+    outer = inputs.pop()
+    cut = np.ascontiguousarray(outer.of(image))
+    x = torch.from_numpy(cut.astype(np.float32))
+    if cut.dtype == np.uint8:
+        x.div_(255)
+    for step, wanted in zip(decided, [*reversed(inputs), window], strict=True):
+        x = step(x, scale, rng)
+        if step.shrinks:
+            outer = Window(*(edge // scale for edge in outer))
+        x, outer = wanted.within(outer).of(x), wanted
+    return x
+
+
+def generator(seed: int, epoch: int, index: int) -> Generator:
+    """Random numbers that are a pure function of the arguments, and none of those by which a crop is placed.
+
+    The counter of Philox has 256 bits: crops count in the lowest word (`upsweep.data.patches.draw`), this begins at
+    block `index` of a part that they never reach.
+    """
+    key = np.array([seed % 2**64, epoch], np.uint64)
+    return Generator(Philox(key=key, counter=np.array([0, 0, index, 1], np.uint64)))
+
+
+def _strength(name: str, value: Any, low: float, high: float) -> Strength:
+    """A number, or two as a tuple; equal bounds are one number.
+
+    Raises:
+        UserError: it is neither, or outside of low to high.
+    """
+    pair = [value, value] if isinstance(value, int | float) else list(value) if isinstance(value, Sequence) else []
+    fine = len(pair) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in pair)
+    if not fine or not low <= pair[0] <= pair[1] <= high:
+        raise UserError(
+            f"degradation.{name}={value}: it must be a number from {low} to {high}, or a range [low,high] of them."
+        )
+    return float(pair[0]) if pair[0] == pair[1] else (float(pair[0]), float(pair[1]))
+
+
+def _draw(strength: Strength, rng: Generator) -> float:
+    return float(rng.uniform(*strength)) if isinstance(strength, tuple) else strength
+
+
+def _set(step: Step, name: str, value: Strength) -> None:
+    object.__setattr__(step, name, value)  # how a frozen dataclass tidies its own fields
+
+
+def _reach(sigma: float) -> int:
+    return ceil(3 * sigma)
+
+
+@lru_cache(maxsize=64)
+def _mirrored(size: int, reach: int) -> Tensor:
+    """Which pixel stands at -reach, ..., size + reach - 1."""
+    position = torch.arange(-reach, size + reach) % (2 * size)
+    return torch.where(position < size, position, 2 * size - 1 - position)

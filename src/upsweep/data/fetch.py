@@ -1,0 +1,368 @@
+"""Data sets from where they are published: downloaded, checked, unpacked, and never half there.
+
+What lies where is in datasets.csv, beside this file. Below the root, a download grows in `.<archive>.part` and goes on
+from there, also in another process; whole and of the published md5 it becomes `<archive>`, is unpacked beside into a
+hidden folder, and that is renamed. So whatever bears the name of a set is whole. A person who got the archive in
+another way puts it at `<root>/<archive>`.
+"""
+
+import csv
+import gzip
+import logging
+import lzma
+import shutil
+import stat
+import sys
+import tarfile
+import time
+import uuid
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import pooch
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from upsweep.data.known import SETS, TRAINING, find
+from upsweep.data.locking import locked
+from upsweep.errors import UserError
+
+log = logging.getLogger("upsweep")
+
+TIMEOUT = 30.0  # seconds without a byte
+TRIES = 4  # in a row that bring nothing
+CHUNK = 1 << 16  # what a break may cost at most
+MAX_FILES = 20_000
+MAX_RATIO, MIN_BOUND = 10, 1 << 28  # unpacked bytes: at most ten times the archive, or 256 MiB
+
+# In which archive of datasets.csv a set is, and the folder that the archive becomes below the root.
+ARCHIVES = {
+    "div2k": ("DIV2K train HR", "DIV2K_train_HR"),
+    "div2k_valid": ("DIV2K valid HR", "DIV2K_valid_HR"),
+    "flickr2k": ("Flickr2K", "Flickr2K"),
+    **dict.fromkeys(("set5", "set14", "bsd100", "urban100"), ("Set5+Set14+B100+Urban100", "benchmark")),
+}
+ALSO = {"div2k": ("div2k_valid",), "df2k": ("div2k_valid",)}  # what a training set is validated on
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive: its address, the md5 of the file, and the folder that it becomes."""
+
+    url: str
+    md5: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """The file's."""
+        return self.url.rpartition("/")[2]
+
+
+@cache
+def _published() -> dict[str, dict[str, str]]:
+    with Path(__file__).with_name("datasets.csv").open(encoding="utf-8", newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def archive_of(name: str, mirror: str | None = None) -> Archive | None:
+    """Where a set is published; None where nowhere that is known."""
+    if name not in ARCHIVES:
+        return None
+    title, folder = ARCHIVES[name]
+    row = _published()[title]
+    url = row["url"] if mirror is None else f"{mirror.rstrip('/')}/{row['url'].rpartition('/')[2]}"
+    return Archive(url, row["md5"], folder)
+
+
+def fetch(name: str, root: Path, *, mirror: str | None = None) -> None:
+    """Make a training set or a benchmark be below the root; what is there already is left alone.
+
+    Args:
+        name: of `upsweep.data.known`.
+        root: an existing folder.
+        mirror: the address of a folder with the same archives, instead of their own.
+
+    Raises:
+        UserError: the set is published nowhere that is known, the server does not answer or gives another file, the
+            archive is not to be trusted, there is no room, or a part of the set is in the way.
+    """
+    parts = (*TRAINING.get(name, (name,)), *ALSO.get(name, ()))
+    if unknown := [part for part in parts if part not in SETS]:
+        known = dict.fromkeys([*(n for n in TRAINING if set(TRAINING[n]) <= ARCHIVES.keys()), *ARCHIVES])
+        raise UserError(f"There is no data set {unknown[0]} to fetch; choose from {', '.join(known)}.")
+    for part in parts:
+        _fetch_part(part, root, mirror)
+
+
+def _fetch_part(name: str, root: Path, mirror: str | None) -> None:
+    title, count = SETS[name].title, SETS[name].count
+    archive = archive_of(name, mirror)
+    try:
+        if _there(name, root):
+            return
+        if archive is None:
+            raise UserError(
+                f"{title} has no public address that is known here: get its {count} images and put them into "
+                f"{root / SETS[name].folders[0]}."
+            )
+        with locked(root / f".{archive.name}.lock"):
+            if not _there(name, root):  # another process may have fetched it meanwhile
+                fetch_archive(archive, root)
+    except OSError as error:
+        raise UserError(f"{title} cannot be put into {root} ({error.strerror or error}).") from error
+    if not _there(name, root):
+        raise UserError(f"{archive.url} was unpacked into {root / archive.folder}, but {title} is not in it.")
+
+
+def _there(name: str, root: Path) -> bool:
+    """Whether the whole set is.
+
+    Raises:
+        UserError: a part of it is, which nothing here would leave.
+    """
+    title, count, found = SETS[name].title, SETS[name].count, find(name, root)
+    if found and len(found) < count:
+        raise UserError(f"{found[0].parent} holds {len(found)} of the {count} images of {title}: move it away first.")
+    if found:
+        log.info("%s is in %s.", title, found[0].parent)
+    return bool(found)
+
+
+def fetch_archive(archive: Archive, root: Path) -> Path:
+    """Download an archive, or take the one that lies at its place, and unpack it; the folder that it became.
+
+    Raises:
+        UserError: see `fetch`.
+        OSError: the folder cannot be written to.
+    """
+    target, file = root / archive.folder, root / archive.name
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target} is in the way of what {archive.name} unpacks to: move it away first.")
+    by_hand = file.exists() and pooch.file_hash(str(file), alg="md5") == archive.md5
+    if by_hand:
+        log.info("Taking %s, which lies there already.", file)
+    else:
+        _download(archive, file)
+    for stale in root.glob(f".{archive.folder}.unpacking-*"):  # left by a process that was killed: we hold the lock
+        shutil.rmtree(stale)
+    beside = root / f".{archive.folder}.unpacking-{uuid.uuid4().hex[:8]}"
+    try:
+        unpack(file, beside)
+        inside = list(beside.iterdir())
+        source = inside[0] if len(inside) == 1 and inside[0].is_dir() else beside
+        if target.is_dir():
+            target.rmdir()
+        source.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if not by_hand:
+        file.unlink()
+    return target
+
+
+# ---- download ----
+
+
+def _download(archive: Archive, file: Path) -> None:
+    part = file.with_name(f".{file.name}.part")
+    resumes = part.exists()  # should that give a wrong file, the part was bad: begin again, once
+    advice = f"get {file.name} by hand (from there, or a mirror that you trust) and put it at {file}"
+    pooch.get_logger().setLevel("WARNING")
+    for attempt in range(1 + resumes):
+        try:
+            pooch.retrieve(
+                archive.url,
+                known_hash=f"md5:{archive.md5}",
+                fname=file.name,
+                path=str(file.parent),
+                downloader=Resuming(part),
+            )
+            return
+        except requests.exceptions.RequestException as error:
+            raise UserError(f"{archive.url} does not give the file ({_reason(error)}): {advice}.") from error
+        except ValueError as error:  # pooch, of the checksum
+            if attempt == resumes:
+                raise UserError(
+                    f"What {archive.url} gives is not {file.name} as it was published (md5 {archive.md5}), and was "
+                    f"not kept: {advice}."
+                ) from error
+            log.warning("%s went on from a part that was not good: once more from its beginning.", file.name)
+
+
+def _reason(error: requests.exceptions.RequestException) -> str:
+    response = error.response
+    if response is not None:
+        return f"it answers {response.status_code} {response.reason}"
+    if isinstance(error, requests.exceptions.Timeout):
+        return f"no answer in {TIMEOUT:g} s"
+    return "no connection" if isinstance(error, requests.exceptions.ConnectionError) else str(error)
+
+
+class Resuming:
+    """A downloader for pooch that goes on where an earlier one, of whatever process, broke off.
+
+    Args:
+        part: the file in which the download grows.
+    """
+
+    def __init__(self, part: Path) -> None:
+        self.part = part
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:  # noqa: ARG002  # as pooch calls it
+        """Download `url` to `output_file`, a name that pooch made for it.
+
+        Raises:
+            requests.exceptions.RequestException: TRIES times in a row not a byte came.
+        """
+        with _Meter(self.part.name.removeprefix(".").removesuffix(".part")) as meter:
+            tries = 0
+            while True:
+                before = self._size()
+                try:
+                    self._get(url, meter)
+                    break
+                except requests.exceptions.HTTPError as error:
+                    if error.response.status_code < 500:
+                        raise
+                    failure: requests.exceptions.RequestException = error
+                except requests.exceptions.RequestException as error:
+                    failure = error
+                tries = 1 if self._size() > before else tries + 1
+                if tries == TRIES:
+                    raise failure
+                time.sleep(0.5 * 2 ** (tries - 1))
+        self.part.replace(output_file)
+
+    def _size(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _get(self, url: str, meter: "_Meter") -> None:
+        have = self._size()
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            said = answer.headers.get("Content-Range", "")
+            if answer.status_code == 416 and said == f"bytes */{have}":
+                return  # all of it was here already
+            if have and (answer.status_code == 416 or not said.startswith(f"bytes {have}-")):
+                if answer.status_code == 416:
+                    self.part.unlink()
+                    raise requests.exceptions.ContentDecodingError("the part is longer than the file")
+                have = 0  # the server gives the whole file
+            answer.raise_for_status()
+            length = answer.headers.get("Content-Length")
+            meter.begin(have, None if length is None else have + int(length))
+            with self.part.open("ab" if have else "wb") as out:
+                for chunk in answer.iter_content(CHUNK):
+                    out.write(chunk)
+                    meter.advance(len(chunk))
+
+
+class _Meter:
+    """How far a download is: a bar with the time left on a terminal, a line every tenth elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.done, self.total, self.said = name, 0, 0, -1
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task(name, total=None)
+
+    def __enter__(self) -> "_Meter":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def begin(self, done: int, total: int | None) -> None:
+        """An answer begins at byte `done`."""
+        self.done, self.total = done, total or 0
+        self.bar.update(self.task, completed=done, total=total)
+
+    def advance(self, count: int) -> None:
+        """So many bytes more."""
+        self.done += count
+        self.bar.update(self.task, completed=self.done)
+        tenths = 10 * self.done // self.total if self.total else 0
+        if self.bar.disable and tenths > self.said:
+            self.said = tenths
+            print(f"{self.name}: {10 * tenths} % of {self.total / 1e6:.0f} MB", file=sys.stderr, flush=True)
+
+
+# ---- unpacking ----
+
+
+# what the readers of archives raise on broken or encrypted ones
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error),
+    *(EOFError, RuntimeError, ValueError),
+)
+
+
+class _Refused(Exception):
+    """Something in an archive that no data set has."""
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Unpack a zip or tar into a new folder; only plain files and folders, only inside, and not without bound.
+
+    Raises:
+        UserError: the file is no such archive, is broken, or holds what a data set does not.
+    """
+    bound = max(MIN_BOUND, MAX_RATIO * file.stat().st_size)
+    folder.mkdir()
+    count = size = 0
+    try:
+        for name, source in _members(file):
+            target = _inside(folder, name)
+            count += 1
+            if count > MAX_FILES:
+                raise _Refused(f"more than {MAX_FILES} files")
+            if source is None:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source, target.open("xb") as out:
+                while chunk := source.read(CHUNK):
+                    size += len(chunk)  # as they come, whatever the archive says of itself
+                    if size > bound:
+                        raise _Refused(f"more than {bound / 1e6:.0f} MB, of an archive of {file.stat().st_size} bytes")
+                    out.write(chunk)
+    except _Refused as reason:
+        raise UserError(f"{file} was not unpacked: it holds {reason}.") from reason
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(f"{file} was not unpacked: it holds two entries of one name.") from error
+    except _BROKEN as error:
+        raise UserError(f"{file} is no archive that can be unpacked ({error or type(error).__name__}).") from error
+
+
+def _members(file: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """The names in an archive, each with its open content, or None for a folder."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                mode = info.external_attr >> 16
+                if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise _Refused(f"{info.filename!r}, which is a link or a device")
+                yield info.filename, None if info.is_dir() else archive.open(info)
+    else:
+        with tarfile.open(file) as tar:
+            for member in tar:
+                if not (member.isreg() or member.isdir()):
+                    raise _Refused(f"{member.name!r}, which is a link or a device")
+                content: Any = None if member.isdir() else tar.extractfile(member)
+                yield member.name, content
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+        raise _Refused(f"{name!r}, which does not lie in its own folder")
+    return folder / path
