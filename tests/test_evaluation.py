@@ -285,8 +285,8 @@ def test_rows_are_named_by_what_differs(tmp_path: Path) -> None:
     assert [m.name for m in asked(checkpoint=str(a))] == ["deconvnet"]
     c = trained(tmp_path / "c", result=finished(init="he", norm="bn"))
     assert [m.name for m in asked(checkpoint=[str(a), str(c)])] == [
-        "deconvnet 0/checkpoints/best",
-        "deconvnet c/checkpoints/best",
+        "deconvnet 0",
+        "deconvnet c",
     ]
     (viewed,) = asked(checkpoint=str(a), views=Views(self_ensemble=True, tile=8))
     assert viewed.name == "deconvnet, self-ensemble, tile 8"

@@ -32,6 +32,10 @@ class Views:
     tile: int | None = None
     ema: bool | None = None
 
+    def __post_init__(self) -> None:
+        if self.tile is not None and type(self.tile) is not int:
+            raise UserError(f"tile={self.tile} must be a whole number of LR pixels, or null for whole images.")
+
     def of(self, generator: Generator) -> Generator:
         """The generator, wrapped.
 
@@ -246,10 +250,14 @@ def _settings(file: Path) -> Mapping[str, str]:
 
 
 def _shortest(file: Path, files: Sequence[Path]) -> str:
-    """As few parts of a path, from its end, as tell it from the others."""
-    parts = file.absolute().parts
-    for count in range(1, len(parts) + 1):
-        end = parts[-count:]
-        if sum(other.absolute().parts[-count:] == end for other in files) == 1:
-            break
-    return "/".join(end).removesuffix(file.suffix)
+    """As few parts of a path, from its end, as tell it from the others; a run's best one goes by its folder."""
+
+    def parts(path: Path) -> tuple[str, ...]:
+        path = path.absolute()
+        return path.parents[1].parts if path.parts[-2:] == BEST.parts else path.with_suffix("").parts
+
+    mine, others = parts(file), [parts(other) for other in files]
+    for count in range(1, len(mine) + 1):
+        if sum(other[-count:] == mine[-count:] for other in others) == 1:
+            return "/".join(mine[-count:])
+    return "/".join(mine[-2:])  # the same file twice
