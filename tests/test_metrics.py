@@ -21,7 +21,7 @@ from upsweep.metrics import PSNR, SSIM, Protocol
 from upsweep.metrics.functional import psnr, ssim
 
 PAPER = Protocol()
-RGB = Protocol("rgb", "rgb")
+RGB = Protocol("rgb", "rgb", lr="uint8")
 
 
 def pictures(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -169,12 +169,20 @@ def test_unknown_protocols_are_refused(wrong: dict[str, Any]) -> None:
         Protocol(**wrong)
 
 
-@pytest.mark.parametrize("name", ["paper", "rgb"])
+KNOWN = {
+    "paper": PAPER,
+    "rgb": RGB,
+    "rgb_lr_uint8": Protocol("rgb_lr_uint8", round_y=False, lr="uint8"),
+    "full_range_y": Protocol("full_range_y", "y_full", round_y=False, lr="uint8"),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_the_config_files_are_the_protocols(name: str) -> None:
     path = Path(__file__).parents[1] / "conf" / "protocol" / f"{name}.yaml"
     values = yaml.safe_load(path.read_text())
     assert values.pop("_target_") == "upsweep.metrics.protocol.Protocol"
-    assert Protocol(**values) == {"paper": PAPER, "rgb": RGB}[name]
+    assert Protocol(**values) == KNOWN[name]
 
 
 # ---- the published figures ----

@@ -4,14 +4,18 @@ A checkpoint holds, beside Lightning's own entries, `checkpoint["upsweep"]`: the
 arguments as plain values (the recipe among them). Names resolve to upsweep's generators and blocks and to the
 modules of `torch.nn`, or to classes that the caller names, and to nothing else. Where the weights were averaged while
 they were trained, `checkpoint["ema"]` holds the average, which is what validation judged.
+
+A release (`.safetensors`) holds the generator's weights alone, and the same description as JSON in its metadata.
 """
 
 import importlib
+import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import safetensors.torch
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -23,9 +27,11 @@ from upsweep.generators.base import Generator
 FORMAT = 1
 KEY = "upsweep"
 EMA = "ema"
+RELEASE = ".safetensors"
 # Sizes are checked against the weights before memory is taken; these bounds keep the check itself short.
 LARGEST_NUMBER = 2048
 DEEPEST = 16
+LONGEST = 100_000  # characters of a release's description
 
 
 def build(spec: Mapping[str, Any]) -> Generator:
@@ -59,13 +65,18 @@ def load_generator(path: Path, *, allow: Collection[str] = (), ema: bool = True)
     """The trained generator of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
-        path: a `.ckpt` file that upsweep wrote.
+        path: a `.ckpt` or `.safetensors` file that upsweep wrote.
         allow: `_target_` names outside upsweep that the user's own config names, and that may be built.
         ema: whether to take the moving average of the weights, where there is one.
 
     Raises:
         UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit.
     """
+    return load(path, allow=allow, ema=ema)[0]
+
+
+def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[Generator, dict[str, Any]]:
+    """As `load_generator`; and the vetted node by which the generator was built, for who writes it elsewhere."""
     state = read(path)
     said = state.get(KEY)
     if not isinstance(said, dict) or not isinstance(said.get("generator"), dict):
@@ -86,7 +97,7 @@ def load_generator(path: Path, *, allow: Collection[str] = (), ema: bool = True)
     fit(shape, weights, path)
     generator = build(spec)
     generator.load_state_dict(weights)
-    return generator.eval()
+    return generator.eval(), spec
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -97,6 +108,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}; a run's own lie in its checkpoints/ folder.")
+    if path.suffix.lower() == RELEASE:
+        return _read_release(path)
     try:
         file = path.open("rb")
     except OSError as error:
@@ -157,15 +170,43 @@ def transfer(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
 
 def save(state: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint so that a half-written one never looks whole: beside, then rename."""
+    _write(path, lambda file: torch.save(dict(state), file))
+
+
+def save_release(generator: Generator, spec: Mapping[str, Any], path: Path) -> None:
+    """Write the weights of `generator`, which `spec` describes, as safetensors, whole or not at all."""
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in generator.state_dict().items()}
+    metadata = {"format": "pt", KEY: json.dumps(describe(spec))}
+    content = safetensors.torch.save(weights, metadata)
+    _write(path, lambda file: file.write(content))
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
-            torch.save(dict(state), file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave an empty file under the new name
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _read_release(path: Path) -> dict[str, Any]:
+    """A release in the form of a Lightning checkpoint."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY, "null")
+            if len(text) > LONGEST:
+                raise ValueError(f"its description has {len(text)} characters")
+            said = json.loads(text)
+            weights = {f"generator.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except Exception as error:  # safetensors and json raise many kinds for one fact, as torch does
+        raise UserError(
+            f"{path} is broken, or no safetensors file; it was not loaded ({_first_line(error)})."
+        ) from error
+    return {KEY: said, "state_dict": weights}
 
 
 def _vet(path: Path, spec: object, allow: Collection[str]) -> None:

@@ -6,10 +6,12 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 import functools
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -19,7 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import CompactHydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from upsweep.errors import UserError
@@ -27,9 +29,16 @@ from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
 
+# The groups whose choices become part of a generator.
+NAMING_GROUPS = ("generator", "init", "activation", "norm", "dropout", "upsampler")
 
-def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Callable[[], None]]:
+
+def door(
+    config_name: str, config_path: str = "../conf", paths: Sequence[str] = ()
+) -> Callable[[Task], Callable[[], None]]:
     """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
+
+    `paths` are keys whose values are file names, taken as they are typed: `input=photo (1).jpg` is no syntax error.
 
         @door("train")
         def main(config: DictConfig) -> float | None: ...
@@ -82,7 +91,7 @@ def door(config_name: str, config_path: str = "../conf") -> Callable[[Task], Cal
                 _replaced(ConfigLoaderImpl, "get_group_options", _group_options),
             ):
                 try:
-                    sys.argv[1:] = resumed(sys.argv[1:])
+                    sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
                     _one_folder(sys.argv[1:])
                     entry()
                 except (CompactHydraException, UserError) as error:  # --help and --info do not pass through the report
@@ -107,6 +116,27 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def own_targets(groups: Sequence[str] = NAMING_GROUPS) -> frozenset[str]:
+    """Every class that the config folders in use name in `groups`: those that a checkpoint may name too.
+
+    The folders are conf/ and whatever `--config-dir` adds, all of them the user's. Call it in a task.
+    """
+    folders = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    files = (file for folder in folders for group in groups for file in sorted((folder / group).glob("*.yaml")))
+    nodes = (OmegaConf.load(file) for file in files)
+    return frozenset(str(node["_target_"]) for node in nodes if isinstance(node, DictConfig) and "_target_" in node)
+
+
+def _quoted(argument: str, keys: Sequence[str]) -> str:
+    """An override of one of `keys` with its value quoted for Hydra's grammar, which knows few characters."""
+    key, equals, value = argument.partition("=")
+    if key not in keys or not equals or value in ("", "null") or value[0] in "'\"[":
+        return argument
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"{key}='{escaped}{escaped[len(escaped) - trailing :]}'"
 
 
 def _one_folder(arguments: Sequence[str]) -> None:

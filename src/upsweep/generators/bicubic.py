@@ -10,7 +10,7 @@ from upsweep.imaging.resize import enlarge
 class Bicubic(Generator):
     """MATLAB's bicubic enlargement; no parameters. It takes the recipe, so that it sweeps like any other."""
 
-    def __init__(self, recipe: Recipe, scale: int = 2, channels: int = 1) -> None:
+    def __init__(self, recipe: Recipe | None = None, scale: int = 2, channels: int = 1) -> None:
         del recipe
         super().__init__(scale, channels)
 

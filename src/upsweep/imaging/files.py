@@ -9,11 +9,11 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import imagecodecs
 import numpy as np
@@ -48,6 +48,30 @@ class Picture:
     pixels: Pixels
     alpha: Pixels | None = None
     icc_profile: bytes | None = None
+
+    @classmethod
+    def of(cls, samples: Pixels, icc_profile: bytes | None = None) -> Self:
+        """The picture of samples (H, W, 1 to 4): grey, grey and alpha, RGB, RGBA; it holds views of them."""
+        colours = 3 if samples.shape[-1] > 2 else 1
+        return cls(samples[..., :colours], samples[..., -1] if samples.shape[-1] > colours else None, icc_profile)
+
+    def samples(self) -> Pixels:
+        """Pixels and alpha as one (H, W, 1 to 4); not copied where they are views of such an array."""
+        if self.alpha is None:
+            return self.pixels
+        whole = self.pixels.base
+        if (
+            whole is not None
+            and whole is self.alpha.base
+            and whole.shape == (*self.alpha.shape, self.pixels.shape[-1] + 1)
+        ):
+            views = Picture.of(cast(Pixels, whole))
+            if all(
+                a is not None and a.__array_interface__ == b.__array_interface__
+                for a, b in ((views.pixels, self.pixels), (views.alpha, self.alpha))
+            ):
+                return cast(Pixels, whole)
+        return cast(Pixels, np.dstack([self.pixels, self.alpha]))
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -112,7 +136,8 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         try:
-            beside.write_bytes(encode(picture))
+            with beside.open("wb") as file:
+                file.writelines(encode(picture))
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -236,25 +261,26 @@ def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
 # ---- writing ----
 
 
+Parts = Sequence[bytes | bytearray | memoryview]
+
+
 def _samples(picture: Picture) -> NDArray[Any]:
     """Join pixels and alpha: (H, W) for plain grey, else (H, W, 2 to 4)."""
-    samples: NDArray[Any] = picture.pixels
-    if picture.alpha is not None:
-        samples = np.dstack([samples, picture.alpha])
+    samples = picture.samples()
     return samples[..., 0] if samples.shape[-1] == 1 else samples
 
 
-def _encode_png(picture: Picture) -> bytes:
-    png = bytes(imagecodecs.png_encode(np.ascontiguousarray(_samples(picture))))
+def _encode_png(picture: Picture) -> Parts:
+    png = imagecodecs.png_encode(np.ascontiguousarray(_samples(picture)))
     if picture.icc_profile is None:
-        return png
+        return [png]
     body = b"iCCPicc\0\0" + zlib.compress(picture.icc_profile)
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     header_end = 33  # signature and IHDR: the profile must come before the pixels
-    return png[:header_end] + chunk + png[header_end:]
+    return [png[:header_end], chunk, memoryview(png)[header_end:]]  # in parts: a large picture is not copied
 
 
-def _encode_tiff(picture: Picture) -> bytes:
+def _encode_tiff(picture: Picture) -> Parts:
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,
@@ -267,27 +293,27 @@ def _encode_tiff(picture: Picture) -> bytes:
         iccprofile=picture.icc_profile,
         metadata=None,
     )
-    return buffer.getvalue()
+    return [buffer.getbuffer()]
 
 
-def _encode_jpeg(picture: Picture) -> bytes:
+def _encode_jpeg(picture: Picture) -> Parts:
     return _encode_with_pillow(picture, format="JPEG", quality=95, subsampling=0)
 
 
-def _encode_webp(picture: Picture) -> bytes:
+def _encode_webp(picture: Picture) -> Parts:
     return _encode_with_pillow(picture, format="WEBP", lossless=True)
 
 
-def _encode_with_pillow(picture: Picture, **options: Any) -> bytes:
+def _encode_with_pillow(picture: Picture, **options: Any) -> Parts:
     samples = _samples(picture)
     if samples.dtype == np.uint16:
         samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(samples).save(buffer, icc_profile=picture.icc_profile, **options)
-    return buffer.getvalue()
+    return [buffer.getbuffer()]
 
 
-_ENCODERS: dict[str, Callable[[Picture], bytes]] = {
+_ENCODERS: dict[str, Callable[[Picture], Parts]] = {
     ".png": _encode_png,
     ".tif": _encode_tiff,
     ".tiff": _encode_tiff,

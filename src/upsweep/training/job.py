@@ -22,8 +22,8 @@ from upsweep.data.modules import SuperResolutionData
 from upsweep.errors import UserError
 from upsweep.generators.base import Cost, cost
 from upsweep.metrics.protocol import Protocol
-from upsweep.sweeps.results import REQUEUE, Result, State
 from upsweep.sweeps.about import About
+from upsweep.sweeps.results import REQUEUE, Result, State
 from upsweep.training.module import Diverged, Pruned, SuperResolution
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, newest
 from upsweep.training.scaling import RateRule, in_channels_last, synchronised

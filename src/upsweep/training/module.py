@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from upsweep import checkpoints
 from upsweep.data.modules import EvalImage
 from upsweep.data.patches import Patch
+from upsweep.evaluation.judge import bicubic, pair
 from upsweep.generators.base import Generator
-from upsweep.imaging.colour import with_chroma
-from upsweep.imaging.resize import enlarge, shrink
+from upsweep.imaging.resize import shrink
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
 from upsweep.training.optimizers import parameter_groups, scale_rates
@@ -158,20 +158,18 @@ class SuperResolution(pl.LightningModule):
 
     def validation_step(self, batch: EvalImage, batch_idx: int) -> Tensor:
         """Judge one whole image; returns SR (1, C, H, W) as the generator made it."""
+        protocol, scale = self.protocol, self.generator.scale
         sr: Tensor = self(batch.lr).float()
         self._judge(self.psnr, self.ssim, batch, sr)
         if not self._baseline:
-            self._judge(self.psnr_bicubic, self.ssim_bicubic, batch, enlarge(batch.lr.float(), self.generator.scale))
+            self._judge(self.psnr_bicubic, self.ssim_bicubic, batch, bicubic(batch, protocol, scale))
             self._baseline_images[batch.name] = self.psnr_bicubic.last.item()
         return sr
 
-    def _judge(self, psnr: PSNR, ssim: SSIM, batch: EvalImage, sr: Tensor) -> None:
-        hr, grey = batch.hr, batch.rgb_hr is None
-        if self.protocol.space == "rgb" and hr.shape[1] == 1 and batch.rgb_lr is not None and batch.rgb_hr is not None:
-            # A generator of the Y plane takes its colours from bicubic.
-            sr, hr = with_chroma(sr, batch.rgb_lr, self.generator.scale), batch.rgb_hr
-        psnr.update(sr, hr, grey=grey)
-        ssim.update(sr, hr, grey=grey)
+    def _judge(self, psnr: PSNR, ssim: SSIM, image: EvalImage, sr: Tensor) -> None:
+        sr, hr = pair(sr, image, self.protocol, self.generator.scale)
+        for metric in (psnr, ssim):
+            metric.update(sr, hr, grey=image.rgb_hr is None)
 
     def image_psnr(self, name: str) -> tuple[float, float | None]:
         """PSNR in dB of the image judged last, and bicubic's of the image `name`."""

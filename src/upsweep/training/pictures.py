@@ -6,14 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from upsweep.imaging.colour import with_chroma
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge
-
-GAP = 8  # white pixels between two tiles
+from upsweep.imaging.tiles import fullest, side_by_side
 
 
 class Panel(NamedTuple):
@@ -96,18 +94,7 @@ def busiest(image: Tensor, window: tuple[int, int]) -> tuple[int, int]:
     energy = torch.zeros_like(grey)
     energy[:-1] += grey.diff(dim=0).square()
     energy[:, :-1] += grey.diff(dim=1).square()
-    # A summed-area table: the energy of every window in four look-ups.
-    table = F.pad(energy.cumsum(0).cumsum(1), (1, 0, 1, 0))
-    rows, columns = window
-    total = table[rows:, columns:] - table[:-rows, columns:] - table[rows:, :-columns] + table[:-rows, :-columns]
-    return divmod(int(total.argmax()), total.shape[1])
-
-
-def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:
-    """Tiles (H, W, 3) uint8 of one height in a row, with white gaps: (H, W1 + 8 + W2 + ..., 3)."""
-    gap = np.full((tiles[0].shape[0], GAP, 3), 255, np.uint8)
-    row = [part for tile in tiles for part in (tile, gap)]
-    return np.concatenate(row[:-1], axis=1)
+    return fullest(energy, window)
 
 
 def _batch(image: Tensor) -> Tensor:

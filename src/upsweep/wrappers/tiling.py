@@ -27,6 +27,10 @@ class Span(NamedTuple):
     cut_start: int
     cut_stop: int
 
+    def kept(self, scale: int) -> slice:
+        """The part to keep of what was made of the cut, in output pixels."""
+        return slice(scale * (self.start - self.cut_start), scale * (self.stop - self.cut_start))
+
 
 def spans(size: int, tile: int, margin: int, stride: int = 1) -> Iterator[Span]:
     """Cover an axis of `size` pixels with tiles, a margin around each as far as the image goes.
@@ -127,7 +131,7 @@ class Tiled(Wrapper):
     def run_tile(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
         """One tile's output (N, C, s h, s w), margins cropped, of a whole image (N, C, H, W)."""
         y = self.generator(x[..., rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop])
-        kept: Tensor = y[..., _within(rows, self.scale), _within(columns, self.scale)]
+        kept: Tensor = y[..., rows.kept(self.scale), columns.kept(self.scale)]
         return kept
 
     def body(self, x: Tensor) -> Tensor:
@@ -140,7 +144,3 @@ class Tiled(Wrapper):
                 y = part.new_empty(*x.shape[:2], s * x.shape[-2], s * x.shape[-1])
             y[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop] = part
         return x.new_empty(*x.shape[:2], 0, 0) if y is None else y
-
-
-def _within(span: Span, scale: int) -> slice:
-    return slice(scale * (span.start - span.cut_start), scale * (span.stop - span.cut_start))

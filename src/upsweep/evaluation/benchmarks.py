@@ -1,0 +1,86 @@
+"""The images to judge on: a benchmark of the field by its name, or any folder of HR images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, data_root, present_benchmarks
+from upsweep.data.modules import EvalImages
+from upsweep.data.store import Settings, open_images
+from upsweep.errors import UserError
+from upsweep.imaging.files import find_images
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Some HR images, as tables call them."""
+
+    title: str
+    files: tuple[Path, ...]
+
+    def images(self, scale: int, channels: int, cache_dir: Path | None = None) -> EvalImages:
+        """The images with the LR of the papers, prepared once where there is a cache.
+
+        Raises:
+            UserError: any file cannot be used; to go on without it would change the mean.
+        """
+        opened = open_images(self._named(), Settings(scale, channels, colour=True), cache_dir)
+        for sentence in opened.refused.values():
+            raise UserError(f"{self.title} cannot be judged without one of its images: {sentence}.")
+        return EvalImages(opened.images)
+
+    def _named(self) -> dict[str, Path]:
+        """The files by their stems, or with more of their paths where stems are not enough."""
+        stems = {path.stem: path for path in self.files}
+        return stems if len(stems) == len(self.files) else {str(path): path for path in self.files}
+
+
+def find_benchmarks(asked: str | Sequence[str], root: Path | None) -> list[Benchmark]:
+    """What `benchmark=` names: `all` that are below the root, names of the field, folders.
+
+    Raises:
+        UserError: something is not there, or is named twice.
+    """
+    words = [asked] if isinstance(asked, str) else list(asked)
+    if words == ["all"]:
+        words = present_benchmarks(root)
+        if not words:
+            raise UserError(
+                f"None of the benchmarks {', '.join(BENCHMARKS)} is in {data_root(root)}: set data.root or "
+                "UPSWEEP_DATA to the folder that they lie in, or name a folder of HR images, benchmark=PATH."
+            )
+    if not words:
+        raise UserError("benchmark=[] names nothing to judge on.")
+    found = [_benchmark(word, root) for word in words]
+    titles = [benchmark.title for benchmark in found]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UserError(f"benchmark names {title} twice.")
+    return found
+
+
+def benchmark_images(
+    name: str, root: Path | None = None, *, scale: int, channels: int, cache_dir: Path | None = None
+) -> EvalImages:
+    """The images of one benchmark, by its name or its folder, as `evaluate` takes them.
+
+    Raises:
+        UserError: it is not there, or a file of it cannot be used.
+    """
+    return _benchmark(name, root).images(scale, channels, cache_dir)
+
+
+def _benchmark(word: str, root: Path | None) -> Benchmark:
+    name = str(word)
+    if name.lower() in BENCHMARKS:
+        return Benchmark(SETS[name.lower()].title, tuple(benchmark_files(name.lower(), root)))
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no benchmark {name}: name all, {', '.join(BENCHMARKS)}, or a folder of HR images; "
+            "several as 'benchmark=[set5,set14]'."
+        )
+    files = find_images(folder)
+    if not files:
+        raise UserError(f"benchmark={name} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
+    return Benchmark(folder.resolve().name, tuple(files))

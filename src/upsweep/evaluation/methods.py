@@ -1,0 +1,263 @@
+"""The rows to be: which generators are judged, what they are called, and through which views."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from upsweep import checkpoints, release
+from upsweep.errors import UserError
+from upsweep.generators.base import Generator
+from upsweep.generators.bicubic import Bicubic
+from upsweep.sweeps.results import Result, differing
+from upsweep.sweeps.resuming import MANIFEST
+from upsweep.wrappers import SelfEnsemble, Tiled
+
+log = logging.getLogger("upsweep")
+
+SCALES = (2, 3, 4)
+BEST = Path("checkpoints") / "best.ckpt"
+
+
+@dataclass(frozen=True)
+class Views:
+    """Ways to look at the same weights; they compose.
+
+    self_ensemble: the mean over the eight flips and rotations.
+    tile: side of the tiles (LR pixels) that images are made in; None for whole images.
+    ema: True for the moving average of the weights, False for the last ones, None for the average where there is one.
+    """
+
+    self_ensemble: bool = False
+    tile: int | None = None
+    ema: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and type(self.tile) is not int:
+            raise UserError(f"tile={self.tile} must be a whole number of LR pixels, or null for whole images.")
+
+    def of(self, generator: Generator) -> Generator:
+        """The generator, wrapped.
+
+        Raises:
+            UserError: it cannot be tiled.
+        """
+        if self.tile is not None:
+            generator = Tiled(generator, self.tile)
+        return SelfEnsemble(generator) if self.self_ensemble else generator
+
+    def __str__(self) -> str:
+        said = {
+            "self-ensemble": self.self_ensemble,
+            f"tile {self.tile}": self.tile is not None,
+            "EMA": self.ema is True,
+            "without EMA": self.ema is False,
+        }
+        return "".join(f", {what}" for what, asked in said.items() if asked)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row to be. Plain values, so that another process can build the generator.
+
+    name: what the table calls it.
+    scale, channels: of the generator.
+    checkpoint: where its weights are; None for bicubic.
+    views: how it is looked at.
+    allow: `_target_` names outside upsweep that may be built (see `checkpoints.load_generator`).
+    """
+
+    name: str
+    scale: int
+    channels: int = 1
+    checkpoint: Path | None = None
+    views: Views = field(default_factory=Views)
+    allow: frozenset[str] = frozenset()
+
+    def generator(self) -> Generator:
+        """The generator, as its views have it, on the CPU and in evaluation mode.
+
+        Raises:
+            UserError: the checkpoint is not there, is not to be trusted, or refuses a view.
+        """
+        if self.checkpoint is None:
+            return Bicubic(scale=self.scale).eval()
+        if self.views.ema and checkpoints.EMA not in checkpoints.read(self.checkpoint):
+            raise UserError(
+                f"{self.checkpoint} has no moving average of its weights: leave ema=true out, or train with "
+                "callbacks.ema.decay=0.999."
+            )
+        generator = checkpoints.load_generator(self.checkpoint, allow=self.allow, ema=self.views.ema is not False)
+        try:
+            return self.views.of(generator)
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from error
+
+
+def asked(
+    *,
+    checkpoint: str | Sequence[str] | None = None,
+    sweep: str | None = None,
+    method: str | None = None,
+    scale: int | Sequence[int] | None = None,
+    views: Views | None = None,
+    allow: Collection[str] = (),
+) -> list[Method]:
+    """The rows that a command line asks for.
+
+    Args:
+        checkpoint: one or several files or folders of runs.
+        sweep: the folder of a sweep, whose every finished job is a row.
+        method: bicubic or release.
+        scale: for these two; x2, x3 and x4 where none is given. Beside checkpoints, what they must have.
+        views: of every generator.
+        allow: see `Method`.
+
+    Raises:
+        UserError: something is not there, does not go together, or cannot be loaded.
+    """
+    views = views or Views()
+    scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
+    if not all(type(s) is int and s > 1 for s in scales):
+        raise UserError(f"scale={scale} must be a whole number above 1, or a list of such.")
+    paths = [Path(p) for p in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
+    if sweep is not None:
+        finished, left_out = finished_jobs(Path(sweep).expanduser())
+        paths += finished
+        if left_out:
+            log.warning("Left out of sweep=%s: %s.", sweep, ", ".join(left_out))
+    methods = trained(paths, views, allow) if paths else []
+    for each in methods:
+        if scales and each.scale not in scales:
+            raise UserError(
+                f"scale={scale}, but {each.checkpoint} enlarges {each.scale} times: leave scale out, a checkpoint "
+                "has its own."
+            )
+    if method == "bicubic":
+        methods = [*(bicubic(s) for s in scales or SCALES), *methods]
+    elif method == "release":
+        methods += released(scales, views)
+    elif method is not None:
+        raise UserError(f"method={method} is unknown: choose bicubic or release, or name a checkpoint=PATH.")
+    if not methods:
+        raise UserError(
+            "There is nothing to judge: name a checkpoint=PATH (a file or a run's folder), a sweep=FOLDER, "
+            "method=release or method=bicubic."
+        )
+    return methods
+
+
+def bicubic(scale: int) -> Method:
+    """The row that every table begins with."""
+    return Method("bicubic", scale)
+
+
+def released(scales: Sequence[int], views: Views) -> list[Method]:
+    """The weights that upsweep carries, at the scales given, or at all where none is.
+
+    Raises:
+        UserError: there are none, at one of the scales.
+    """
+    found = release.available()
+    wanted = scales or sorted({scale for _, scale in found}) or SCALES
+    for scale in wanted:
+        release.path(None, scale)  # says which there are, where there is none
+    return [_loaded(f"{name} (release)", path, views) for (name, scale), path in found.items() if scale in wanted]
+
+
+def trained(paths: Sequence[Path], views: Views, allow: Collection[str] = ()) -> list[Method]:
+    """A row a checkpoint, named by what is different about it.
+
+    Args:
+        paths: checkpoint files, or folders of runs, whose best one is then taken.
+        views: of every generator.
+        allow: see `Method`.
+
+    Raises:
+        UserError: one is not there, or cannot be loaded.
+    """
+    files = [_checkpoint(path) for path in paths]
+    return [_loaded(name, path, views, allow) for name, path in zip(_names(files), files, strict=True)]
+
+
+def _loaded(name: str, path: Path, views: Views, allow: Collection[str] = ()) -> Method:
+    """The method of a file, which is loaded to learn its scale."""
+    method = Method(name + str(views), 0, checkpoint=path, views=views, allow=frozenset(allow))
+    generator = method.generator()
+    return replace(method, scale=generator.scale, channels=generator.channels)
+
+
+def finished_jobs(sweep: Path) -> tuple[list[Path], list[str]]:
+    """The best checkpoint of every finished job of a sweep, and a word on each job that is left out.
+
+    Raises:
+        UserError: the folder is not there, or no job in it has finished.
+    """
+    if not sweep.is_dir():
+        raise UserError(f"sweep={sweep} is not a folder; a sweep's own lie in multirun/.")
+    found = {path.parent: Result.read(path.parent) for path in sorted(sweep.glob(f"*/{Result.FILE}"), key=_by_number)}
+    finished = [folder for folder, result in found.items() if result is not None and result.state == "finished"]
+    usable = [folder / BEST for folder in finished if (folder / BEST).is_file()]
+    if not usable:
+        raise UserError(f"sweep={sweep} has no finished job with a checkpoint: is it the folder that holds sweep.json?")
+    left_out = [
+        f"{folder.name} ({'no checkpoint' if folder in finished else result.state})"
+        for folder, result in found.items()
+        if result is not None and folder / BEST not in usable
+    ]
+    return usable, left_out
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    name = path.parent.name
+    return (int(name) if name.isdigit() else 0, name)
+
+
+def _checkpoint(path: Path) -> Path:
+    """The file that a path names: itself, or the best one of a run's folder."""
+    path = path.expanduser()
+    if not path.is_dir():
+        return path  # a missing one is reported by whoever reads it
+    for candidate in (path / BEST, path / BEST.name):
+        if candidate.is_file():
+            return candidate
+    if (path / MANIFEST).is_file():
+        raise UserError(f"{path} is the folder of a sweep: say sweep={path}.")
+    raise UserError(f"{path} holds no {BEST}: name a run's folder, or a .ckpt file.")
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """What tells checkpoints apart: the choices that differ between their runs, then their paths."""
+    settings = [_settings(file) for file in files]
+    keys = [key for key in differing(settings) if key not in ("generator", "scale")]
+    generators = [each.get("generator", "") for each in settings]
+    several = len(set(generators)) > 1
+    names: list[str] = []
+    for generator, each in zip(generators, settings, strict=True):
+        chosen = [f"{key}={each[key]}" for key in keys if key in each]
+        names.append(" ".join([generator, *chosen] if several or not chosen else chosen))
+    places = [(name, each.get("scale")) for name, each in zip(names, settings, strict=True)]
+    return [
+        name if places.count(place) == 1 and name else f"{name} {_shortest(file, files)}".strip()
+        for name, place, file in zip(names, places, files, strict=True)
+    ]
+
+
+def _settings(file: Path) -> Mapping[str, str]:
+    """What the run that wrote a checkpoint was told; for one without its run, nothing."""
+    result = Result.read(file.parent.parent) if file.parent.name == BEST.parent.name else None
+    return {} if result is None else result.settings
+
+
+def _shortest(file: Path, files: Sequence[Path]) -> str:
+    """As few parts of a path, from its end, as tell it from the others; a run's best one goes by its folder."""
+
+    def parts(path: Path) -> tuple[str, ...]:
+        path = path.absolute()
+        return path.parents[1].parts if path.parts[-2:] == BEST.parts else path.with_suffix("").parts
+
+    mine, others = parts(file), [parts(other) for other in files]
+    for count in range(1, len(mine) + 1):
+        if sum(other[-count:] == mine[-count:] for other in others) == 1:
+            return "/".join(mine[-count:])
+    return "/".join(mine[-2:])  # the same file twice

@@ -1,0 +1,125 @@
+"""One image as bicubic, SR, HR and error, with the place of the largest error magnified below."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from upsweep.data.modules import EvalImage
+from upsweep.evaluation.judge import Figures, each
+from upsweep.imaging.colour import rgb_to_y, with_chroma
+from upsweep.imaging.files import to_uint8
+from upsweep.imaging.resize import enlarge
+from upsweep.imaging.tiles import GAP, fullest
+
+TILE = 360  # pixels: the width of each of the four columns
+CROP = 60  # HR pixels: the side of what is magnified, where the image is that large
+LABEL = 22  # pixels: the height of the line of words above a column
+FULL_ERROR = 32  # grey levels of error that are shown brightest
+MARK = (255, 215, 0)
+# Black over purple and orange to pale yellow: brighter is worse, and it also prints in grey.
+_HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float64)
+
+Pixels = NDArray[np.uint8]
+
+
+class _Place(NamedTuple):
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | None = None) -> Pixels:
+    """The picture (H, W, 3) of one image: a row of the whole of it, and a row of the marked place, magnified.
+
+    Columns: LR enlarged bicubically | SR | HR | error. The error is that of the luma, |SR - HR|, black for none and
+    brightest from 32 of 256 grey levels on. The place is the square of 60 HR pixels with the largest squared error,
+    of which a border as wide as the scale counts nothing.
+
+    Args:
+        image: as `evaluate` hands it out, (1, C, H, W) in [0, 1].
+        sr: (1, C, H, W); a luma is shown in the colours of LR, enlarged bicubically.
+        figures: of SR, for the words above.
+        bicubic: those of the first column.
+    """
+    image = each(image, lambda x: x.detach().float().cpu())
+    tiles, error = _tiles(image, sr.detach().float().cpu())
+    height, width = error.shape
+    side = min(CROP, height, width)
+    # Where padding fails, at the borders, protocols do not look.
+    shave = height // image.lr.shape[-2]
+    energy = torch.zeros_like(error, dtype=torch.float64)
+    energy[shave:-shave, shave:-shave] = error[shave:-shave, shave:-shave].double().square()
+    place = _Place(*fullest(energy, (side, side)), side, side)
+    tiles.append(heat(error))
+    above = [_whole(tile, place) for tile in tiles]
+    below = [_magnified(tile, place) for tile in tiles]
+    words = [
+        "bicubic" + ("" if bicubic is None else f"  {bicubic.psnr:.2f} dB  {bicubic.ssim:.4f}"),
+        f"SR  {figures.psnr:.2f} dB  {figures.ssim:.4f}",
+        f"HR  {width}x{height}",
+        f"error of Y, 0 to {FULL_ERROR} levels or more",
+    ]
+    columns = [np.concatenate([_label(w), a, _gap(a), b]) for w, a, b in zip(words, above, below, strict=True)]
+    gap = np.full((len(columns[0]), GAP, 3), 255, np.uint8)
+    row = [part for column in columns for part in (column, gap)]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def heat(error: Tensor) -> Pixels:
+    """Colours (H, W, 3) of an error (H, W) in [0, 1]."""
+    level = (error.double() * 255 / FULL_ERROR).clamp(0, 1).numpy()
+    stops = np.linspace(0, 1, len(_HEAT))
+    return np.stack([np.interp(level, stops, _HEAT[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
+
+
+def _tiles(image: EvalImage, sr: Tensor) -> tuple[list[Pixels], Tensor]:
+    """Bicubic, SR and HR (H, W, 3) in colour where there is any, and the error of the luma (H, W) in [0, 1]."""
+    scale = image.hr.shape[-1] // image.lr.shape[-1]
+    bicubic, hr = enlarge(image.lr, scale), image.hr
+    error = (_luma(sr) - _luma(hr)).abs()[0, 0]
+    if image.rgb_lr is not None and image.rgb_hr is not None:
+        if sr.shape[1] == 1:
+            sr = with_chroma(sr, image.rgb_lr, scale)
+        bicubic, hr = enlarge(image.rgb_lr, scale), image.rgb_hr
+    shown = [to_uint8(x[0]) for x in (bicubic, sr, hr)]
+    return [np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:2], 3))) for x in shown], error
+
+
+def _luma(image: Tensor) -> Tensor:
+    image = image.clamp(0, 1)
+    return rgb_to_y(image) if image.shape[1] == 3 else image
+
+
+def _whole(tile: Pixels, place: _Place) -> Pixels:
+    """The whole image at the width of a column, with the place marked."""
+    height, width = tile.shape[:2]
+    factor = TILE / width
+    size = (TILE, max(1, round(height * factor)))
+    shown = Image.fromarray(tile).resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST)
+    left, top = place.left * factor, place.top * factor
+    box = (left, top, left + place.width * factor - 1, top + place.height * factor - 1)
+    ImageDraw.Draw(shown).rectangle([round(x) for x in box], outline=MARK, width=2)
+    return np.asarray(shown)
+
+
+def _magnified(tile: Pixels, place: _Place) -> Pixels:
+    """The place at the width of a column, its pixels as squares, in a frame of the mark's colour."""
+    cut = tile[place.top : place.top + place.height, place.left : place.left + place.width]
+    shown = Image.fromarray(cut).resize((TILE, TILE), Image.Resampling.NEAREST)
+    ImageDraw.Draw(shown).rectangle([0, 0, TILE - 1, TILE - 1], outline=MARK, width=2)
+    return np.asarray(shown)
+
+
+def _label(words: str) -> Pixels:
+    line = Image.new("RGB", (TILE, LABEL), "white")
+    ImageDraw.Draw(line).text((2, 2), words, fill="black", font=ImageFont.load_default(14))
+    return np.asarray(line)
+
+
+def _gap(tile: Pixels) -> Pixels:
+    return np.full((GAP, tile.shape[1], 3), 255, np.uint8)

@@ -1,0 +1,252 @@
+"""One evaluation, from methods and benchmarks to tables and pictures in a folder: what the door runs."""
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+
+from upsweep.data.modules import SSIM_WINDOW, EvalImage, EvalImages
+from upsweep.errors import UserError
+from upsweep.evaluation.benchmarks import Benchmark
+from upsweep.evaluation.judge import Figures, evaluate
+from upsweep.evaluation.methods import Method, bicubic
+from upsweep.evaluation.pictures import overview
+from upsweep.evaluation.progress import Advance, progress
+from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
+from upsweep.evaluation.tables import Comparison, Row, as_csv, measured_cells, published_rows
+from upsweep.generators.base import cost
+from upsweep.imaging.files import Picture, write_image
+from upsweep.metrics.protocol import Protocol
+from upsweep.sweeps.results import write_by_rename
+from upsweep.upscaling.model import device_of
+
+log = logging.getLogger("upsweep")
+
+# Method -> data set -> figures of its images.
+Judged = dict[str, dict[str, list[Figures]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is judged, on what, and how.
+
+    Attributes:
+        folder: where everything is written.
+        methods: the rows; bicubic comes first by itself.
+        benchmarks: the columns.
+        protocol: under which PSNR and SSIM are taken.
+        device: auto, cpu, mps, cuda, cuda:1.
+        devices: processes, each on a device of its own (on CPU, with its share of the threads).
+        speed: whether time and memory are measured.
+        pictures: whether a picture of every image is drawn.
+        cache_dir: where prepared images are kept; None prepares them anew.
+    """
+
+    folder: Path
+    methods: Sequence[Method]
+    benchmarks: Sequence[Benchmark]
+    protocol: Protocol
+    device: str = "auto"
+    devices: int = 1
+    speed: bool = True
+    pictures: bool = True
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.devices) is not int or self.devices < 1:
+            raise UserError(f"devices={self.devices} must be a whole number of at least 1.")
+
+
+def run(evaluation: Evaluation) -> list[Comparison]:
+    """Judge, write everything into the folder, and give a comparison for each scale.
+
+    Raises:
+        UserError: what the user gave cannot be used.
+    """
+    place(evaluation.device, 0, evaluation.devices)  # before any work: is there such a device?
+    comparisons: list[Comparison] = []
+    lines: list[list[object]] = [["method", "scale", "protocol", "benchmark", "image", "psnr", "ssim"]]
+    by_scale: dict[int, list[Method]] = {}
+    for method in evaluation.methods:
+        by_scale.setdefault(method.scale, [bicubic(method.scale)])
+        if method not in by_scale[method.scale]:
+            by_scale[method.scale].append(method)
+    for scale, methods in sorted(by_scale.items()):
+        images = {n: _images(evaluation, scale, n) for n in sorted({method.channels for method in methods})}
+        judged = _judged(evaluation, methods, images)
+        comparison = _compared(evaluation, methods, judged)
+        for suffix, text in (("csv", comparison.csv()), ("md", comparison.markdown()), ("tex", comparison.latex())):
+            write_by_rename(evaluation.folder / f"table_x{scale}.{suffix}", text)
+        comparisons.append(comparison)
+        lines += [
+            [name, scale, evaluation.protocol.name, title, *figures]
+            for name, sets in judged.items()
+            for title, each in sets.items()
+            for figures in each
+        ]
+    write_by_rename(evaluation.folder / "images.csv", as_csv(lines))
+    return comparisons
+
+
+def place(device: str, rank: int, world: int) -> torch.device:
+    """The device of one of `world` processes.
+
+    Raises:
+        UserError: there is no such device here, or not one for each process.
+    """
+    found = device_of(device)
+    index: int | None = found.index
+    if world == 1 or found.type == "cpu":
+        return found
+    count = torch.cuda.device_count() if found.type == "cuda" else 1
+    if index is not None or count < world:
+        raise UserError(f"devices={world} with device={device} needs {world} devices; here are {count}.")
+    return torch.device(found.type, rank)
+
+
+# ---- judging, in one process or several ----
+
+
+def _images(evaluation: Evaluation, scale: int, channels: int) -> dict[str, EvalImages]:
+    """Every benchmark's images, by its title; each large enough to be judged."""
+    found = {b.title: b.images(scale, channels, evaluation.cache_dir) for b in evaluation.benchmarks}
+    shave = scale if evaluation.protocol.shave is None else evaluation.protocol.shave
+    least = SSIM_WINDOW + 2 * shave
+    for title, images in found.items():
+        for image in images.images:
+            height, width = image.hr.shape[1:]
+            if min(height, width) < least:
+                raise UserError(
+                    f"{image.name} of {title} has {width}x{height} pixels at x{scale}: to be judged it needs "
+                    f"{least}x{least}."
+                )
+    return found
+
+
+def _judged(
+    evaluation: Evaluation, methods: Sequence[Method], images: Mapping[int, Mapping[str, EvalImages]]
+) -> Judged:
+    if evaluation.devices == 1:
+        return _share(evaluation, methods, images, rank=0)
+    with tempfile.TemporaryDirectory() as meeting:
+        try:
+            arguments = (evaluation, methods, images, meeting, torch.get_num_threads())
+            spawn(_process, arguments, evaluation.devices)  # type: ignore[no-untyped-call]
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            if (said := Path(meeting) / "error").is_file():
+                raise UserError(said.read_text()) from error
+            raise
+        found: Judged = json.loads((Path(meeting) / "figures").read_text())
+    return {
+        method: {title: [Figures(*figures) for figures in each] for title, each in sets.items()}
+        for method, sets in found.items()
+    }
+
+
+def _process(
+    rank: int,
+    evaluation: Evaluation,
+    methods: Sequence[Method],
+    images: Mapping[int, Mapping[str, EvalImages]],
+    meeting: str,
+    threads: int,
+) -> None:
+    """One of several processes, with its share of the threads; the first leaves all figures in `meeting`."""
+    world = evaluation.devices
+    torch.set_num_threads(max(1, threads // world))
+    # gloo on GPUs too: only figures are exchanged.
+    dist.init_process_group("gloo", init_method=f"file://{meeting}/rendezvous", rank=rank, world_size=world)
+    try:
+        judged = _share(evaluation, methods, images, rank)
+    except UserError as error:
+        write_by_rename(Path(meeting) / "error", str(error))
+        raise
+    if rank == 0:
+        write_by_rename(Path(meeting) / "figures", json.dumps(judged))
+    dist.destroy_process_group()
+
+
+def _share(
+    evaluation: Evaluation, methods: Sequence[Method], images: Mapping[int, Mapping[str, EvalImages]], rank: int
+) -> Judged:
+    """All figures, of which this process judges its share (see `evaluate`), with a picture of each of its images."""
+    world = evaluation.devices
+    device = place(evaluation.device, rank, world)
+    sets = [(method, title, each) for method in methods for title, each in images[method.channels].items()]
+    judged: Judged = {method.name: {} for method in methods}
+    with progress(sum(len(range(rank, len(each), world)) for _, _, each in sets), shown=rank == 0) as advance:
+        generator = None
+        for i, (method, title, each) in enumerate(sets):
+            if generator is None or method is not sets[i - 1][0]:
+                generator = method.generator()
+            baseline = {f.image: f for f in judged[methods[0].name].get(title, ())}
+            draws = evaluation.pictures and (method is not methods[0] or len(methods) == 1)
+            folder = evaluation.folder / "pictures" / f"x{method.scale}" / slug(method.name) / slug(title)
+            done = partial(_done, advance, f"{method.name}, {title}", folder if draws else None, baseline)
+            judged[method.name][title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
+    return judged
+
+
+def _done(
+    advance: Advance,
+    doing: str,
+    folder: Path | None,
+    baseline: Mapping[str, Figures],
+    image: EvalImage,
+    sr: Tensor,
+    figures: Figures,
+) -> None:
+    """Draw the picture of an image into the folder, if there is one, and move on."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = overview(image, sr, figures, baseline.get(image.name))
+        write_image(folder / f"{slug(image.name)}.png", Picture(pixels))
+    advance(doing)
+
+
+def slug(name: str) -> str:
+    """A name fit for a file: letters, digits, `.`, `_` and `-`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("_.") or "_"
+
+
+# ---- the table ----
+
+
+def _compared(evaluation: Evaluation, methods: Sequence[Method], judged: Judged) -> Comparison:
+    """The rows: what was published, then bicubic and ours, with what each costs."""
+    scale, titles = methods[0].scale, [benchmark.title for benchmark in evaluation.benchmarks]
+    rows = published_rows(scale, titles, evaluation.protocol)
+    device = place(evaluation.device, 0, 1)
+    with progress(len(methods), shown=evaluation.speed) as advance:
+        for method in methods:
+            price = cost(method.generator())
+            taken = measure(method, device) if evaluation.speed else None
+            if evaluation.speed and taken is None:
+                log.warning("%s died while its time was taken, most likely for want of memory.", method.name)
+            rows.append(
+                Row(
+                    method.name,
+                    measured_cells(judged[method.name]),
+                    price.parameters,
+                    price.macs_per_pixel,
+                    None if taken is None else taken.milliseconds,
+                    None if taken is None else taken.megabytes,
+                    "" if method.checkpoint is None else str(method.checkpoint),
+                )
+            )
+            advance(f"timing {method.name}")
+    threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+    timed = (
+        f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: memory that it takes "
+        "at most beside the weights"
+    )
+    return Comparison(scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")

@@ -1,0 +1,93 @@
+"""What a generator takes on this machine: time and memory for an output of 1280x720."""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+
+from upsweep.evaluation.methods import Method
+from upsweep.generators.base import Generator
+
+WIDTH, HEIGHT = 1280, 720
+LEAST, MOST, ENOUGH = 3, 21, 3.0  # timed runs, at least and at most, and the seconds after which no more are begun
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Median milliseconds, after a warm-up, and the most memory (MB) that a run takes beside the weights."""
+
+    milliseconds: float
+    megabytes: float
+
+
+def measure(method: Method, device: torch.device) -> Speed | None:
+    """Time a method, and weigh it, in a fresh process: in an old one, memory that is already there would not show.
+
+    None where that process died, most likely because the memory did not suffice.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_measure, method, device, torch.get_num_threads()).result()
+        except BrokenProcessPool:
+            return None
+
+
+def _measure(method: Method, device: torch.device, threads: int) -> Speed:
+    torch.set_num_threads(threads)
+    return speed_of(method.generator(), device)
+
+
+@torch.inference_mode()
+def speed_of(generator: Generator, device: torch.device) -> Speed:
+    """Time and weigh a generator in this process.
+
+    The input has 1280 / s x 720 / s pixels, rounded up, and lies on the device already.
+    """
+    generator = generator.to(device).eval()
+    lr = torch.rand(1, generator.channels, ceil(HEIGHT / generator.scale), ceil(WIDTH / generator.scale), device=device)
+    generator(lr[..., :32, :32])  # what is loaded or compiled once is not the run's
+    before = _memory(device, reset=True)
+    generator(lr)
+    peak = _memory(device)
+    seconds: list[float] = []
+    while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < ENOUGH):
+        start = time.perf_counter()
+        generator(lr)
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+    return Speed(1e3 * statistics.median(seconds), max(0, peak - before) / 1e6)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _memory(device: torch.device, reset: bool = False) -> int:
+    """The highest mark of memory so far, in bytes; with `reset` it starts again from what is in use now."""
+    _wait(device)
+    if device.type == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.max_memory_allocated(device)
+    if _STATUS.is_file():
+        if reset:
+            with suppress(OSError):  # not every container allows it: the mark then also holds what the imports took
+                _CLEAR.write_text("5")
+        (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

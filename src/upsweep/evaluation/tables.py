@@ -1,0 +1,197 @@
+"""The table of a paper, as CSV, Markdown, LaTeX and on the terminal: a row a method, a column a data set."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from upsweep.evaluation.judge import Figures, mean
+from upsweep.evaluation.published import published
+from upsweep.metrics.protocol import Protocol
+from upsweep.sweeps.results import Table
+
+MEASURED = "measured"
+# What a method costs: the header in a table, the column in a CSV (a field of Row), the form.
+COSTS = (
+    ("parameters", "parameters", ",d"),
+    ("MACs/pixel", "macs_per_pixel", ",.0f"),
+    ("ms", "milliseconds", ",.1f"),
+    ("MB", "megabytes", ",.1f"),
+)
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """PSNR (dB) and SSIM of a method on a data set; `status` of a published one says what it rests on."""
+
+    psnr: float
+    ssim: float
+    mark: str = ""
+    status: str = MEASURED
+
+    def __str__(self) -> str:
+        return f"{self.psnr:.2f}/{self.ssim:.4f}{self.mark}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: its figures by data set, its size and speed as far as they are known.
+
+    parameters: of the generator. macs_per_pixel: multiply-adds per output pixel. milliseconds, megabytes: as in
+    `speed.Speed`. checkpoint: where its weights are.
+    """
+
+    method: str
+    cells: Mapping[str, Cell]
+    parameters: int | None = None
+    macs_per_pixel: float | None = None
+    milliseconds: float | None = None
+    megabytes: float | None = None
+    checkpoint: str = ""
+
+    @property
+    def source(self) -> str:
+        """`measured`, or `published` and what the figures rest on (where that differs, by data set)."""
+        resting: dict[str, list[str]] = {}
+        for dataset, cell in self.cells.items():
+            resting.setdefault(cell.status, []).append(dataset)
+        if list(resting) == [MEASURED]:
+            return MEASURED
+        if len(resting) == 1:
+            return f"published, {next(iter(resting))}"
+        return "published, " + "; ".join(f"{', '.join(sets)}: {status}" for status, sets in resting.items())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows at one scale under one protocol.
+
+    datasets: the columns, by their titles. timed: how time and memory were taken; empty where they were not.
+    """
+
+    scale: int
+    protocol: Protocol
+    datasets: Sequence[str]
+    rows: Sequence[Row]
+    timed: str = ""
+
+    @property
+    def caption(self) -> str:
+        """What a reader must know to compare the figures with others."""
+        said = [
+            f"Mean PSNR in dB / SSIM at x{self.scale}",
+            f"protocol {self.protocol.name}: {described(self.protocol)}",
+        ]
+        if self.protocol != Protocol():
+            said.append("published figures are left out, as they hold under the papers' protocol only")
+        if any(cell.mark for row in self.rows for cell in row.cells.values()):
+            said.append("*: marked so where the figure was collected")
+        if self.timed:
+            said.append(self.timed)
+        return "; ".join(said) + "."
+
+    def table(self) -> Table:
+        """For the terminal."""
+        return Table(self.caption, self._headers, [self._texts(row) for row in self.rows])
+
+    def markdown(self) -> str:
+        """A GitHub table under its caption."""
+        words = ["---", *["---:"] * (len(self._headers) - 2), "---"]
+        lines = [self._headers, words, *(self._texts(row) for row in self.rows)]
+        return "\n".join([self.caption, "", *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+
+    def latex(self) -> str:
+        """A table environment for `\\usepackage{booktabs}`."""
+        lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (self._headers, *map(self._texts, self.rows))]
+        return "\n".join(
+            [
+                r"% needs \usepackage{booktabs}",
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{_escaped(self.caption)}}}",
+                rf"\label{{tab:x{self.scale}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self._headers) - 2)}l}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def csv(self) -> str:
+        """Unrounded numbers, a row a method, with where they are from."""
+        columns = [f"{_key(name)}_{what}" for name in self.datasets for what in ("psnr", "ssim")]
+        rows = [["method", "scale", "protocol", *columns, *(key for _, key, _ in COSTS), "source", "checkpoint"]]
+        for row in self.rows:
+            cells = [row.cells.get(name) for name in self.datasets]
+            figures = [x for cell in cells for x in ((cell.psnr, cell.ssim) if cell else ("", ""))]
+            costs = ["" if (cost := getattr(row, key)) is None else cost for _, key, _ in COSTS]
+            head = [row.method, self.scale, self.protocol.name]
+            rows.append([*map(str, [*head, *figures, *costs]), row.source, row.checkpoint])
+        return as_csv(rows)
+
+    @property
+    def _costs(self) -> list[tuple[str, str, str]]:
+        """Those columns of what a method costs that hold anything."""
+        return [cost for cost in COSTS if any(getattr(row, cost[1]) is not None for row in self.rows)]
+
+    @property
+    def _headers(self) -> list[str]:
+        return ["method", *self.datasets, *(header for header, _, _ in self._costs), "source"]
+
+    def _texts(self, row: Row) -> list[str]:
+        cells = [str(row.cells[name]) if name in row.cells else "-" for name in self.datasets]
+        costs = [(getattr(row, key), form) for _, key, form in self._costs]
+        return [row.method, *cells, *("-" if x is None else format(x, form) for x, form in costs), row.source]
+
+
+def measured_cells(figures: Mapping[str, Sequence[Figures]]) -> dict[str, Cell]:
+    """The means over the images of each data set."""
+    return {dataset: Cell(*mean(each)) for dataset, each in figures.items()}
+
+
+def published_rows(scale: int, datasets: Sequence[str], protocol: Protocol) -> list[Row]:
+    """What others published on the same data sets at the same scale; nothing under another protocol than theirs."""
+    if protocol != Protocol():
+        return []
+    return [
+        Row(
+            method,
+            {
+                name: Cell(float(fact.psnr.rstrip("*")), float(fact.ssim.rstrip("*")), fact.mark, fact.status)
+                for name, fact in facts.items()
+            },
+        )
+        for method, facts in published(scale, datasets).items()
+    ]
+
+
+def described(protocol: Protocol) -> str:
+    """A protocol in words."""
+    compared = {"y": "luma of BT.601 in studio range", "y_full": "luma of BT.601 in full range", "rgb": "RGB"}
+    rounding = "" if protocol.space == "rgb" else ", rounded" if protocol.round_y else ", not rounded"
+    border = "the scale's width" if protocol.shave is None else f"{protocol.shave} pixels"
+    stored = {"double": "of the luma, not rounded", "uint8": "of RGB, as uint8 images"}[protocol.lr]
+    return (
+        f"{compared[protocol.space]}{rounding}, {border} shaved from every border, LR by MATLAB-style bicubic {stored}"
+    )
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Lines of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _key(dataset: str) -> str:
+    return dataset.lower().replace(" ", "_")
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text)

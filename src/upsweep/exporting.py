@@ -1,0 +1,163 @@
+"""A trained generator for other programs: ONNX, or safetensors with its description."""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upsweep.checkpoints import KEY, RELEASE, describe, load, save_release
+from upsweep.errors import UserError
+from upsweep.generators.base import Generator
+
+OPSET = 18
+SIZES = ((24, 40), (37, 21), (8, 64))  # height, width of the LR images on which the file must agree with PyTorch
+TOLERANCE = 1e-4  # of the largest value
+SUFFIXES = {"onnx": ".onnx", "safetensors": RELEASE}
+
+
+def export(
+    checkpoint: Path | None,
+    format: str,
+    output: Path | None = None,
+    *,
+    opset: int = OPSET,
+    ema: bool = True,
+    overwrite: bool = False,
+    allow: Collection[str] = (),
+) -> str:
+    """Write the generator of a checkpoint in another format; a sentence that says what was written.
+
+    Args:
+        checkpoint: a `.ckpt` or `.safetensors` file.
+        format: onnx or safetensors.
+        output: the file to write; None: beside the checkpoint, with the format's suffix.
+        opset: of ONNX.
+        ema: whether to take the moving average of the weights, where there is one.
+        overwrite: whether a file that is there may be replaced.
+        allow: see `checkpoints.load_generator`.
+
+    Raises:
+        UserError: nothing to read or nowhere to write, or what cannot be exported.
+    """
+    if checkpoint is None:
+        raise UserError("Say which generator to export: checkpoint=PATH, a run's own lie in its checkpoints/ folder.")
+    if format not in SUFFIXES:
+        raise UserError(f"format={format} must be one of {', '.join(SUFFIXES)}.")
+    path = output or checkpoint.with_suffix(SUFFIXES[format])
+    if path.suffix != SUFFIXES[format]:
+        raise UserError(f"output={path} must end in {SUFFIXES[format]}, as format={format} does.")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already; overwrite=true replaces it, output=... writes elsewhere.")
+    generator, spec = load(checkpoint, allow=allow, ema=ema)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if format == "onnx":
+            worst = export_onnx(generator, spec, path, opset)
+            sizes = ", ".join(f"{width}x{height}" for height, width in SIZES)
+            more = f"opset {opset}, any height and width; off PyTorch by {worst:.0e} at most ({sizes})"
+        else:
+            save_release(generator, spec, path)
+            more = "weights and their description"
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return f"{path}: {type(generator).__name__} x{generator.scale}, {more}"
+
+
+def export_onnx(generator: Generator, spec: Mapping[str, Any], path: Path, opset: int = OPSET) -> float:
+    """Write `generator` as ONNX, whole or not at all, once it agrees with PyTorch under onnxruntime.
+
+    Input `lr` is float32 (1, C, height, width) in [0, 1], of any height and width from 2 pixels on; output `sr` is
+    (1, C, s height, s width), not clipped. The metadata holds `spec` under "upsweep".
+
+    Returns:
+        The largest difference on images of three sizes, as a share of the largest value.
+
+    Raises:
+        UserError: the packages are missing, the exporter cannot express the generator, or the file does not agree.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch's exporter imports it, and says so less clearly
+    except ImportError as error:
+        raise UserError(f"format=onnx needs {error.name}: pip install 'upsweep[export]'.") from error
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    sizes: tuple[dict[int, Any]] = ({2: "height", 3: "width"},)
+    try:
+        try:
+            with _quiet():
+                program = torch.onnx.export(
+                    generator.cpu().eval(),
+                    (_image(generator, *SIZES[0]),),
+                    dynamo=True,
+                    dynamic_shapes=sizes,
+                    input_names=["lr"],
+                    output_names=["sr"],
+                    opset_version=opset,
+                    verbose=False,
+                )
+                assert program is not None
+                program.model.metadata_props[KEY] = json.dumps(describe(spec))
+                program.save(beside, external_data=False)
+        except Exception as error:  # the exporter raises many kinds for one fact: it cannot say this in ONNX
+            name, reason = type(generator).__name__, _reason(error)
+            raise UserError(f"{name} cannot be exported to ONNX with opset {opset} ({reason}).") from error
+        session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])
+        worst = max(_difference(generator, session, size) for size in SIZES)
+        if not worst <= TOLERANCE:
+            raise UserError(
+                f"The exported {type(generator).__name__} differs from PyTorch by {worst:.1e} of the largest value, "
+                f"more than {TOLERANCE:.0e}; it was not written."
+            )
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return worst
+
+
+@torch.no_grad()
+def _difference(generator: Generator, session: Any, size: tuple[int, int]) -> float:
+    lr = _image(generator, *size)
+    expected = generator(lr)
+    try:
+        found = torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
+    except Exception as error:  # onnxruntime's own kinds, none of them documented
+        raise UserError(
+            f"The exported {type(generator).__name__} fails on {size[1]}x{size[0]} pixels ({_reason(error)}); "
+            "it was not written."
+        ) from error
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
+
+
+def _image(generator: Generator, height: int, width: int) -> Tensor:
+    return torch.rand(1, generator.channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what first went wrong: the exporter wraps it in pages of advice."""
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return (str(root).strip() or type(root).__name__).splitlines()[0].rstrip(".")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings about packages and APIs that are not ours."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

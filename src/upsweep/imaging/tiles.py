@@ -1,0 +1,26 @@
+"""Pictures beside each other, and the part of a picture that is worth a look."""
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+GAP = 8  # white pixels between two tiles
+
+
+def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:
+    """Tiles (H, W, 3) uint8 of one height in a row, with white gaps: (H, W1 + 8 + W2 + ..., 3)."""
+    gap = np.full((tiles[0].shape[0], GAP, 3), 255, np.uint8)
+    row = [part for tile in tiles for part in (tile, gap)]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def fullest(energy: Tensor, window: tuple[int, int]) -> tuple[int, int]:
+    """Top left corner of the window (rows, columns) with the largest sum of `energy` (H, W).
+
+    The first one in reading order where several are equal, so that the place never changes between runs.
+    """
+    # A summed-area table: the sum of every window in four look-ups.
+    table = F.pad(energy.cumsum(0).cumsum(1), (1, 0, 1, 0))
+    rows, columns = window
+    total = table[rows:, columns:] - table[:-rows, columns:] - table[rows:, :-columns] + table[:-rows, :-columns]
+    return divmod(int(total.argmax()), total.shape[1])

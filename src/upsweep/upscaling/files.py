@@ -1,0 +1,162 @@
+"""Which files to enlarge, where to, and one after another: what goes wrong with one does not stop the others."""
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from upsweep.errors import UserError
+from upsweep.imaging.files import SUFFIXES, Picture, find_images, read_image, write_image
+
+Say = Callable[[str], None]
+Enlarge = Callable[[Picture], Picture]
+
+WRITABLE = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to enlarge.
+
+    Attributes:
+        source: the file.
+        target: where its enlargement goes.
+        problem: why it cannot be done, or None.
+    """
+
+    source: Path
+    target: Path
+    problem: str | None = None
+
+
+def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bool = False) -> list[Job]:
+    """Which file becomes which: `photo.jpg` becomes `photo_x2.png` beside it, or in the folder `output`.
+
+    Args:
+        inputs: files, folders (searched recursively; below `output` they keep their subfolders) and globs (`*`, `?`,
+            `**`).
+        output: a folder; for a single input it may be a file; None: beside each input.
+        scale: for the names.
+        overwrite: whether files that are there may be replaced (never an input).
+
+    What an input already became in an earlier run is no input again, unless it is named itself. Where two inputs
+    would become the same file, their suffixes come into the names (`a_jpg_x2.png`).
+
+    Raises:
+        UserError: an input does not exist, or holds no images; `output` is one file for many, or of no known kind.
+    """
+    if not inputs:
+        raise UserError("Say what to enlarge: input=photo.jpg, a folder, or a glob such as 'input=photos/*.jpg'.")
+    named, found = _inputs(inputs)
+    sources = list(dict.fromkeys([*named, *found]))
+    if output is not None and Path(output).suffix and not Path(output).is_dir():
+        file = Path(output)
+        if file.suffix.lower() not in WRITABLE:
+            raise UserError(
+                f"output={output} is no folder that is there, nor a kind of image: {', '.join(sorted(WRITABLE))}."
+            )
+        if len(sources) > 1 or found:
+            raise UserError(f"output={output} is one file, and there are {len(sources)} inputs: name a folder.")
+        targets = {sources[0]: file}
+    else:
+
+        def folder_of(source: Path) -> Path:
+            return source.parent if output is None else Path(output) / found.get(source, Path())
+
+        targets = {source: folder_of(source) / f"{source.stem}_x{scale}.png" for source in sources}
+        made = {target.resolve() for target in targets.values()}
+        targets = {s: t for s, t in targets.items() if s in named or s.resolve() not in made}
+        twins = _twins(targets)
+        for source in twins:
+            targets[source] = folder_of(source) / f"{source.stem}_{source.suffix.lstrip('.')}_x{scale}.png"
+    clashing = _twins(targets)
+    originals = {source.resolve() for source in targets}
+
+    def problem(source: Path, target: Path) -> str | None:
+        if source in clashing:
+            return f"{source}: another input would also become {target}; name another folder for one of them."
+        if target.resolve() in originals:
+            return f"{source}: {target} is itself an input, and is not replaced; name another output."
+        if target.exists() and not overwrite:
+            return f"{source}: {target} is there already; overwrite=true replaces it, output=... writes elsewhere."
+        return None
+
+    return [Job(source, target, problem(source, target)) for source, target in targets.items()]
+
+
+def renamed(jobs: Sequence[Job], scale: int) -> list[Job]:
+    """Those whose names had to be told apart."""
+    return [job for job in jobs if job.target.stem == f"{job.source.stem}_{job.source.suffix.lstrip('.')}_x{scale}"]
+
+
+def run(jobs: Sequence[Job], enlarge: Enlarge, *, max_pixels: int, say: Say, complain: Say) -> None:
+    """Read, enlarge and write one file after another.
+
+    Args:
+        jobs: of `plan`.
+        enlarge: a picture -> the larger one.
+        max_pixels: limit on the pixels of an input.
+        say: is told of every file that was written.
+        complain: is told, in a sentence, of every file that was not, where there are several.
+
+    Raises:
+        UserError: at the end, if any was not done; for a single file, what was wrong with it.
+    """
+    failed = 0
+    for job in jobs:
+        try:
+            if job.problem is not None:
+                raise UserError(job.problem)
+            _one(job, enlarge, max_pixels, say)
+        except UserError as error:
+            if len(jobs) == 1:
+                raise
+            failed += 1
+            complain(str(error))
+    if failed:
+        raise UserError(f"{failed} of {len(jobs)} images were not enlarged, for the reasons above.")
+
+
+def _one(job: Job, enlarge: Enlarge, max_pixels: int, say: Say) -> None:
+    picture = read_image(job.source, max_pixels=max_pixels)
+    if picture.alpha is not None and job.target.suffix.lower() in (".jpg", ".jpeg"):
+        raise UserError(
+            f"{job.source}: is partly transparent, which {job.target} cannot be; choose .png, .tif or .webp."
+        )
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{job.target.parent}: cannot be made: {error.strerror}.") from error
+    larger = enlarge(picture)
+    write_image(job.target, larger)
+    height, width = larger.pixels.shape[:2]
+    say(f"{job.source} -> {job.target} ({width}x{height})")
+
+
+def _inputs(inputs: Sequence[str]) -> tuple[list[Path], dict[Path, Path]]:
+    """Files that are named, and files that were found, with their folders below the one that was searched."""
+    named: list[Path] = []
+    found: dict[Path, Path] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            images = {image: image.parent.relative_to(path) for image in find_images(path)}
+        elif path.exists():
+            named.append(path)
+            continue
+        else:
+            matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - absolute ones too
+            images = {match: Path() for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()}
+            if not images and not glob.has_magic(text):
+                raise UserError(f"input={text}: there is no such file or folder.")
+        if not images:
+            raise UserError(f"input={text}: there is no image here ({', '.join(sorted(SUFFIXES))}).")
+        found.update(images)
+    return named, found
+
+
+def _twins(targets: dict[Path, Path]) -> list[Path]:
+    """Sources that share their target with another."""
+    count = Counter(target.resolve() for target in targets.values())
+    return [source for source, target in targets.items() if count[target.resolve()] > 1]

@@ -1,0 +1,129 @@
+"""One picture of any kind through a generator, in tiles that fit into memory."""
+
+import copy
+from collections.abc import Callable, Iterable
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from upsweep.errors import UserError
+from upsweep.generators.base import Generator
+from upsweep.imaging.colour import rgb_to_y, with_chroma
+from upsweep.imaging.files import Picture, to_tensor
+from upsweep.imaging.resize import enlarge
+from upsweep.wrappers import Tiled
+from upsweep.wrappers.tiling import Span
+from upsweep.wrappers.wrapper import Wrapper
+
+BUDGET = 256 * 2**20  # bytes that the features of one tile may take, roughly
+
+Advance = Callable[[float], None]
+"""Says which share of a picture, of 1 in all, was just done."""
+
+
+class Painter(Wrapper):
+    """A generator for the samples of a picture, whatever channels it has itself.
+
+    A luma generator makes Y, and the chroma is enlarged bicubically; grey goes through it as it is. An RGB generator
+    sees grey three times, and the mean of its three outputs is the grey. Alpha is enlarged bicubically, on its own.
+
+    Args:
+        generator: of 1 or 3 channels.
+        samples: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
+    """
+
+    def __init__(self, generator: Generator, samples: int) -> None:
+        super().__init__(generator)
+        self.channels = samples
+
+    def body(self, x: Tensor) -> Tensor:
+        """(N, samples, H, W) -> (N, samples, s H, s W)."""
+        colours = 3 if self.channels > 2 else 1
+        y, alpha = self._paint(x[:, :colours]), x[:, colours:]
+        return torch.cat([y, enlarge(alpha, self.scale)], dim=1) if alpha.shape[1] else y
+
+    def _paint(self, x: Tensor) -> Tensor:
+        own = self.generator.channels
+        if x.shape[1] == own:
+            y: Tensor = self.generator(x)
+        elif own == 1:
+            y = with_chroma(self.generator(rgb_to_y(x)), x, self.scale)
+        else:
+            y = self.generator(x.expand(-1, own, -1, -1)).mean(dim=1, keepdim=True)
+        return y
+
+
+class Upscaler:
+    """Enlarges pictures by a generator's scale: grey stays grey, alpha, depth and colour profile stay.
+
+    No float copy of a whole picture is made: each tile is rounded into its place.
+
+    Args:
+        generator: of Y or RGB, in evaluation mode, on the device that is to work.
+        tile: side of the tiles in LR pixels; 0: no tiles; None: none as long as a picture is small, else as large as
+            `BUDGET` allows.
+    """
+
+    def __init__(self, generator: Generator, tile: int | None = None) -> None:
+        self.generator, self.tile = generator, tile
+        self._painters: dict[int, Painter] = {}
+        self._tiled: dict[int, Tiled] = {}
+
+    @torch.inference_mode()
+    def __call__(self, picture: Picture, advance: Advance | None = None) -> Picture:
+        """Enlarge a picture (H, W) of 8 or 16 bits to (s H, s W); `advance` is told of every tile.
+
+        Raises:
+            UserError: the picture needs tiles, and the generator cannot be tiled; or the memory is too small.
+        """
+        lr = picture.samples()
+        height, width, channels = lr.shape
+        s = self.generator.scale
+        device = next((tensor.device for tensor in self.generator.state_dict().values()), torch.device("cpu"))
+        painter = self._painters.setdefault(channels, Painter(self.generator, channels))
+        try:
+            hr = np.empty((s * height, s * width, channels), lr.dtype)
+        except MemoryError as error:
+            raise UserError(f"There is no memory for a picture of {s * width}x{s * height} pixels.") from error
+        full = np.iinfo(lr.dtype).max
+        for rows, columns in self._tiles(painter, height, width):
+            cut = lr[rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop]
+            sr = painter(to_tensor(cut)[None].to(device))[0]
+            sr = sr[:, rows.kept(s), columns.kept(s)].mul(full).round_().clamp_(0, full)
+            place = hr[s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
+            np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
+            if advance is not None:
+                advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
+        return Picture.of(hr, picture.icc_profile)
+
+    def _tiles(self, painter: Painter, height: int, width: int) -> Iterable[tuple[Span, Span]]:
+        pixels = BUDGET // appetite(painter)
+        if self.tile == 0 or (self.tile is None and height * width <= pixels):
+            return [(Span(0, height, 0, height), Span(0, width, 0, width))]
+        if painter.channels not in self._tiled:
+            tiled = Tiled(painter, self.tile or 1)
+            if self.tile is None:
+                # The margins may take more than the budget, but no more than three times the work of what is kept.
+                side = max(isqrt(pixels) - 2 * tiled.margin(), 2 * tiled.margin(), 16)
+                tiled.tile = -(-side // tiled.stride) * tiled.stride
+            self._tiled[painter.channels] = tiled
+        return self._tiled[painter.channels].tiles(height, width)
+
+
+@torch.inference_mode()
+def appetite(generator: Generator, side: int = 16) -> int:
+    """About how many bytes a generator needs for each LR pixel: twice what its widest layer takes in and gives."""
+    probe = copy.deepcopy(generator).cpu()
+    widest = 0
+
+    def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal widest
+        widest = max(widest, sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
+
+    for module in probe.modules():
+        module.register_forward_hook(look)
+    probe(torch.zeros(1, generator.channels, side, side))
+    return 2 * -(-widest // side**2)

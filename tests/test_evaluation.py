@@ -1,0 +1,491 @@
+"""Promises of `upsweep.evaluation`: the papers' figures, whoever judges; tables and pictures that say what they are."""
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from upsweep import checkpoints
+from upsweep.data.modules import EvalImages, batch_of_one
+from upsweep.errors import UserError
+from upsweep.evaluation import evaluate, mean
+from upsweep.evaluation.benchmarks import benchmark_images, find_benchmarks
+from upsweep.evaluation.judge import bicubic as bicubic_sr
+from upsweep.evaluation.judge import pair, seen
+from upsweep.evaluation.methods import Views, asked, bicubic
+from upsweep.evaluation.pictures import FULL_ERROR, LABEL, MARK, TILE, heat, overview
+from upsweep.evaluation.published import facts
+from upsweep.evaluation.run import Evaluation, place, run
+from upsweep.evaluation.speed import speed_of
+from upsweep.evaluation.tables import Cell, Comparison, Row, published_rows
+from upsweep.generators.base import Generator
+from upsweep.generators.bicubic import Bicubic
+from upsweep.imaging.files import Picture, read_image, write_image
+from upsweep.imaging.resize import enlarge
+from upsweep.imaging.tiles import GAP
+from upsweep.metrics import PSNR, SSIM, Protocol
+from upsweep.sweeps.results import Result
+
+ROOT = Path(__file__).resolve().parent.parent
+DOOR = ROOT / "src" / "evaluate.py"
+PROTOCOLS = {
+    path.stem: Protocol(**{k: v for k, v in yaml.safe_load(path.read_text()).items() if k != "_target_"})
+    for path in (ROOT / "conf" / "protocol").glob("*.yaml")
+}
+SPEC: dict[str, Any] = {
+    "_target_": "upsweep.generators.deconvnet.DeconvNet",
+    "recipe": {
+        "_target_": "upsweep.blocks.Recipe",
+        "init": {"_target_": "upsweep.blocks.init.He"},
+        "activation": {"_target_": "torch.nn.ReLU", "_partial_": True},
+        "norm": {"_target_": "upsweep.blocks.norm.Norm"},
+        "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0},
+        "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
+    },
+    "scale": 2,
+    "channels": 1,
+    "width": 4,
+    "depth": 1,
+}
+
+
+class Known(Generator):
+    """Bicubic and a constant: an SR whose every figure can be worked out."""
+
+    def __init__(self, channels: int, offset: float = 0.02) -> None:
+        super().__init__(2, channels)
+        self.offset = offset
+
+    def body(self, x: Tensor) -> Tensor:
+        return enlarge(x, self.scale) + self.offset
+
+
+class Hungry(Generator):
+    """Takes 64 MB for a moment."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return enlarge(x, self.scale) + torch.ones(16_000_000)[-1] - 1
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images of odd sizes, one of them grey."""
+    folder = tmp_path_factory.mktemp("five")
+    noise = np.random.default_rng(0)
+    for i in range(5):
+        coarse = noise.integers(0, 256, (12 + i, 10, 1 if i == 3 else 3), dtype=np.uint8)
+        write_image(folder / f"{i}.png", Picture(coarse.repeat(5, axis=0).repeat(5, axis=1)[:-1]))
+    return folder
+
+
+def trained(folder: Path, *, seed: int = 0, result: Result | None = None, **changes: Any) -> Path:
+    """The folder of a run with a checkpoint, and with a result where one is given."""
+    torch.manual_seed(seed)
+    spec = {**SPEC, **changes}
+    generator = checkpoints.build(spec)
+    state = {
+        "state_dict": {f"generator.{name}": value for name, value in generator.state_dict().items()},
+        checkpoints.KEY: checkpoints.describe(spec),
+    }
+    (folder / "checkpoints").mkdir(parents=True)
+    checkpoints.save(state, folder / "checkpoints" / "best.ckpt")
+    if result is not None:
+        result.write(folder)
+    return folder
+
+
+def finished(**choices: str) -> Result:
+    return Result(state="finished", choices={"generator": "deconvnet", **choices}, overrides=[], seed=1, scale=2)
+
+
+# ---- the published figures ----
+
+DATA = Path(os.environ.get("UPSWEEP_DATA", ""))
+real = pytest.mark.skipif(
+    "UPSWEEP_DATA" not in os.environ or not (DATA / "benchmarks").is_dir(), reason="needs $UPSWEEP_DATA/benchmarks"
+)
+# What is known of bicubic on Set5 (PSNR at x2, x3, x4): of the papers' protocol and of others in use.
+SET5 = {
+    "paper": ((33.661, 0.9299), (30.392, 0.8682), (28.421, 0.8104)),
+    "rgb_lr_uint8": ((33.673, 0.9303), (30.403, 0.8689), (28.429, 0.8111)),
+    "rgb": ((31.787, 0.9086), (28.624, 0.8383), (26.692, 0.7731)),
+    "full_range_y": ((32.351, None), (29.081, None), (27.107, None)),
+}
+
+
+@lru_cache
+def known_images(name: str, scale: int) -> EvalImages:
+    return benchmark_images(name, DATA, scale=scale, channels=1)
+
+
+@real
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", SET5)
+def test_every_protocol_gives_its_known_figures(name: str, scale: int) -> None:
+    psnr, ssim = mean(evaluate(Bicubic(scale=scale), known_images("set5", scale), PROTOCOLS[name]))
+    known_psnr, known_ssim = SET5[name][scale - 2]
+    assert psnr == pytest.approx(known_psnr, abs=0.005)
+    assert known_ssim is None or ssim == pytest.approx(known_ssim, abs=0.0002)
+
+
+@real
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("name", "title", "psnr_off", "ssim_off"),
+    [
+        ("set5", "Set5", 0.005, 0.0002),
+        ("set14", "Set14", 0.015, 0.0009),
+        pytest.param("bsd100", "BSD100", 0.015, 0.0009, marks=pytest.mark.slow),
+    ],
+)
+def test_bicubic_is_what_was_published(name: str, title: str, psnr_off: float, ssim_off: float, scale: int) -> None:
+    (fact,) = (f for f in facts() if (f.method, f.scale, f.dataset) == ("Bicubic", scale, title))
+    psnr, ssim = mean(evaluate(Bicubic(scale=scale), known_images(name, scale)))
+    assert round(psnr, 3) == pytest.approx(float(fact.psnr), abs=psnr_off)
+    assert round(ssim, 4) == pytest.approx(float(fact.ssim), abs=ssim_off + 1e-9)
+
+
+def test_published_rows_hold_under_the_papers_protocol_alone() -> None:
+    rows = published_rows(2, ["Set5", "Urban100"], Protocol())
+    assert {row.method for row in rows} >= {"Bicubic", "VDSR", "EDSR-baseline"}
+    assert str(rows[0].cells["Set5"]) == "33.66/0.9299"
+    (doubtful,) = (row for row in rows if row.method == "SRCNN(ECCV14)")
+    assert str(doubtful.cells["Urban100"]) == "28.65/0.8909*"
+    (mixed,) = (row for row in published_rows(2, ["Set5", "BSD100"], Protocol()) if row.method.endswith("papers)"))
+    assert mixed.source == "published, Set5: one source; BSD100: two sources"
+    assert published_rows(2, ["my photos"], Protocol()) == []
+    for other in (replace(Protocol(), shave=0), *(p for name, p in PROTOCOLS.items() if name != "paper")):
+        assert published_rows(2, ["Set5"], other) == []
+        assert "published figures are left out" in Comparison(2, other, ["Set5"], []).caption
+
+
+# ---- judging ----
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_figures_are_those_of_the_metrics(photos: Path, name: str, channels: int) -> None:
+    protocol, generator = PROTOCOLS[name], Known(channels)
+    images = benchmark_images(str(photos), scale=2, channels=channels)
+    figures = evaluate(generator, images, protocol)
+    metrics = PSNR(protocol, 2), SSIM(protocol, 2)
+    for i, each in enumerate(figures):
+        image = seen(batch_of_one([images[i]]), protocol, 2)
+        sr, hr = pair(generator(image.lr), image, protocol, 2)
+        for metric, figure in zip(metrics, each[1:], strict=True):
+            metric.update(sr, hr, grey=i == 3)
+            assert metric.last.item() == pytest.approx(figure, abs=1e-6)
+    assert [each.image for each in figures] == ["0", "1", "2", "3", "4"]
+    assert mean(figures) == pytest.approx([metric.compute().item() for metric in metrics], abs=1e-6)
+
+
+def test_what_is_judged_and_handed_out_is_what_the_protocol_says(photos: Path) -> None:
+    images = benchmark_images(str(photos), scale=2, channels=1)
+    given = {}
+    evaluate(
+        Known(1),
+        images,
+        PROTOCOLS["rgb_lr_uint8"],
+        on_image=lambda image, sr, _: given.update({image.name: (image, sr)}),
+    )
+    image, sr = given["0"]
+    assert image.rgb_lr is not None
+    levels = image.rgb_lr * 255
+    assert (levels - levels.round()).abs().max() < 1e-3, "the LR is a uint8 image"
+    luma = pair(sr, image, PROTOCOLS["rgb_lr_uint8"], 2)[1] * 255
+    assert (luma - luma.round()).abs().max() > 0.1, "the HR luma is not rounded"
+    assert torch.equal(sr, Known(1)(image.lr))
+    levels = bicubic_sr(image, PROTOCOLS["rgb_lr_uint8"], 2) * 255
+    assert levels.shape[1] == 3 and (levels - levels.round()).abs().max() < 1e-3, "and so is bicubic's SR"
+    plain = batch_of_one([images[0]])
+    assert all(a is b for a, b in zip(seen(plain, Protocol(), 2), plain, strict=True)), "the papers' is as prepared"
+
+
+def test_an_image_that_cannot_be_judged_is_named(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no image"):
+        evaluate(Known(1), [])
+    with pytest.raises(UserError, match=r"^0: its SR has .* and its HR"):
+        evaluate(Known(1), benchmark_images(str(photos), scale=3, channels=1))
+    write_image(tmp_path / "small.png", Picture(np.zeros((14, 40, 3), np.uint8)))
+    with pytest.raises(UserError, match=r"small.* 40x14 pixels .* needs 15x15"):
+        run(
+            Evaluation(
+                folder=tmp_path,
+                methods=[bicubic(2)],
+                benchmarks=find_benchmarks(str(tmp_path), None),
+                protocol=Protocol(),
+            )
+        )
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"without one of its images: .*broken\.png"):
+        benchmark_images(str(tmp_path), scale=2, channels=1)
+
+
+@pytest.mark.slow
+def test_one_process_and_two_come_to_the_same(photos: Path, tmp_path: Path) -> None:
+    checkpoint = trained(tmp_path / "run")
+    said = []
+    for devices in (1, 2):
+        arguments = [f"checkpoint={checkpoint}", f"benchmark={photos}", f"devices={devices}", "device=cpu"]
+        told = subprocess.run(
+            [sys.executable, DOOR, *arguments, "speed=false", f"hydra.run.dir={tmp_path / str(devices)}"],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert told.returncode == 0, told.stderr
+        said.append((tmp_path / str(devices) / "images.csv").read_text())
+    assert len(said[0].splitlines()) == 1 + 2 * 5
+    assert said[0] == said[1], "to the last digit"
+    pictures = [sorted(p.name for p in (tmp_path / d / "pictures").rglob("*.png")) for d in "12"]
+    assert pictures[0] == pictures[1] == [f"{i}.png" for i in range(5)]
+    gone = subprocess.run(
+        [sys.executable, DOOR, f"checkpoint={checkpoint}", f"benchmark={photos}", "devices=2", "device=cuda"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        gone.returncode == 1 and gone.stderr.startswith("device=cuda is not on this machine")
+    ) or torch.cuda.is_available()
+
+
+def test_devices_are_told_apart() -> None:
+    assert place("cpu", 1, 2) == torch.device("cpu")
+    for wrong in ("gpu", "cuda:99"):
+        with pytest.raises(UserError, match=f"device={wrong}"):
+            place(wrong, 0, 1)
+    with pytest.raises(UserError, match="devices=0"):
+        Evaluation(folder=Path(), methods=[], benchmarks=[], protocol=Protocol(), devices=0)
+
+
+# ---- what is asked for ----
+
+
+def test_rows_are_named_by_what_differs(tmp_path: Path) -> None:
+    a = trained(tmp_path / "sweep" / "0", result=finished(init="he", norm="bn"))
+    b = trained(tmp_path / "sweep" / "1", result=finished(init="xavier", norm="bn"))
+    replace(finished(init="lsuv", norm="bn"), state="diverged").write(trained(tmp_path / "sweep" / "10"))
+    assert [m.name for m in asked(sweep=str(tmp_path / "sweep"))] == ["init=he", "init=xavier"]
+    assert [m.name for m in asked(checkpoint=[str(a), str(b / "checkpoints" / "best.ckpt")])] == [
+        "init=he",
+        "init=xavier",
+    ]
+    assert [m.name for m in asked(checkpoint=str(a))] == ["deconvnet"]
+    c = trained(tmp_path / "c", result=finished(init="he", norm="bn"))
+    assert [m.name for m in asked(checkpoint=[str(a), str(c)])] == [
+        "deconvnet 0",
+        "deconvnet c",
+    ]
+    (viewed,) = asked(checkpoint=str(a), views=Views(self_ensemble=True, tile=8))
+    assert viewed.name == "deconvnet, self-ensemble, tile 8"
+    x3 = trained(tmp_path / "x3", scale=3, channels=3)
+    assert [(m.scale, m.channels) for m in asked(checkpoint=[str(a), str(x3)])] == [(2, 1), (3, 3)]
+    assert [m.scale for m in asked(method="bicubic")] == [2, 3, 4]
+
+
+def test_views_compose_and_change_what_they_say(tmp_path: Path) -> None:
+    run_folder = str(trained(tmp_path / "run"))
+    x = torch.rand(1, 1, 20, 17)
+    (plain,), (tiled,) = asked(checkpoint=run_folder), asked(checkpoint=run_folder, views=Views(tile=8))
+    (mirrored,) = asked(checkpoint=run_folder, views=Views(self_ensemble=True))
+    (both,) = asked(checkpoint=run_folder, views=Views(self_ensemble=True, tile=8))
+    with torch.no_grad():
+        whole, in_tiles, averaged, all_of_it = (m.generator()(x) for m in (plain, tiled, mirrored, both))
+        flipped = mirrored.generator()(x.flip(-1)).flip(-1)
+    torch.testing.assert_close(whole, in_tiles, rtol=0, atol=1e-5)
+    torch.testing.assert_close(averaged, all_of_it, rtol=0, atol=1e-5)
+    torch.testing.assert_close(averaged, flipped, rtol=0, atol=1e-5)
+    assert (averaged - whole).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "nothing to judge"),
+        ({"method": "release", "scale": 7}, "carries no trained weights for scale=7"),
+        ({"method": "lanczos"}, "method=lanczos is unknown"),
+        ({"method": "bicubic", "scale": 2.5}, "scale=2.5 must be a whole number"),
+        ({"checkpoint": "RUN", "scale": 3}, "enlarges 2 times"),
+        ({"checkpoint": "RUN", "views": Views(ema=True)}, "no moving average"),
+        ({"checkpoint": "nowhere.ckpt"}, "There is no checkpoint at nowhere.ckpt"),
+        ({"checkpoint": "."}, r"holds no checkpoints/best\.ckpt"),
+        ({"sweep": "nowhere"}, "sweep=nowhere is not a folder"),
+        ({"sweep": "RUN"}, "no finished job"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained(tmp_path / "RUN")
+    with pytest.raises(UserError, match=sentence) as caught:
+        asked(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_benchmarks_are_names_or_folders(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPSWEEP_DATA", raising=False)
+    (found,) = find_benchmarks(str(photos), None)
+    assert [path.name for path in found.files] == [f"{i}.png" for i in range(5)]
+    root = tmp_path / "data"
+    (root / "Set5").mkdir(parents=True)
+    for file in found.files:
+        (root / "Set5" / file.name).symlink_to(file)
+    assert [b.title for b in find_benchmarks("all", root)] == ["Set5"]
+    assert [b.title for b in find_benchmarks("set5", root)] == ["Set5"]
+    for asked_for, where, sentence in (
+        ("all", None, "data.root=PATH"),
+        ("all", tmp_path / "run", "not a folder"),
+        ("set6", root, "There is no benchmark set6: name all, set5"),
+        (["set5", "set14"], root, "Set14 is not there"),
+        (["set5", "Set5"], root, "Set5 twice"),
+        ([], root, "nothing"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            find_benchmarks(asked_for, where)
+
+
+# ---- what is written ----
+
+
+def test_an_evaluation_leaves_tables_figures_and_pictures(photos: Path, tmp_path: Path) -> None:
+    checkpoint = trained(tmp_path / "run", result=finished())
+    out = tmp_path / "out"
+    out.mkdir()
+    (comparison,) = run(
+        Evaluation(
+            folder=out,
+            methods=asked(checkpoint=str(checkpoint)),
+            benchmarks=find_benchmarks(str(photos), None),
+            protocol=Protocol(),
+            device="cpu",
+            speed=False,
+        )
+    )
+    title = photos.name
+    with (out / "images.csv").open() as file:
+        images = list(csv.DictReader(file))
+    assert [(row["method"], row["image"]) for row in images] == [
+        (m, str(i)) for m in ("bicubic", "deconvnet") for i in range(5)
+    ]
+    with (out / "table_x2.csv").open() as file:
+        bicubic_row, ours = list(csv.DictReader(file))
+    mine = [row for row in images if row["method"] == "deconvnet"]
+    assert float(ours[f"{title}_psnr"]) == pytest.approx(np.mean([float(row["psnr"]) for row in mine]), abs=1e-9)
+    assert float(ours[f"{title}_ssim"]) == pytest.approx(np.mean([float(row["ssim"]) for row in mine]), abs=1e-9)
+    assert bicubic_row["parameters"] == "0" and int(ours["parameters"]) > 0 and ours["milliseconds"] == ""
+    assert ours["checkpoint"].endswith("best.ckpt") and ours["protocol"] == "paper"
+    for text in ((out / "table_x2.md").read_text(), (out / "table_x2.tex").read_text(), comparison.table().plain()):
+        assert "protocol paper: luma of BT.601 in studio range, rounded" in text
+        assert f"{float(ours[f'{title}_psnr']):.2f}/{float(ours[f'{title}_ssim']):.4f}" in text
+    pictures = sorted((out / "pictures" / "x2" / "deconvnet").rglob("*.png"))
+    assert [path.name for path in pictures] == [f"{i}.png" for i in range(5)]
+    assert read_image(pictures[0]).pixels.shape[1] == 4 * TILE + 3 * GAP
+    assert not (out / "pictures" / "x2" / "bicubic").exists()
+
+
+def test_latex_is_escaped_and_a_cell_that_is_not_known_is_a_dash() -> None:
+    row = Row("a_b & 50%", {"Set5": Cell(30.126, 0.91234)})
+    comparison = Comparison(2, Protocol(), ["Set5", "Set14"], [row])
+    assert r"a\_b \& 50\% & 30.13/0.9123 & - & measured \\" in comparison.latex()
+    assert "| a_b & 50% | 30.13/0.9123 | - | measured |" in comparison.markdown()
+    assert comparison.csv().splitlines()[1] == "a_b & 50%,2,paper,30.126,0.91234,,,,,,,measured,"
+
+
+def test_a_picture_marks_and_magnifies_the_place_of_the_largest_error(photos: Path) -> None:
+    images: EvalImages = benchmark_images(str(photos), scale=2, channels=1)
+    given = []
+
+    class Spotted(Known):
+        def body(self, x: Tensor) -> Tensor:
+            y = enlarge(x, 2)
+            y[..., :2, :] = -1  # at the border, where nothing is judged
+            y[..., 40:44, 30:34] = 1
+            return y
+
+    evaluate(Spotted(1), images, on_image=lambda *each: given.append(each))
+    image, sr, figures = given[4]
+    pixels = overview(image, sr, figures)
+    assert pixels.shape[1] == 4 * TILE + 3 * GAP and pixels.dtype == np.uint8
+    height, width = image.hr.shape[-2:]
+    assert (height, width) == (78, 50), "magnified is a square of 50, somewhere below the border"
+    top = LABEL
+    whole_height = round(height * TILE / width)
+    marked = np.argwhere((pixels[top : top + whole_height, :TILE] == MARK).all(axis=-1))
+    first, last = marked.min(axis=0)[0] * width / TILE, marked.max(axis=0)[0] * width / TILE
+    assert first <= 40 and last >= 44 and first > 1
+    error = pixels[LABEL + whole_height + GAP :, 3 * (TILE + GAP) :]
+    assert error.shape == (TILE, TILE, 3)
+    brightest = heat(torch.ones(1, 1))[0, 0]
+    assert (error == brightest).all(axis=-1).mean() > 15 / 50**2, "the spot is in the crop, and bright"
+
+
+def test_colours_of_errors() -> None:
+    levels = torch.tensor([[0.0, FULL_ERROR / 255, 1.0]])
+    black, bright, beyond = heat(levels)[0].astype(int)
+    assert black.sum() < 10 and bright.sum() > 600 and (bright == beyond).all()
+    ramp = heat(torch.linspace(0, FULL_ERROR / 255, 64)[None])[0].astype(int)
+    assert (np.diff(ramp @ [299, 587, 114]) > 0).all(), "brighter is worse, in grey too"
+
+
+def test_memory_is_what_a_run_takes() -> None:
+    lean, hungry = (speed_of(g, torch.device("cpu")) for g in (Known(1, 0.0), Hungry(2, 1)))
+    assert 64 <= hungry.megabytes < 64 + lean.megabytes + 4
+    assert hungry.milliseconds > lean.milliseconds > 0
+    assert lean.megabytes >= 1280 * 720 * 4 / 1e6, "the output alone"
+
+
+@pytest.mark.slow
+def test_the_door_judges_a_generator_of_the_users_own(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from upsweep.generators.deconvnet import DeconvNet\nclass Mine(DeconvNet):\n    pass\n", encoding="utf-8"
+    )
+    own = tmp_path / "conf" / "generator" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# Mine\n_target_: mine.Mine\n", encoding="utf-8")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        checkpoint = trained(tmp_path / "run", _target_="mine.Mine")
+    finally:
+        sys.path.remove(str(tmp_path))
+    command = [
+        sys.executable,
+        str(DOOR),
+        f"checkpoint={checkpoint}",
+        f"benchmark={photos}",
+        "pictures=false",
+        "device=cpu",
+    ]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{tmp_path}", "OMP_NUM_THREADS": "1"}
+    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "'mine.Mine', which is neither upsweep's nor named by your config" in refused.stderr
+    command.append(f"--config-dir={tmp_path / 'conf'}")
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    (folder,) = (p.parent for p in tmp_path.glob("outputs/evaluate/*/table_x2.csv"))
+    assert told.stdout.rstrip().endswith(str(folder))
+    with (folder / "table_x2.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(row["milliseconds"]) > 0 and float(row["megabytes"]) > 3 for row in rows)
+
+
+@pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]])
+def test_the_door_answers_without_torch(question: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", str(DOOR), *question]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines()}
+    assert {"hydra", "upsweep"} <= imported
+    assert not imported & {"torch", "pytorch_lightning", "numpy", "rich"}
