@@ -70,7 +70,7 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
     environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"sentence": worth.sentence, "shell": shlex.join, "dB": lambda value: f"{value:.2f}"}
-    keys = [axis["name"] for axis in data["axes"]]
+    keys = worth.swept([run.result for run in sweep.runs])
     environment.filters["words"] = lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in keys)
     galleries = galleries_of(runs)
     shared, differing = configs(runs)
