@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from upsweep.sweeps.results import Result, print_row
+from upsweep.training.diagnoses import read_sentences
 from upsweep.training.job import Job
 from upsweep.training.tracking import WandbRun
 
@@ -42,6 +43,8 @@ def show_end(job: Job, result: Result) -> None:
     ):
         if path is not None and path.exists():
             lines[what] = path
+    for sentence in read_sentences(job.folder):
+        print(f"{'! ' if sentence.found else '  '}{sentence.text}")
     print("\n".join(f"{what:<12}{path}" for what, path in lines.items()))
     if isinstance(job.logger, WandbRun) and job.logger.directory is not None:
         print(f"{'W&B':<12}{job.logger.directory}")
