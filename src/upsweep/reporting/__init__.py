@@ -1,0 +1,1 @@
+"""Runs, on disk or at W&B, as tables, plots and pages."""
