@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from upsweep import cli
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- groups: written by `make docs` -->", "<!-- end of groups -->"
 GROUPS = (
@@ -22,13 +24,9 @@ GROUPS = (
 
 
 def headline(path: Path) -> str:
-    """What a config file says of itself: its first comment that is no Hydra directive."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and "@package" not in line:
-            return line.lstrip("# ").rstrip()
-        if line and not line.startswith("#"):
-            break
-    sys.exit(f"{path.relative_to(ROOT)} begins with no comment that says what it is.")
+    """What a config file says of itself."""
+    said = cli.headline(path.read_text(encoding="utf-8"))
+    return said or sys.exit(f"{path.relative_to(ROOT)} begins with no comment that says what it is.")
 
 
 def default_of(group: str) -> str:

@@ -25,7 +25,10 @@ def main(cfg: DictConfig) -> float | None:
     folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
-    console.show_config(config, choices)
+    if cfg.quiet:
+        console.hush()
+    else:
+        console.show_config(config, choices)
     about = {"config": config, "choices": choices, "overrides": overrides}
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
     job = Job(
@@ -53,7 +56,7 @@ def main(cfg: DictConfig) -> float | None:
         channels_last=cfg.channels_last,
     )
     result = run(job)
-    console.show_end(job, result)
+    console.show_end(job, result, quiet=cfg.quiet)
     return result.objective
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -89,11 +90,15 @@ def door(
             with (
                 _replaced(hydra_utils, "run_and_report", report),
                 _replaced(ConfigLoaderImpl, "get_group_options", _group_options),
+                _replaced(Hydra, "format_config_groups", _config_groups),
             ):
                 try:
                     sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
                     _one_folder(sys.argv[1:])
                     entry()
+                except BrokenPipeError:  # `--help | head`: nobody reads on
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    sys.exit(1)
                 except (CompactHydraException, UserError) as error:  # --help and --info do not pass through the report
                     if _full_error():
                         raise
@@ -173,6 +178,38 @@ def _group_options(
     if config_name is not None or overrides:
         return _hydras_group_options(loader, group_name, results_filter, config_name, overrides)
     return loader.repository.get_group_options(group_name, results_filter)
+
+
+def headline(text: str) -> str | None:
+    """What a config file says of itself: its first comment that is no directive of Hydra's."""
+    for line in text.splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").rstrip()
+        if line and not line.startswith("#"):
+            break
+    return None
+
+
+def _config_groups(hydra: Hydra, predicate: Callable[[str], bool], **_: bool) -> str:
+    """What `--help` says of the groups: a line a choice, with what its file says of itself.
+
+    The groups of a folder that `--config-dir` names are among them; those that lie in packages (Hydra's own) are
+    listed by name, as Hydra does.
+    """
+    folders = [Path(s.path) for s in hydra.config_loader.get_sources() if s.scheme() == "file"]
+    lines = []
+    for group in sorted(filter(predicate, hydra.list_all_config_groups())):
+        names = sorted(hydra.config_loader.get_group_options(group))
+        files = [[f for folder in folders if (f := folder / group / f"{name}.yaml").is_file()] for name in names]
+        if not any(files):
+            lines.append(f"{group}: {', '.join(names)}")
+            continue
+        width = max(map(len, names))
+        lines.append(f"{group}=")
+        for name, found in zip(names, files, strict=True):
+            said = headline(found[0].read_text(encoding="utf-8")) if found else None
+            lines.append(f"  {name:<{width}}  {said or ''}".rstrip())
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _give_up(message: object) -> NoReturn:

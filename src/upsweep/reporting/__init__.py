@@ -1,1 +1,1 @@
-"""Runs on disk -> tables, plots, one page. Imports no torch."""
+"""Runs, on disk or at W&B, as tables, plots and pages. Imports no torch."""

@@ -105,6 +105,16 @@ class Planned:
         )
 
 
+def gather_runs(sweep: Path, jobs: Sequence[Path]) -> None:
+    """Links in `sweep/wandb` to the W&B runs of all jobs: one folder for `wandb leet` and `wandb sync`."""
+    for job in jobs:
+        for run in sorted((job / "wandb").glob("*run-*-*")):
+            link = sweep / "wandb" / run.name
+            link.parent.mkdir(exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(run, link.parent), target_is_directory=True)
+
+
 @dataclass
 class Sweep:
     """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several.
@@ -137,8 +147,11 @@ class Sweep:
         self._write_manifest()
         stopped = self._run([job for job in jobs if not self._kept(job)])
         results = {name: status.result for name, status in self.statuses.items() if status.result is not None}
+        gather_runs(self.folder, [job.folder for job in self.planned.values()])
         print_results(results)
-        print(f"Table: {write_csv(self.folder / TABLE, results)}", flush=True)
+        table = write_csv(self.folder / TABLE, results)
+        if not OmegaConf.select(self.config, "quiet"):
+            print(f"Table: {table}", flush=True)
         if OmegaConf.select(self.config, "report.enabled", default=False):
             self._report()
         if stopped is not None:
@@ -155,7 +168,9 @@ class Sweep:
         try:
             from upsweep.reporting.report import write_report  # needs half a second to import
 
-            print(f"Report: {write_report(self.folder)}", flush=True)
+            page = write_report(self.folder)
+            if not OmegaConf.select(self.config, "quiet"):
+                print(f"Report: {page}", flush=True)
         except Exception as error:
             print(
                 f"The report could not be made ({type(error).__name__}: {error}); "
@@ -193,11 +208,12 @@ class Sweep:
         return True
 
     def _run(self, jobs: Sequence[Planned]) -> Signals | None:
-        if self.resume:
+        quiet = bool(OmegaConf.select(self.config, "quiet"))
+        if self.resume and not quiet:
             print(
                 f"{len(self.planned) - len(jobs)} of {len(self.planned)} jobs are kept, {len(jobs)} to run.", flush=True
             )
-        shown = display(self.statuses, self.parallel)
+        shown = display(self.statuses, self.parallel, quiet=quiet)
 
         def started(job: pool.Job) -> None:
             self.statuses[job.name].started_at = time.time()

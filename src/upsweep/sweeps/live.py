@@ -71,10 +71,22 @@ class Display(Protocol):
         """Show the last state, and leave the terminal as it was."""
 
 
-def display(jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None) -> Display:
-    """The display that suits `file` (stdout): a live table in a terminal, plain lines elsewhere."""
+def display(jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, quiet: bool = False) -> Display:
+    """The display that suits `file` (stdout): a live table in a terminal, plain lines elsewhere; nothing if `quiet`."""
     file = sys.stdout if file is None else file
+    if quiet:
+        return Nothing()
     return LiveTable(jobs, parallel, file) if file.isatty() else PlainLines(jobs, parallel, file)
+
+
+class Nothing:
+    """Shows nothing: the ranked table in the end is all that is wanted."""
+
+    def update(self) -> None:
+        """Nothing is shown."""
+
+    def close(self) -> None:
+        """Nothing was shown."""
 
 
 class LiveTable:

@@ -150,10 +150,11 @@ class ShowProgress(Callback):
     Args:
         folder: of the run.
         every: least seconds between two writes of progress.json.
+        quiet: neither bar nor lines.
     """
 
-    def __init__(self, folder: str | Path, every: float = 0.5) -> None:
-        self.folder, self.every = Path(folder), every
+    def __init__(self, folder: str | Path, every: float = 0.5, quiet: bool = False) -> None:
+        self.folder, self.every, self.quiet = Path(folder), every, quiet
         self._bar: Progress | None = None
         self._loss: Tensor | None = None  # of the latest batch, left on its device
         self._written = 0.0
@@ -163,7 +164,7 @@ class ShowProgress(Callback):
         if not trainer.is_global_zero:
             return
         self._started_at, self._first_step = time.time(), trainer.global_step
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self.quiet:
             self._bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
@@ -191,7 +192,7 @@ class ShowProgress(Callback):
             f, left = self._fields(trainer), _clock(self._seconds_left(trainer))
             line = f"epoch {f['epoch']}  loss {f['loss']}  PSNR {f['psnr']}  left {left}"
             epochs.info(line)
-            if self._bar is None:
+            if self._bar is None and not self.quiet:
                 print(line, file=sys.stderr, flush=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -1,5 +1,6 @@
 """What a run says on the terminal: its config at the start, where everything lies at the end."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from upsweep.sweeps.results import Result, print_row
+from upsweep.training.diagnoses import read_sentences
 from upsweep.training.job import Job
 from upsweep.training.tracking import WandbRun
 
@@ -30,10 +32,19 @@ def show_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
         print(f"{text}\n{said}", flush=True)
 
 
+def hush() -> None:
+    """Let only warnings and errors reach the terminal; the run's log file gets everything."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.WARNING)
+
+
 @rank_zero_only
-def show_end(job: Job, result: Result) -> None:
-    """Print the run's row of figures, and where its files are."""
+def show_end(job: Job, result: Result, *, quiet: bool = False) -> None:
+    """Print the run's row of figures, what ails it, and where its files are; the row alone if `quiet`."""
     print_row(job.folder.name, result)
+    if quiet:
+        return
     lines = {"folder": job.folder}
     for what, path in (
         ("checkpoints", job.folder / "checkpoints"),
@@ -42,6 +53,8 @@ def show_end(job: Job, result: Result) -> None:
     ):
         if path is not None and path.exists():
             lines[what] = path
+    for sentence in read_sentences(job.folder):
+        print(f"{'! ' if sentence.found else '  '}{sentence.text}")
     print("\n".join(f"{what:<12}{path}" for what, path in lines.items()))
     if isinstance(job.logger, WandbRun) and job.logger.directory is not None:
         print(f"{'W&B':<12}{job.logger.directory}")

@@ -85,7 +85,7 @@ class SuperResolution(pl.LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self._seed, self._spec, self._fresh = seed, spec, fresh
         self._factors = factors
-        self._rule, self._compiled, self._channels_last = rule or RateRule(), compiled, channels_last
+        self._rule, self.compiled, self._channels_last = rule or RateRule(), compiled, channels_last
         # A function, not a module: the state_dict keeps its names.
         self._levels: Callable[[Tensor], list[Tensor]] = self.generator.pyramid
         self.psnr = PSNR(protocol, generator.scale)
@@ -115,7 +115,7 @@ class SuperResolution(pl.LightningModule):
         if self.trainer.ckpt_path is None and self._fresh:
             patches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
             self.generator.calibrate(lambda: next(iter(patches)).lr.to(self.device))
-        if self._compiled:
+        if self.compiled:
             self._levels = torch.compile(self.generator.pyramid)
 
     def on_train_epoch_start(self) -> None:

@@ -42,6 +42,18 @@ SOURCE = Path(__file__).resolve().parent
 PATIENCE = 6.0  # seconds for each of the two waits of an online start: together below the promised 15
 
 
+def no_way_online() -> str | None:
+    """Why W&B's server cannot be asked for anything, in words (no key, no answer), or None if it can."""
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    settings = wandb.setup().settings
+    url = settings.base_url
+    if not (settings.api_key or settings.identity_token_file or read_netrc_auth(host=url)):
+        return "there is no API key; run `wandb login` once, or set WANDB_API_KEY"
+    return obstacle(url)
+
+
 @runtime_checkable
 class RunLog(Protocol):
     """What the training code asks of a run's log beside Lightning's `log_metrics`."""
@@ -271,19 +283,15 @@ class WandbRun(Logger):
     def _open_online(self) -> tuple[Any, str | None]:
         """An online run, or None and why there is none, in which case the mode is offline from here on."""
         import wandb
-        from wandb.sdk.lib.wbauth import read_netrc_auth
 
-        settings = wandb.setup().settings
-        url = settings.base_url
-        if not (settings.api_key or settings.identity_token_file or read_netrc_auth(host=url)):
-            problem: str | None = "there is no API key; run `wandb login` once, or set WANDB_API_KEY"
-        else:
-            problem = obstacle(url)
+        problem = no_way_online()
         if problem is None:
             try:
                 return self._start(), None
             except wandb.Error as error:
-                problem = f"{url} refuses the run ({error}); check the key, entity and project"
+                problem = (
+                    f"{wandb.setup().settings.base_url} refuses the run ({error}); check the key, entity and project"
+                )
         wandb.teardown()
         self.mode = "offline"
         return None, problem

@@ -1,0 +1,26 @@
+"""Save a W&B workspace and a report for an online project: python src/dashboard.py project=upsweep."""
+
+from omegaconf import DictConfig
+
+from upsweep.cli import door
+
+
+@door("dashboard")
+def main(cfg: DictConfig) -> None:
+    """Save both, and print where they are."""
+    from importlib.util import find_spec
+
+    from upsweep.errors import UserError
+
+    if find_spec("wandb_workspaces") is None:
+        raise UserError(
+            "The dashboards need the package wandb-workspaces: pip install 'wandb-workspaces>=0.4.13,<0.5'."
+        )
+    from upsweep.reporting import dashboard
+
+    workspace, report = dashboard.save(cfg.project, cfg.entity, cfg.name)
+    print(f"workspace  {workspace}\nreport     {report}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Comfort at the doors: help that explains, silence where it is wanted, colour on terminals alone."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from upsweep.cli import headline
+from upsweep.sweeps.live import Status, display
+from upsweep.training import console
+
+ROOT = Path(__file__).resolve().parent.parent
+DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
+ESCAPE = "\x1b["
+COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[25])[0-9;]*m")
+
+
+def test_the_headline_is_the_first_comment_that_is_no_directive() -> None:
+    assert headline("# @package _global_\n# What it is\nx: 1\n") == "What it is"
+    assert headline("x: 1\n# What it is not\n") is None and headline("") is None
+
+
+def test_help_has_a_line_for_every_choice_those_of_a_users_own_folder_too(tmp_path: Path) -> None:
+    own = tmp_path / "activation"
+    own.mkdir()
+    (own / "mine.yaml").write_text("# My very own\n_target_: torch.nn.ReLU\n_partial_: true\n")
+    (own / "bare.yaml").write_text("_target_: torch.nn.ReLU\n_partial_: true\n")
+    done = subprocess.run(
+        [*DOOR, "--help", "--config-dir", str(tmp_path)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "activation=" in lines and "mine My very own" in lines and "bare" in lines
+    for file in sorted((ROOT / "conf").glob("*/**/*.yaml")):
+        if "local" not in file.parts:
+            said = " ".join(f"{file.stem} {headline(file.read_text())}".split())
+            assert said in lines, file
+    assert ESCAPE not in done.stdout
+
+
+def test_help_that_nobody_reads_to_the_end_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*DOOR, "--help"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert "Traceback" not in done.stderr
+
+
+def test_hydras_shell_completion_knows_groups_and_choices(tmp_path: Path) -> None:
+    """What bash runs when Tab is pressed, as `python src/train.py -sc install=bash` sets it up."""
+    for line, offered in (("act", "activation="), ("activation=ge", "activation=gelu")):
+        command = f"python src/train.py {line}"
+        done = subprocess.run(
+            [*DOOR, "-sc", "query=bash"],
+            env={**os.environ, "COMP_LINE": command, "COMP_POINT": str(len(command))},
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        assert offered in done.stdout.split()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("terminal", "no_colour"), [(True, False), (True, True), (False, False)])
+def test_the_config_is_coloured_on_a_terminal_alone_and_not_where_no_color_is_set(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, no_colour: bool
+) -> None:
+    out = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    console.show_config({"seed": 1, "generator": {"width": 8}}, {"init": "he"})
+    assert "seed" in out.getvalue()
+    assert bool(COLOUR.search(out.getvalue())) == (terminal and not no_colour)
+    assert terminal or ESCAPE not in out.getvalue()
+
+
+def test_a_quiet_sweep_shows_nothing_while_it_runs(tmp_path: Path) -> None:
+    out = io.StringIO()
+    shown = display({"0": Status(tmp_path, {})}, 1, out, quiet=True)
+    shown.update()
+    shown.close()
+    assert out.getvalue() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_quiet_run_says_its_result_and_nothing_else(tmp_path: Path, sweep: bool) -> None:
+    words = ["-m", "init=he,xavier"] if sweep else []
+    tiny = ["debug=fast", "trainer=cpu", "generator.width=4", "data.patch_size=8", "callbacks.pictures=null"]
+    subprocess.run([*DOOR, *tiny], cwd=tmp_path, check=True, capture_output=True)  # prepares the images
+    leader, follower = pty.openpty()  # on a terminal, where there would be a bar
+    done = subprocess.run(
+        [*DOOR, *words, *tiny, "quiet=true"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        text=True,
+        check=True,
+    )
+    os.close(follower)
+    os.set_blocking(leader, False)
+    try:
+        said = os.read(leader, 65536).decode()
+    except OSError:  # nothing was written
+        said = ""
+    os.close(leader)
+    assert said == ""
+    head, *rows = done.stdout.splitlines()[1 if sweep else 0 :]
+    assert head.startswith("job") and len(rows) == (2 if sweep else 1)
+    assert all(row.endswith("finished") for row in rows)

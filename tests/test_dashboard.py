@@ -1,0 +1,295 @@
+"""Dashboards: what is on them, and what the real W&B client sends, to a server on this machine that notes it all."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from upsweep.sweeps.launcher import gather_runs
+
+ws = pytest.importorskip("wandb_workspaces.workspaces", reason="the extra `dashboard` is not installed")
+dashboard = pytest.importorskip("upsweep.reporting.dashboard")
+
+ROOT = Path(__file__).resolve().parent.parent
+DOOR = ROOT / "src" / "dashboard.py"
+KEY = "0123456789" * 4
+PLACE = dashboard.Project("me", "mine", ("pictures/chelsea", "pictures/coffee"))
+
+RUN = {
+    "id": "UnVuOjE=",
+    "name": "r1",
+    "displayName": "init=he",
+    "state": "finished",
+    "tags": [],
+    "config": "{}",
+    "systemMetrics": "{}",
+    "summaryMetrics": json.dumps({"val/psnr": {"max": 31.0}, "pictures/chelsea": {"path": "x.png"}}),
+    "createdAt": "2026-01-01T00:00:00Z",
+    "historyLineCount": 1,
+}
+VIEWER: dict[str, Any] = {"id": "VXNlcjox", "entity": "me", "username": "me", "email": None, "flags": "{}", "teams": {"edges": []}}
+VIEW = {
+    "id": "Vmlldzox",
+    "type": "runs",
+    "name": "abc",
+    "displayName": "upsweep",
+    "description": "",
+    "project": {"id": "UDox", "name": "mine", "entityName": "me"},
+    "createdAt": "2026-01-01T00:00:00",
+    "updatedAt": "2026-01-01T00:00:00",
+    "spec": '{"blocks": []}',
+    "previewUrl": None,
+    "user": {"name": "me", "username": "me", "userInfo": {}},
+}
+BUCKET = {
+    "id": "UnVuOjE=",
+    "name": "r1",
+    "displayName": "r1",
+    "description": None,
+    "config": "{}",
+    "sweepName": None,
+    "project": {"id": "UDox", "name": "mine", "entity": {"id": "RTox", "name": "me"}},
+    "historyLineCount": 0,
+}
+PROJECT = {"id": "UDox", "name": "mine", "entityName": "me", "createdAt": "2026-01-01T00:00:00", "isBenchmark": False}
+NO_MORE = {"hasNextPage": False, "endCursor": None}
+
+
+class Loopback:
+    """W&B's server, as far as the client asks for it: answers GraphQL by the operation's name, takes every file."""
+
+    def __init__(self, runs: list[dict[str, Any]]) -> None:
+        self.operations: list[tuple[str, dict[str, Any]]] = []
+        self.paths: list[str] = []
+        self.streamed: list[dict[str, Any]] = []
+        self.runs = runs
+        noted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                noted.paths.append(self.path)
+                self.reply(noted.answer(self.path, body))
+
+            def do_PUT(self) -> None:
+                self.do_POST()
+
+            def do_GET(self) -> None:
+                self.reply({})
+
+            def reply(self, value: Any) -> None:
+                body = json.dumps(value).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def answer(self, path: str, body: bytes) -> Any:
+        if path.endswith("/file_stream"):
+            self.streamed.append(json.loads(body))
+            return {}
+        if path != "/graphql":
+            return {}
+        asked = json.loads(body)
+        query, variables = asked["query"], asked.get("variables") or {}
+        named = re.search(r"(?:query|mutation)\s+(\w+)", query)
+        name = asked.get("operationName") or (named[1] if named else "")
+        self.operations.append((name, variables))
+        edges = [{"node": {**RUN, **run}, "cursor": "c"} for run in self.runs]
+        known: dict[str, Any] = {
+            "upsertView": {"view": VIEW, "inserted": True},
+            "upsertBucket": {"bucket": {**BUCKET, "name": variables.get("name", "r1")}, "inserted": True},
+            "createRunFiles": {
+                "runID": "UnVuOjE=",
+                "uploadHeaders": [],
+                "files": [
+                    {"name": file, "uploadUrl": f"{self.url}/upload/{file}"} for file in variables.get("files", [])
+                ],
+            },
+            "viewer": VIEWER,
+            "models": {"edges": [{"node": PROJECT, "cursor": "c"}], "pageInfo": NO_MORE},
+            "project": {**PROJECT, "runCount": len(edges), "runs": {"edges": edges, "pageInfo": NO_MORE}},
+        }
+        return {"data": {field: value for field, value in known.items() if re.search(rf"\b{field}\s*[({{]", query)}}
+
+    def sent(self, operation: str) -> list[dict[str, Any]]:
+        return [variables for name, variables in self.operations if name.lower() == operation.lower()]
+
+
+@contextmanager
+def loopback(*runs: dict[str, Any]) -> Iterator[Loopback]:
+    server = Loopback([*runs])
+    try:
+        yield server
+    finally:
+        server._server.shutdown()
+        server._server.server_close()
+
+
+def environment(home: Path, url: str, key: str | None = KEY) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_") and "proxy" not in k.lower()}
+    more = {"HOME": str(home), "NETRC": str(home / ".netrc"), "WANDB_BASE_URL": url, "WANDB_ERROR_REPORTING": "false"}
+    return {**kept, **more, "PYTHONPATH": str(ROOT / "src"), **({"WANDB_API_KEY": key} if key else {})}
+
+
+def call(folder: Path, command: list[str], url: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment(folder, url, key), capture_output=True, text=True
+    )
+
+
+# what is on them
+
+
+def types(panels: Any) -> list[str]:
+    return [type(panel).__name__ for panel in panels]
+
+
+def test_the_workspace_has_every_section_and_the_choices_as_columns() -> None:
+    made = dashboard.workspace(PLACE, "my name")
+    panels = {section.name: section.panels for section in made.sections}
+    assert (made.entity, made.project, made.name) == ("me", "mine", "my name")
+    grouped = [(panel.y[0], panel.groupby.name) for panel in panels["What each choice is worth"]]
+    assert grouped == [(m, by) for by in ("init", "norm", "activation", "dropout") for m in ("val/psnr", "val/ssim")]
+    assert {panel.x for panel in panels["What each choice is worth"]} == {"trainer/global_step"}
+    parallel, importance = panels["Which choices matter"]
+    axes = [column.metric.name for column in parallel.columns]
+    assert axes[0] == "generator" and {"init", "norm", "activation", "dropout", "upsampler"} < set(axes)
+    assert axes[-1] == "val/psnr.max" and importance.with_respect_to == "val/psnr"
+    assert [panel.media_keys for panel in panels["Pictures: LR bicubic | SR | HR"]] == [
+        ["pictures/chelsea"],
+        ["pictures/coffee"],
+    ]
+    flow = [panel.metric_regex for panel in panels["Gradient flow"]]
+    assert "diagnoses/signal/.*" in flow and "diagnoses/dead/.*" in flow
+    runs = made.runset_settings
+    assert runs.pinned_columns[:3] == ["run:displayName", "config:generator.value", "config:init.value"]
+    assert "summary:val/psnr.max" in runs.pinned_columns
+    assert [(o.item.name, o.ascending) for o in runs.order] == [("val/psnr.max", False)]
+
+
+def test_the_report_has_the_same_panels_each_with_a_run_table_of_the_project() -> None:
+    made = dashboard.report(PLACE, "my name")
+    grids = [block for block in made.blocks if type(block).__name__ == "PanelGrid"]
+    sections = dashboard.workspace(PLACE, "x").sections
+    assert [types(grid.panels) for grid in grids] == [types(section.panels) for section in sections]
+    for grid in grids:
+        (runs,) = grid.runsets
+        assert (runs.entity, runs.project) == ("me", "mine") and "config:norm.value" in runs.pinned_columns
+
+
+def test_a_project_without_pictures_has_no_empty_panel() -> None:
+    bare = dashboard.Project("me", "mine")
+    assert "MediaBrowser" not in str([types(s.panels) for s in dashboard.workspace(bare, "x").sections])
+    dashboard.report(bare, "x")._to_model()
+
+
+@pytest.mark.parametrize("panel", [*dashboard.curves(), *dashboard.gradient_flow(), *dashboard.health()])
+def test_no_panel_lies_upon_another_or_off_the_page(panel: Any) -> None:
+    assert panel.layout.x >= 0 and panel.layout.x + panel.layout.w <= 24
+
+
+def test_every_key_on_them_is_one_that_a_run_has() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train")
+    assert set(dashboard.CHOICES) - {"seed"} <= set(config) and "seed" in config
+    best = yaml.safe_load((ROOT / "conf" / "logger" / "wandb.yaml").read_text())["best"]
+    assert f"val/psnr.{best['psnr']}" == dashboard.BEST
+
+
+# what is sent
+
+
+def test_the_door_saves_a_workspace_and_a_report_of_the_keys_own_entity(tmp_path: Path) -> None:
+    with loopback({}) as server:
+        done = call(tmp_path, [str(DOOR), "project=mine", "name=seen"], server.url)
+        assert done.returncode == 0, done.stderr
+    (asked,) = server.sent("Runs")
+    assert (asked["entity"], asked["project"]) == ("me", "mine")
+    (space,), (page,) = server.sent("UpsertView2"), server.sent("upsertView")
+    for sent, kind in ((space, "project-view"), (page, "runs")):
+        assert (sent["entityName"], sent["projectName"], sent["displayName"]) == ("me", "mine", "seen")
+        assert sent["type"] == kind
+    for spec in (space["spec"], page["spec"]):
+        assert json.loads(spec)
+        for part in ("pictures/chelsea", "val/psnr", "init.value", "config:norm.value", "diagnoses/signal/.*"):
+            assert part in spec
+        for kind in ("Run History Line Plot", "Parallel Coordinates Plot", "Parameter Importance", "Media Browser"):
+            assert kind in spec
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["workspace", "report"]
+    assert "/me/mine" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "runs", "sentence"),
+    [
+        (None, [{}], "No dashboard is saved: there is no API key; run `wandb login` once, or set WANDB_API_KEY."),
+        (KEY, [], "The project me/mine has no run: train with logger.mode=online"),
+    ],
+)
+def test_what_is_missing_is_one_sentence(tmp_path: Path, key: str | None, runs: list[Any], sentence: str) -> None:
+    with loopback(*runs) as server:
+        done = call(tmp_path, [str(DOOR), "project=mine"], server.url, key)
+    assert done.returncode == 1 and done.stderr.startswith(sentence) and len(done.stderr.splitlines()) == 1
+    assert not server.sent("UpsertView2")
+
+
+def test_no_network_and_no_package_are_one_sentence(tmp_path: Path) -> None:
+    done = call(tmp_path, [str(DOOR)], "http://127.0.0.1:9")
+    assert done.returncode == 1 and "cannot be reached" in done.stderr and len(done.stderr.splitlines()) == 1
+    hidden = "import runpy, sys; sys.modules['wandb_workspaces'] = None; sys.argv = [sys.argv[1]]; "
+    done = call(tmp_path, ["-c", hidden + "runpy.run_path(sys.argv[0], run_name='__main__')", str(DOOR)], "http://x")
+    assert done.returncode == 1 and "need the package wandb-workspaces" in done.stderr
+
+
+def test_wandb_sync_of_a_whole_sweep_uploads_every_run_with_its_choices(tmp_path: Path) -> None:
+    sweep = tmp_path / "my-sweep"
+    sweep.mkdir()
+    (sweep / "sweep.json").write_text("{}")
+    job = (
+        "import sys\nfrom upsweep.training.tracking import WandbRun\n"
+        "for i, init in enumerate(('he', 'xavier')):\n"
+        "    run = WandbRun(f'{sys.argv[1]}/{i}', best={'psnr': 'max'}, choices={'init': init}, flat={'seed': i})\n"
+        "    for step in (1, 2): run.log_metrics({'val/psnr': 30.0 + step}, step=step)\n"
+        "    run.finish()\n"
+    )
+    assert call(tmp_path, ["-c", job, str(sweep)], "http://127.0.0.1:9").returncode == 0
+    for _ in range(2):  # again, as when a sweep goes on
+        gather_runs(sweep, [sweep / "0", sweep / "1", sweep / "not-yet"])
+    parts = sorted(map(str, sweep.glob("wandb/offline-run-*")))
+    assert len(parts) == 2
+    with loopback() as server:
+        done = call(tmp_path, ["-m", "wandb", "sync", *parts], server.url)
+        assert done.returncode == 0, done.stderr + done.stdout
+    buckets = server.sent("UpsertBucket")
+    configs = [json.loads(bucket["config"]) for bucket in buckets if bucket.get("config")]
+    assert {config["init"]["value"] for config in configs} == {"he", "xavier"}
+    assert {bucket["groupName"] for bucket in buckets if bucket.get("groupName")} == {"my-sweep"}
+    history = [
+        json.loads(line)
+        for stream in server.streamed
+        for line in stream.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+    ]
+    assert sorted(row["val/psnr"] for row in history if "val/psnr" in row) == [31.0, 31.0, 32.0, 32.0]
