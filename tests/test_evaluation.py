@@ -442,7 +442,7 @@ def test_colours_of_errors() -> None:
 
 def test_memory_is_what_a_run_takes() -> None:
     lean, hungry = (speed_of(g, torch.device("cpu")) for g in (Known(1, 0.0), Hungry(2, 1)))
-    assert 64 <= hungry.megabytes < 64 + lean.megabytes + 4
+    assert lean.megabytes < 30 and 62 < hungry.megabytes < 94
     assert hungry.milliseconds > lean.milliseconds > 0
     assert lean.megabytes >= 1280 * 720 * 4 / 1e6, "the output alone"
 
