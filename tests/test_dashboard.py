@@ -38,7 +38,14 @@ RUN = {
     "createdAt": "2026-01-01T00:00:00Z",
     "historyLineCount": 1,
 }
-VIEWER: dict[str, Any] = {"id": "VXNlcjox", "entity": "me", "username": "me", "email": None, "flags": "{}", "teams": {"edges": []}}
+VIEWER: dict[str, Any] = {
+    "id": "VXNlcjox",
+    "entity": "me",
+    "username": "me",
+    "email": None,
+    "flags": "{}",
+    "teams": {"edges": []},
+}
 VIEW = {
     "id": "Vmlldzox",
     "type": "runs",
