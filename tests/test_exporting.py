@@ -134,6 +134,13 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path, kind: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_an_opset_that_is_too_old_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"opset 3 \(only opset 18 can say it\)"):
+        export_onnx(checkpoints.build(SPEC), SPEC, tmp_path / "x.onnx", opset=3)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
@@ -170,14 +177,15 @@ def test_the_average_of_the_weights_is_exported_unless_it_is_not_wanted(checkpoi
 
 
 def test_bad_wishes_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    for wish, word in [
+    wishes: list[tuple[dict[str, Any], str]] = [
         ({"checkpoint": None}, "checkpoint=PATH"),
         ({"format": "tflite"}, "format=tflite"),
         ({"output": tmp_path / "x.pt"}, "must end in .onnx"),
         ({"checkpoint": tmp_path / "no.ckpt"}, "no checkpoint"),
-    ]:
+    ]
+    for wish, word in wishes:
         with pytest.raises(UserError, match=word):
-            export(**{"checkpoint": checkpoint, "format": "onnx", **wish})  # type: ignore[arg-type]
+            export(**{"checkpoint": checkpoint, "format": "onnx", **wish})
 
 
 def test_a_hostile_checkpoint_runs_nothing(tmp_path: Path) -> None:
