@@ -367,7 +367,11 @@ def test_an_evaluation_leaves_tables_figures_and_pictures(photos: Path, tmp_path
     (comparison,) = run(
         Evaluation(
             folder=out,
-            methods=asked(checkpoint=str(checkpoint)),
+            methods=[
+                *asked(method="bicubic", scale=2),
+                *asked(checkpoint=str(checkpoint)),
+                *asked(checkpoint=str(checkpoint)),
+            ],
             benchmarks=find_benchmarks(str(photos), None),
             protocol=Protocol(),
             device="cpu",
@@ -378,11 +382,12 @@ def test_an_evaluation_leaves_tables_figures_and_pictures(photos: Path, tmp_path
     with (out / "images.csv").open() as file:
         images = list(csv.DictReader(file))
     assert [(row["method"], row["image"]) for row in images] == [
-        (m, str(i)) for m in ("bicubic", "deconvnet") for i in range(5)
+        (m, str(i)) for m in ("bicubic", "deconvnet", "deconvnet (2)") for i in range(5)
     ]
     with (out / "table_x2.csv").open() as file:
-        bicubic_row, ours = list(csv.DictReader(file))
+        bicubic_row, ours, again = list(csv.DictReader(file))
     mine = [row for row in images if row["method"] == "deconvnet"]
+    assert again == {**ours, "method": "deconvnet (2)"}
     assert float(ours[f"{title}_psnr"]) == pytest.approx(np.mean([float(row["psnr"]) for row in mine]), abs=1e-9)
     assert float(ours[f"{title}_ssim"]) == pytest.approx(np.mean([float(row["ssim"]) for row in mine]), abs=1e-9)
     assert bicubic_row["parameters"] == "0" and int(ours["parameters"]) > 0 and ours["milliseconds"] == ""

@@ -5,7 +5,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -75,12 +75,9 @@ def run(evaluation: Evaluation) -> list[Comparison]:
     place(evaluation.device, 0, evaluation.devices)  # before any work: is there such a device?
     comparisons: list[Comparison] = []
     lines: list[list[object]] = [["method", "scale", "protocol", "benchmark", "image", "psnr", "ssim"]]
-    by_scale: dict[int, list[Method]] = {}
-    for method in evaluation.methods:
-        by_scale.setdefault(method.scale, [bicubic(method.scale)])
-        if method not in by_scale[method.scale]:
-            by_scale[method.scale].append(method)
-    for scale, methods in sorted(by_scale.items()):
+    for scale in sorted({method.scale for method in evaluation.methods}):
+        ours = [m for m in evaluation.methods if m.scale == scale and m.checkpoint is not None]
+        methods = _told_apart([bicubic(scale), *ours])
         images = {n: _images(evaluation, scale, n) for n in sorted({method.channels for method in methods})}
         judged = _judged(evaluation, methods, images)
         comparison = _compared(evaluation, methods, judged)
@@ -111,6 +108,13 @@ def place(device: str, rank: int, world: int) -> torch.device:
     if index is not None or count < world:
         raise UserError(f"devices={world} with device={device} needs {world} devices; here are {count}.")
     return torch.device(found.type, rank)
+
+
+def _told_apart(methods: Sequence[Method]) -> list[Method]:
+    """The methods, a number behind a name that one before has."""
+    names = [method.name for method in methods]
+    before = [names[:i].count(name) for i, name in enumerate(names)]
+    return [replace(m, name=f"{m.name} ({n + 1})") if n else m for m, n in zip(methods, before, strict=True)]
 
 
 # ---- judging, in one process or several ----
@@ -181,18 +185,18 @@ def _share(
     """All figures, of which this process judges its share (see `evaluate`), with a picture of each of its images."""
     world = evaluation.devices
     device = place(evaluation.device, rank, world)
-    sets = [(method, title, each) for method in methods for title, each in images[method.channels].items()]
-    judged: Judged = {method.name: {} for method in methods}
-    with progress(sum(len(range(rank, len(each), world)) for _, _, each in sets), shown=rank == 0) as advance:
-        generator = None
-        for i, (method, title, each) in enumerate(sets):
-            if generator is None or method is not sets[i - 1][0]:
-                generator = method.generator()
-            baseline = {f.image: f for f in judged[methods[0].name].get(title, ())}
+    mine = [len(range(rank, len(each), world)) for m in methods for each in images[m.channels].values()]
+    judged: Judged = {}
+    with progress(sum(mine), shown=rank == 0) as advance:
+        for method in methods:
+            generator = method.generator()
             draws = evaluation.pictures and (method is not methods[0] or len(methods) == 1)
-            folder = evaluation.folder / "pictures" / f"x{method.scale}" / slug(method.name) / slug(title)
-            done = partial(_done, advance, f"{method.name}, {title}", folder if draws else None, baseline)
-            judged[method.name][title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
+            judged[method.name] = figures = {}
+            for title, each in images[method.channels].items():
+                baseline = {f.image: f for f in judged[methods[0].name].get(title, ())}
+                folder = evaluation.folder / "pictures" / f"x{method.scale}" / slug(method.name) / slug(title)
+                done = partial(_done, advance, f"{method.name}, {title}", folder if draws else None, baseline)
+                figures[title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
     return judged
 
 
