@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from upsweep.errors import UserError
 from upsweep.imaging.files import Picture, write_image
 from upsweep.sweeps import pool
+from upsweep.sweeps.composing import OnceEach
 from upsweep.sweeps.launcher import telling_lines
 from upsweep.sweeps.live import LiveTable, Status, seconds_left
 from upsweep.sweeps.results import (
@@ -261,6 +262,23 @@ def test_ports_are_free_and_differ():
 def test_a_quoted_value_is_read_back_by_hydra(text):
     override = OverridesParser.create().parse_override(f"key={quoted(text)}")
     assert OmegaConf.create({"key": override.value()}).key == text
+
+
+def test_the_config_of_a_job_is_composed_once_for_the_sweeper_and_the_launcher():
+    composed = []
+
+    class Loader:
+        def load_sweep_config(self, master, overrides):
+            composed.append(overrides)
+            return OmegaConf.create({"choice": overrides[0], "twice": "${choice}${choice}"})
+
+    once = OnceEach(Loader())
+    jobs = [["a"], ["b"]]
+    validated = [once(None, job) for job in jobs]
+    planned = [once(None, job) for job in jobs]
+    assert composed == jobs and planned == validated and planned[1].twice == "bb"
+    planned[0].choice = "changed by the launcher"
+    assert validated[0].choice == "a" and once(None, ["a"]).choice == "a"
 
 
 def test_a_log_tells_which_error_came_first_and_how_it_ended(tmp_path):

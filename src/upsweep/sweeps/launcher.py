@@ -28,6 +28,7 @@ import __main__
 from upsweep.errors import UserError
 from upsweep.sweeps import pool
 from upsweep.sweeps.about import About
+from upsweep.sweeps.composing import compose_once
 from upsweep.sweeps.live import Status, display
 from upsweep.sweeps.results import Progress, Result, chosen, print_results, write_by_rename, write_csv
 from upsweep.sweeps.resuming import KEY, MANIFEST, quoted
@@ -132,6 +133,7 @@ class Sweep:
     statuses: dict[str, Status] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        compose_once(self.context)
         self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         self.about = About.now()
         self.before: list[dict[str, Any]] = []
