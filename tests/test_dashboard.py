@@ -69,7 +69,14 @@ BUCKET = {
     "project": {"id": "UDox", "name": "mine", "entity": {"id": "RTox", "name": "me"}},
     "historyLineCount": 0,
 }
-PROJECT = {"id": "UDox", "name": "mine", "entityName": "me", "createdAt": "2026-01-01T00:00:00", "isBenchmark": False}
+PROJECT = {
+    "id": "UDox",
+    "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ==",
+    "name": "mine",
+    "entityName": "me",
+    "createdAt": "2026-01-01T00:00:00",
+    "isBenchmark": False,
+}
 NO_MORE = {"hasNextPage": False, "endCursor": None}
 
 
@@ -183,7 +190,7 @@ def test_the_workspace_has_every_section_and_the_choices_as_columns() -> None:
     parallel, importance = panels["Which choices matter"]
     axes = [column.metric.name for column in parallel.columns]
     assert axes[0] == "generator" and {"init", "norm", "activation", "dropout", "upsampler"} < set(axes)
-    assert axes[-1] == "val/psnr.max" and importance.with_respect_to == "val/psnr"
+    assert axes[-1] == "val/psnr.max" and importance.with_respect_to == "val/psnr.max"
     assert [panel.media_keys for panel in panels["Pictures: LR bicubic | SR | HR"]] == [
         ["pictures/chelsea"],
         ["pictures/coffee"],
@@ -209,7 +216,8 @@ def test_the_report_has_the_same_panels_each_with_a_run_table_of_the_project() -
 def test_a_project_without_pictures_has_no_empty_panel() -> None:
     bare = dashboard.Project("me", "mine")
     assert "MediaBrowser" not in str([types(s.panels) for s in dashboard.workspace(bare, "x").sections])
-    dashboard.report(bare, "x")._to_model()
+    grids = [block for block in dashboard.report(bare, "x").blocks if type(block).__name__ == "PanelGrid"]
+    assert grids and all(grid.panels for grid in grids)
 
 
 @pytest.mark.parametrize("panel", [*dashboard.curves(), *dashboard.gradient_flow(), *dashboard.health()])

@@ -75,7 +75,7 @@ def choices_to_psnr() -> list[Any]:
         wr.ParallelCoordinatesPlot(
             title="From the choices to PSNR", columns=[*columns, best], layout=wr.Layout(0, 0, 24, 9)
         ),
-        wr.ParameterImportancePlot(with_respect_to="val/psnr", layout=wr.Layout(0, 9, 24, 8)),
+        wr.ParameterImportancePlot(with_respect_to=BEST, layout=wr.Layout(0, 9, 24, 8)),
     ]
 
 
