@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -272,13 +273,13 @@ def test_the_config_of_a_job_is_composed_once_for_the_sweeper_and_the_launcher()
             composed.append(overrides)
             return OmegaConf.create({"choice": overrides[0], "twice": "${choice}${choice}"})
 
-    once = OnceEach(Loader())
+    once, master = OnceEach(cast(Any, Loader())), OmegaConf.create()
     jobs = [["a"], ["b"]]
-    validated = [once(None, job) for job in jobs]
-    planned = [once(None, job) for job in jobs]
+    validated = [once(master, job) for job in jobs]
+    planned = [once(master, job) for job in jobs]
     assert composed == jobs and planned == validated and planned[1].twice == "bb"
     planned[0].choice = "changed by the launcher"
-    assert validated[0].choice == "a" and once(None, ["a"]).choice == "a"
+    assert validated[0].choice == "a" and once(master, ["a"]).choice == "a"
 
 
 def test_a_log_tells_which_error_came_first_and_how_it_ended(tmp_path):

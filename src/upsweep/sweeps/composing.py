@@ -1,4 +1,4 @@
-"""The configs of a sweep's jobs, composed once each: Hydra's sweeper validates them all before our launcher needs them."""
+"""The configs of a sweep's jobs, composed once each: Hydra's sweeper validates them before our launcher needs them."""
 
 import copy
 import sys
