@@ -1,6 +1,8 @@
 """How LR is made: the order asked for is the order done, and what is random is a function of where it is."""
 
 import io
+import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
 from typing import Any, cast
@@ -159,6 +161,14 @@ def test_every_degradation_of_the_config_folder_works_by_its_name(name: str) -> 
     lr = Chain.of(steps)(picture(channels=1), 2, generator(0, 0, 0))
     assert lr.shape == (1, 32, 44)
     assert torch.isfinite(lr).all()
+
+
+def test_an_unknown_step_of_a_chain_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    command = [sys.executable, str(CONF.parent / "src" / "train.py"), "degradation=[blurr,bicubic]"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    known = ", ".join(sorted(path.stem for path in (CONF / "degradation").glob("*.yaml")))
+    assert done.stderr == (f"There is no degradation=blurr; choose from {known}. Did you mean degradation=blur?\n")
 
 
 # ---- windows ----
