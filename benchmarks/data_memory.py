@@ -27,7 +27,7 @@ from upsweep.imaging.files import Picture, write_image
 HERE = Path(__file__).resolve().parent
 HEIGHT, WIDTH, SCALE = 1356, 2040, 2  # the usual photo of DIV2K
 BYTES = 10 * 10**9
-PATCHES = 2400
+PATCHES = 1600
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def measure(folder: Path) -> Measured:
         except psutil.Error:  # it has just ended
             break
         private, resident, looks = max(private, memory.uss), max(resident, memory.rss), looks + 1
-        time.sleep(0.2)
+        time.sleep(0.3)
     said = process.communicate()[0]
     if process.returncode:
         sys.exit(said)
