@@ -176,6 +176,7 @@ def test_a_second_run_does_not_enlarge_what_the_first_made(tmp_path: Path) -> No
     jobs = plan([str(tmp_path)], None, 2)
     assert len(jobs) == 3 and all("overwrite=true" in str(job.problem) for job in jobs)
     assert not any(job.problem for job in plan([str(tmp_path)], None, 2, overwrite=True))
+    assert len(plan([str(tmp_path)], f"{tmp_path}/elsewhere", 2)) == 3
 
 
 def test_two_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
