@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -395,6 +396,19 @@ def test_what_is_no_safetensors_file_is_refused(path: Path, content: bytes) -> N
     release.write_bytes(content)
     with pytest.raises(UserError, match="broken, or no safetensors file"):
         load_generator(release)
+
+
+def test_a_file_that_would_unpack_to_much_more_is_refused(path: Path) -> None:
+    state = state_of(SPEC)
+    state["state_dict"]["generator.more"] = torch.zeros(4_000_000)
+    saved(path, state)
+    with zipfile.ZipFile(path) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    assert path.stat().st_size < 100_000
+    assert "compressed" in refusal(path)
 
 
 class Own(Generator):

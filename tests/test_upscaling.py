@@ -176,6 +176,7 @@ def test_a_second_run_does_not_enlarge_what_the_first_made(tmp_path: Path) -> No
     jobs = plan([str(tmp_path)], None, 2)
     assert len(jobs) == 3 and all("overwrite=true" in str(job.problem) for job in jobs)
     assert not any(job.problem for job in plan([str(tmp_path)], None, 2, overwrite=True))
+    assert len(plan([str(tmp_path)], f"{tmp_path}/elsewhere", 2)) == 3
 
 
 def test_two_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -340,12 +341,11 @@ def test_the_doors_run_nothing_that_a_checkpoint_says(tmp_path: Path, name: str)
     huge = {**SPEC, "width": 10**9}
     for file, content in [
         ("pickle.ckpt", {**state, "more": Command("touch ran")}),
-        ("target.ckpt", {**state, checkpoints.KEY: checkpoints.describe(evil)}),
         ("huge.ckpt", {**state, checkpoints.KEY: checkpoints.describe(huge)}),
     ]:
         torch.save(content, tmp_path / file)
     checkpoints.save_release(network(), evil, tmp_path / "target.safetensors")
-    for file in ("pickle.ckpt", "target.ckpt", "huge.ckpt", "target.safetensors"):
+    for file in ("pickle.ckpt", "huge.ckpt", "target.safetensors"):
         more = "input=a.png" if name == "upscale" else "format=safetensors"
         done = door(
             name,
@@ -360,9 +360,8 @@ def test_the_doors_run_nothing_that_a_checkpoint_says(tmp_path: Path, name: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (4, np.uint16)])
-def test_50_megapixels_fit_into_2_gigabytes(tmp_path: Path, checkpoint: Path, channels: int, dtype: type) -> None:
-    block = samples(channels, 50, 100, dtype)
+def test_50_megapixels_fit_into_2_gigabytes(tmp_path: Path, checkpoint: Path) -> None:
+    block = samples(4, 50, 100, np.uint16)  # the most that a picture can hold
     write_image(tmp_path / "large.png", Picture.of(np.tile(block, (50, 50, 1)), b"profile"))
     code = (
         "import resource, runpy, sys\n"
@@ -380,7 +379,7 @@ def test_50_megapixels_fit_into_2_gigabytes(tmp_path: Path, checkpoint: Path, ch
     peak = int(done.stdout.splitlines()[-1]) * 1024
     assert peak < 2e9
     larger = read_image(tmp_path / "large_x2.png")
-    assert larger.pixels.shape == (5000, 10_000, 3) and larger.pixels.dtype == dtype
+    assert larger.pixels.shape == (5000, 10_000, 3) and larger.pixels.dtype == np.uint16
 
 
 def test_an_image_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:

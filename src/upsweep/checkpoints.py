@@ -11,6 +11,7 @@ A release (`.safetensors`) holds the generator's weights alone, and the same des
 import importlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -116,6 +117,7 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     with file:
         try:
+            _refuse_packed(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for one fact: it is no file to be trusted
             reason = _first_line(error)
@@ -191,6 +193,15 @@ def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _refuse_packed(file: BinaryIO) -> None:
+    """Refuse a checkpoint whose parts are compressed: torch packs none, and a small file could unpack to terabytes."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(part.file_size != part.compress_size for part in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch never does")
+    file.seek(0)
 
 
 def _read_release(path: Path) -> dict[str, Any]:

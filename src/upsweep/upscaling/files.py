@@ -66,8 +66,9 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
             return source.parent if output is None else Path(output) / found.get(source, Path())
 
         made = {
-            (folder_of(source) / f"{stem}_x{any_scale}.png").resolve()
+            (folder / f"{stem}_x{any_scale}.png").resolve()
             for source in sources
+            for folder in (source.parent, folder_of(source))
             for stem in (source.stem, _full_stem(source))
             for any_scale in (scale, *Generator.scales)
         }

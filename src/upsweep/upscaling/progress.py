@@ -43,6 +43,11 @@ class Shown:
         """Print a line on stdout, above the bar."""
         print(line, flush=True)
 
+    def complain(self, sentence: str) -> None:
+        """Print, on stderr, why a file was not done, and count it."""
+        print(sentence, file=sys.stderr, flush=True)
+        self.bar.advance(self.task)
+
     def watched(self, upscaler: Upscaler) -> Enlarge:
         """`upscaler`, with its progress shown."""
 

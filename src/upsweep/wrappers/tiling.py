@@ -64,8 +64,8 @@ def reach(generator: Generator) -> int:
         while (found := _sides(probed, axis, -(-half // stride) * stride)) is None:
             if half >= FARTHEST:
                 raise UserError(
-                    "This generator cannot work in tiles: each of its pixels depends on the whole image, as with "
-                    "instance or group norm, or with batch norm in training."
+                    "This generator cannot work in tiles, since each of its pixels depends on the whole image (as with "
+                    "instance or group norm, or batch norm in training): give it whole images (upscale.py: tile=0)."
                 )
             half *= 4
         moved = _sides(probed, axis, -(-half // stride) * stride, shift=stride)
