@@ -76,6 +76,7 @@ PROJECT = {
     "entityName": "me",
     "createdAt": "2026-01-01T00:00:00",
     "isBenchmark": False,
+    "user": None,
 }
 NO_MORE = {"hasNextPage": False, "endCursor": None}
 
@@ -271,6 +272,7 @@ def test_what_is_missing_is_one_sentence(tmp_path: Path, key: str | None, runs: 
     assert not server.sent("UpsertView2")
 
 
+@pytest.mark.slow
 def test_no_network_and_no_package_are_one_sentence(tmp_path: Path) -> None:
     done = call(tmp_path, [str(DOOR)], "http://127.0.0.1:9")
     assert done.returncode == 1 and "cannot be reached" in done.stderr and len(done.stderr.splitlines()) == 1
@@ -279,6 +281,7 @@ def test_no_network_and_no_package_are_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1 and "need the package wandb-workspaces" in done.stderr
 
 
+@pytest.mark.slow
 def test_wandb_sync_of_a_whole_sweep_uploads_every_run_with_its_choices(tmp_path: Path) -> None:
     sweep = tmp_path / "my-sweep"
     sweep.mkdir()

@@ -1,6 +1,8 @@
 """Diagnoses: what is measured is true, the sick are found, the healthy left alone, and the training feels nothing."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +26,7 @@ from upsweep.training.saving import SaveLast
 from upsweep.training.tracking import CsvRun
 from upsweep.training.verdicts import Judgement, Layer, Price, Sentence, overall, sentences
 
+DOOR = Path(__file__).resolve().parent.parent / "src" / "train.py"
 RECIPE: dict[str, Any] = {
     "_target_": "upsweep.blocks.Recipe",
     "init": {"_target_": "upsweep.blocks.init.He"},
@@ -424,6 +427,20 @@ def test_a_resumed_run_ends_with_the_same_weights_and_has_seen_as_much(tmp_path:
     for part in ("layers", "judgements"):
         first, second = (json.loads((tmp_path / x / "diagnoses.json").read_text())[part] for x in "ab")
         assert first == second
+
+
+@pytest.mark.slow
+def test_two_devices_are_diagnosed_by_one_and_none_waits(tmp_path: Path) -> None:
+    command = [
+        *("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=none"),
+        *("data.patches_per_epoch=128", "generator.width=4", f"hydra.run.dir={tmp_path / 'run'}"),
+    ]
+    done = subprocess.run(
+        [sys.executable, DOOR, *command], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=280
+    )
+    report = json.loads((tmp_path / "run" / "diagnoses.json").read_text())
+    assert [judgement["epoch"] for judgement in report["judgements"]] == [1, 2]
+    assert done.stdout.count("Gradients neither vanish nor explode") == 1
 
 
 def test_hooks_are_there_on_sampled_steps_alone(tmp_path: Path, cache: Path) -> None:

@@ -3,7 +3,7 @@
 What is on them are plain values of wandb-workspaces (the extra `dashboard`), built without a network.
 """
 
-import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +15,6 @@ import wandb_workspaces.workspaces as ws
 
 from upsweep.errors import UserError
 from upsweep.training.tracking import STEP, no_way_online
-
-log = logging.getLogger("upsweep")
 
 BY = ("init", "norm", "activation", "dropout")
 """The choices by which curves are grouped."""
@@ -202,6 +200,7 @@ def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
     """
     if (problem := no_way_online()) is not None:
         raise UserError(f"No dashboard is saved: {problem}.")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     with _one_sentence(project):
         api = wandb.Api()
         owner = entity or api.default_entity
