@@ -1,5 +1,6 @@
 """The data room: what is cut is what the files hold, whoever cuts it and however often."""
 
+import json
 import logging
 import os
 import pickle
@@ -563,6 +564,19 @@ def test_a_crop_reads_only_the_bytes_of_its_patch(tmp_path: Path) -> None:
     for index in range(4):
         assert patches[0, index].hr.shape == (1, 192, 192)
     assert resident() - before < 100e6
+
+
+@pytest.mark.slow
+def test_a_cache_of_10_gb_trains_in_little_private_memory(tmp_path: Path) -> None:
+    """A process that kept what it mapped would be at 3 GB after these patches."""
+    pytest.importorskip("psutil")
+    script = ROOT / "benchmarks" / "data_memory.py"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, script, "--into", tmp_path], env=env, cwd=tmp_path, check=True)
+    found = json.loads((tmp_path / "data_memory.json").read_text())
+    assert found["cache_bytes"] >= 10e9
+    assert found["patches"] * 3 * 48 * 3 * 4096 > 2 * found["bound_bytes"]  # a page for each row, at least
+    assert found["largest_private_bytes"] <= 1.5e9
 
 
 def resident() -> int:

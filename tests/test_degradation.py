@@ -1,9 +1,11 @@
 """How LR is made: the order asked for is the order done, and what is random is a function of where it is."""
 
 import io
+import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -93,7 +95,7 @@ def test_bicubic_uint8_is_rounded_in_each_pass() -> None:
 
 
 def test_strengths_are_drawn_from_the_whole_range() -> None:
-    drawn = [Blur((0.5, 1.5)).drawn(generator(0, 0, index)).sigma for index in range(300)]
+    drawn = [cast(float, Blur((0.5, 1.5)).drawn(generator(0, 0, index)).sigma) for index in range(300)]
     assert 0.5 <= min(drawn) < 0.52
     assert 1.48 < max(drawn) <= 1.5
 
@@ -138,12 +140,12 @@ def test_without_a_shrinking_step_bicubic_comes_after_the_last_blur() -> None:
     ("make", "sentence"),
     [
         (lambda: Chain.of({"a": Bicubic(), "b": BicubicUint8()}), "exactly one step must shrink, and here 2 do"),
-        (lambda: Chain.of({"a": 3}), r"degradation\.a is no step"),
+        (lambda: Chain.of({"a": cast(Any, 3)}), r"degradation\.a is no step"),
         (lambda: Blur(-1), r"degradation\.blur\.sigma=-1: it must be a number from 0 to 50, or a range"),
         (lambda: Noise((5, 2)), r"degradation\.noise\.sigma=\(5, 2\)"),
         (lambda: Jpeg(0), r"degradation\.jpeg\.quality=0: it must be a number from 1 to 100"),
-        (lambda: Jpeg("low"), r"degradation\.jpeg\.quality=low"),
-        (lambda: Blur((1, 2, 3)), r"degradation\.blur\.sigma"),
+        (lambda: Jpeg(cast(Any, "low")), r"degradation\.jpeg\.quality=low"),
+        (lambda: Blur(cast(Any, (1, 2, 3))), r"degradation\.blur\.sigma"),
     ],
 )
 def test_wrong_settings_end_in_one_sentence(make: Any, sentence: str) -> None:
@@ -159,6 +161,14 @@ def test_every_degradation_of_the_config_folder_works_by_its_name(name: str) -> 
     lr = Chain.of(steps)(picture(channels=1), 2, generator(0, 0, 0))
     assert lr.shape == (1, 32, 44)
     assert torch.isfinite(lr).all()
+
+
+def test_an_unknown_step_of_a_chain_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    command = [sys.executable, str(CONF.parent / "src" / "train.py"), "degradation=[blurr,bicubic]"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    known = ", ".join(sorted(path.stem for path in (CONF / "degradation").glob("*.yaml")))
+    assert done.stderr == (f"There is no degradation=blurr; choose from {known}. Did you mean degradation=blur?\n")
 
 
 # ---- windows ----

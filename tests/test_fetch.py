@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(fetching.time, "sleep", lambda _: None)  # the waits between two tries
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the waits between two tries
     server = Server()
     yield server
     server.shutdown()

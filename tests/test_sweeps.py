@@ -88,6 +88,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
 def test_choices_are_those_of_the_project():
     of_hydra = {"init": "he", "generator@a.b": "fsrcnn", "hydra/launcher": "process", "debug": None}
     assert chosen(of_hydra) == {"init": "he", "generator": "fsrcnn"}
+    chain = {"degradation": {"blur": {"sigma": 1}, "bicubic": {}}}  # Hydra does not list what has several names
+    assert chosen(of_hydra, chain)["degradation"] == "[blur,bicubic]"
+    assert chosen({**of_hydra, "degradation": "mine"}, chain)["degradation"] == "mine"
 
 
 # --------------------------------------------------------------------------------------------- table

@@ -1,5 +1,6 @@
 """Random aligned crops, each a pure function of (seed, epoch, index), and the loader that hands them out."""
 
+import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -18,6 +19,8 @@ from upsweep.data.store import StoredImage
 
 WORDS = 4  # 64-bit words a patch: image, top, left, turn (one Philox block)
 ROWS = 1024  # patches whose words are drawn in one go
+MAPPED = 256 << 20  # bytes of the cache that may stay mapped in this process
+FAULT = 64 << 10  # what the kernel maps around a byte that is touched, at most
 
 
 class Patch(NamedTuple):
@@ -110,6 +113,7 @@ class TrainPatches(Dataset[Patch]):
         self.scale = images[0].hr.shape[1] // images[0].lr.shape[1]
         self.channels = images[0].lr.shape[0]
         self.patch_size, self.count, self.seed, self.augment = patch_size, count, seed, augment
+        self._touched = 0
 
     def __len__(self) -> int:
         return self.count
@@ -131,7 +135,20 @@ class TrainPatches(Dataset[Patch]):
             y, x = top * s, left * s
             lr[row] = turned(self._lr(whole, Window(top, top + p, left, left + p), epoch, index), turn)
             hr[row] = turned(whole.hr[:, y : y + p * s, x : x + p * s], turn)
+        self._let_go(len(keys))
         return Patch(torch.from_numpy(lr), torch.from_numpy(hr).to(torch.float32).div_(255))
+
+    def _let_go(self, patches: int) -> None:
+        """Unmap what was read, in time: a cache larger than the memory would else count as this process's own.
+
+        The bytes stay in the kernel's cache of the disk, as long as there is room.
+        """
+        self._touched += patches * self.channels * self.patch_size * (1 + self.scale) * FAULT
+        if self._touched > MAPPED:
+            self._touched = 0
+            for cache in {id(i.mapped.map): i.mapped.map for i in self.images if i.mapped is not None}.values():
+                if len(cache) > MAPPED:
+                    cache.madvise(mmap.MADV_DONTNEED)
 
     def _lr(self, whole: StoredImage, window: Window, epoch: int, index: int) -> NDArray[np.float32]:
         if not self.steps:
