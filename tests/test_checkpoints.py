@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import pickle
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -317,6 +319,82 @@ def test_weights_larger_than_their_file_take_no_memory(path: Path) -> None:
     state["state_dict"] = {f"generator.{name}": torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     assert "more weights than it has bytes" in refusal(saved(path, state))
     assert path.stat().st_size < 100_000
+
+
+# Releases: safetensors
+
+
+def released(path: Path, said: object, weights: dict[str, Tensor] | None = None) -> Path:
+    """A .safetensors file that says `said` (JSON text as it is) of the weights of SPEC."""
+    path = path.with_suffix(".safetensors")
+    text = said if isinstance(said, str) else json.dumps(said)
+    weights = checkpoints.build(SPEC).state_dict() if weights is None else weights
+    path.write_bytes(safetensors.torch.save(weights, {checkpoints.KEY: text}))
+    return path
+
+
+def test_a_release_gives_the_same_numbers(path: Path) -> None:
+    generator = checkpoints.build(SPEC).eval()
+    release = path.with_suffix(".safetensors")
+    checkpoints.save_release(generator, SPEC, release)
+    lr = torch.rand(1, 1, 7, 9)
+    loaded, spec = checkpoints.load(release)
+    assert torch.equal(loaded(lr), generator(lr)) and not loaded.training
+    assert spec == SPEC
+    assert [file.name for file in path.parent.iterdir()] == [release.name]
+
+
+HOSTILE = [
+    ({"format": 1, "generator": {**SPEC, "_target_": "os.system", "command": "touch ran"}}, "neither upsweep's"),
+    ({"format": 1, "generator": {**SPEC, "recipe": {"_target_": "builtins.eval"}}}, "neither upsweep's"),
+    ({"format": 1, "generator": {**SPEC, "_args_": ["x"]}}, "_args_"),
+    ({"format": 1, "generator": {**SPEC, "skip": "${oc.env:HOME}"}}, "interpolation"),
+    ({"format": 1, "generator": {**SPEC, "width": 10**12}}, "absurd"),
+    ({"format": 1, "generator": {**SPEC, "width": 2000}}, "does not fit"),
+    ({"format": 2, "generator": SPEC}, "format 2"),
+    ({"generator": 3}, "which generator"),
+    ("null", "which generator"),
+    ("[]", "which generator"),
+    ("no json", "broken"),
+    ('{"format": 1, "generator": {"width": NaN}}', ""),
+    ('{"format": 1, "generator": {"width": ' + "9" * 5000 + "}}", "broken"),
+    ("[" * 90_000, "broken"),
+    ('"' + "x" * 200_000 + '"', "characters"),
+]
+
+
+@pytest.mark.parametrize(("said", "word"), HOSTILE, ids=range(len(HOSTILE)))
+def test_a_release_that_says_something_else_is_refused(path: Path, said: object, word: str) -> None:
+    release = released(path, said)
+    with pytest.raises(UserError) as caught:
+        load_generator(release)
+    sentence = str(caught.value)
+    assert word in sentence and str(release) in sentence and "\n" not in sentence and len(sentence) < 500
+    assert not path.with_name("ran").exists()
+
+
+def _header(entries: dict[str, Any], body: bytes = b"") -> bytes:
+    text = json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no safetensors",
+        (2**62).to_bytes(8, "little") + b"{}",
+        _header({"w": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 4]}}, b"0000"),
+        _header({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4 * 10**12]}}, b"0000"),
+        pickle.dumps({"a": 1}),
+    ],
+    ids=["empty", "text", "endless header", "absurd shape", "beyond the end", "pickle"],
+)
+def test_what_is_no_safetensors_file_is_refused(path: Path, content: bytes) -> None:
+    release = path.with_suffix(".safetensors")
+    release.write_bytes(content)
+    with pytest.raises(UserError, match="broken, or no safetensors file"):
+        load_generator(release)
 
 
 class Own(Generator):

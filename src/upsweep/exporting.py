@@ -103,6 +103,8 @@ def export_onnx(generator: Generator, spec: Mapping[str, Any], path: Path, opset
                     verbose=False,
                 )
                 assert program is not None
+                if program.model.opset_imports[""] != opset:  # the converter gives up in silence
+                    raise ValueError(f"only opset {program.model.opset_imports['']} can say it")
                 program.model.metadata_props[KEY] = json.dumps(describe(spec))
                 program.save(beside, external_data=False)
         except Exception as error:  # the exporter raises many kinds for one fact: it cannot say this in ONNX
@@ -151,13 +153,12 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings about packages and APIs that are not ours."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without what the exporter and its optimiser log and warn of; what fails raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        logging.disable(before)

@@ -12,16 +12,16 @@ FOLDER = Path(__file__).parent
 DEFAULT = "fsrcnn"
 
 
-def available(folder: Path = FOLDER) -> dict[tuple[str, int], Path]:
+def available(folder: Path | None = None) -> dict[tuple[str, int], Path]:
     """The weights that are here, by name and scale, sorted."""
     found = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted((folder or FOLDER).glob("*.safetensors")):
         if (match := re.fullmatch(r"(.+)_x(\d+)", file.stem)) is not None:
             found[match[1], int(match[2])] = file
     return found
 
 
-def path(name: str | None, scale: int, folder: Path = FOLDER) -> Path:
+def path(name: str | None, scale: int, folder: Path | None = None) -> Path:
     """The file of the weights `name` for a scale; None takes FSRCNN's, and where there are none, the first by name.
 
     Raises:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upsweep.errors import UserError
+from upsweep.generators.base import Generator
 from upsweep.imaging.files import SUFFIXES, Picture, find_images, read_image, write_image
 
 Say = Callable[[str], None]
-Enlarge = Callable[[Picture], Picture]
+Enlarge = Callable[[Picture, str], Picture]
 
 WRITABLE = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"})
 
@@ -64,12 +65,16 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
         def folder_of(source: Path) -> Path:
             return source.parent if output is None else Path(output) / found.get(source, Path())
 
+        made = {
+            (folder_of(source) / f"{stem}_x{any_scale}.png").resolve()
+            for source in sources
+            for stem in (source.stem, _full_stem(source))
+            for any_scale in (scale, *Generator.scales)
+        }
+        sources = [source for source in sources if source in named or source.resolve() not in made]
         targets = {source: folder_of(source) / f"{source.stem}_x{scale}.png" for source in sources}
-        made = {target.resolve() for target in targets.values()}
-        targets = {s: t for s, t in targets.items() if s in named or s.resolve() not in made}
-        twins = _twins(targets)
-        for source in twins:
-            targets[source] = folder_of(source) / f"{source.stem}_{source.suffix.lstrip('.')}_x{scale}.png"
+        for source in _twins(targets):
+            targets[source] = folder_of(source) / f"{_full_stem(source)}_x{scale}.png"
     clashing = _twins(targets)
     originals = {source.resolve() for source in targets}
 
@@ -87,7 +92,11 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
 
 def renamed(jobs: Sequence[Job], scale: int) -> list[Job]:
     """Those whose names had to be told apart."""
-    return [job for job in jobs if job.target.stem == f"{job.source.stem}_{job.source.suffix.lstrip('.')}_x{scale}"]
+    return [job for job in jobs if job.target.stem == f"{_full_stem(job.source)}_x{scale}"]
+
+
+def _full_stem(source: Path) -> str:
+    return f"{source.stem}_{source.suffix.lstrip('.')}"
 
 
 def run(jobs: Sequence[Job], enlarge: Enlarge, *, max_pixels: int, say: Say, complain: Say) -> None:
@@ -95,7 +104,7 @@ def run(jobs: Sequence[Job], enlarge: Enlarge, *, max_pixels: int, say: Say, com
 
     Args:
         jobs: of `plan`.
-        enlarge: a picture -> the larger one.
+        enlarge: a picture and its name -> the larger one.
         max_pixels: limit on the pixels of an input.
         say: is told of every file that was written.
         complain: is told, in a sentence, of every file that was not, where there are several.
@@ -128,7 +137,7 @@ def _one(job: Job, enlarge: Enlarge, max_pixels: int, say: Say) -> None:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{job.target.parent}: cannot be made: {error.strerror}.") from error
-    larger = enlarge(picture)
+    larger = enlarge(picture, str(job.source))
     write_image(job.target, larger)
     height, width = larger.pixels.shape[:2]
     say(f"{job.source} -> {job.target} ({width}x{height})")

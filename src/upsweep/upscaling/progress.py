@@ -23,7 +23,12 @@ class Shown:
 
     def __init__(self, files: int) -> None:
         console = Console(stderr=True)
-        columns = (BarColumn(), TextColumn("{task.completed:.1f} of {task.total:.0f}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.1f} of {task.total:.0f}"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("", total=files)
 
@@ -41,8 +46,9 @@ class Shown:
     def watched(self, upscaler: Upscaler) -> Enlarge:
         """`upscaler`, with its progress shown."""
 
-        def enlarge(picture: Picture) -> Picture:
+        def enlarge(picture: Picture, name: str) -> Picture:
             done, said = 0.0, time.monotonic()
+            self.bar.update(self.task, description=name)
 
             def advance(share: float) -> None:
                 nonlocal done, said
@@ -50,7 +56,7 @@ class Shown:
                 self.bar.advance(self.task, share)
                 if self.bar.disable and time.monotonic() - said > LINE_EVERY:
                     said = time.monotonic()
-                    print(f"{done:.0%}", file=sys.stderr, flush=True)
+                    print(f"{name}: {done:.0%}", file=sys.stderr, flush=True)
 
             return upscaler(picture, advance)
 

@@ -12,6 +12,7 @@ class Wrapper(Generator):
 
     def __init__(self, generator: Generator) -> None:
         self.scales, self.stride = generator.scales, generator.stride
-        super().__init__(generator.scale, generator.channels)
+        super().__init__(generator.scale, channels=1)
+        self.channels = generator.channels  # may be those of a wrapper inside: more than a generator has
         self.generator = generator
         self.training = generator.training

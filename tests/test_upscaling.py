@@ -1,0 +1,411 @@
+"""Enlarging photos: every kind stays what it is, tiles leave no trace, and no file is lost."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from upsweep import checkpoints, release
+from upsweep.errors import UserError
+from upsweep.generators.base import Generator
+from upsweep.imaging.colour import rgb_to_ycbcr
+from upsweep.imaging.files import Picture, read_image, write_image
+from upsweep.imaging.resize import enlarge
+from upsweep.upscaling import model
+from upsweep.upscaling import picture as upscaling
+from upsweep.upscaling.files import Job, plan, run
+from upsweep.upscaling.picture import Upscaler
+
+ROOT = Path(__file__).parents[1]
+SPEC: dict[str, Any] = {
+    "_target_": "upsweep.generators.deconvnet.DeconvNet",
+    "recipe": {
+        "_target_": "upsweep.blocks.Recipe",
+        "init": {"_target_": "upsweep.blocks.init.Xavier", "gain": 1.0},
+        "activation": {"_target_": "torch.nn.LeakyReLU", "_partial_": True},
+        "norm": {"_target_": "upsweep.blocks.norm.Norm"},
+        "dropout": {"_target_": "upsweep.blocks.dropout.Dropout"},
+        "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
+    },
+    "scale": 2,
+    "channels": 1,
+    "width": 4,
+    "depth": 1,
+}
+
+
+class Plain(Generator):
+    """Bicubic enlargement, so that what comes out is known."""
+
+    def __init__(self, channels: int, scale: int = 2) -> None:
+        super().__init__(scale, channels)
+
+    def body(self, x: Tensor) -> Tensor:
+        return enlarge(x, self.scale)
+
+
+def samples(channels: int, height: int = 13, width: int = 17, dtype: type = np.uint8) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels)).astype(dtype)
+
+
+def network(channels: int = 1, **changes: Any) -> Generator:
+    torch.manual_seed(0)
+    return checkpoints.build({**SPEC, "channels": channels, **changes}).eval()
+
+
+def ignore(_: str) -> None:
+    pass
+
+
+# One picture
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("own", [1, 3])
+def test_every_kind_of_picture_stays_what_it_is(own: int, channels: int, dtype: type) -> None:
+    lr = samples(channels, dtype=dtype)
+    larger = Upscaler(Plain(own))(Picture.of(lr, b"profile"))
+    assert larger.pixels.shape == (26, 34, 3 if channels > 2 else 1)
+    assert (larger.alpha is None) == (channels % 2 == 1)
+    assert larger.pixels.dtype == dtype and larger.icc_profile == b"profile"
+    # Whatever the generator's channels, bicubic of every sample is what must come out, to a code.
+    expected = enlarge(torch.from_numpy(lr.astype(np.float64)).permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0).numpy()
+    found = larger.samples().astype(np.float64)
+    assert np.abs(found - expected.clip(0, np.iinfo(dtype).max)).max() <= 0.5 + 1e-6 * np.iinfo(dtype).max + 0.1 * (
+        dtype is np.uint16
+    )
+
+
+def test_a_luma_generator_leaves_the_chroma_bicubic() -> None:
+    lr = samples(3)[:, :, :] // 4 + 96  # no colour near the edge of what RGB holds
+    sr = Upscaler(network(skip="bicubic"))(Picture.of(lr.astype(np.uint8))).pixels
+
+    def chroma(pixels: np.ndarray) -> Tensor:
+        return rgb_to_ycbcr(torch.from_numpy(pixels / 255).permute(2, 0, 1)[None])[:, 1:]
+
+    y, expected = chroma(sr), enlarge(chroma(lr), 2)
+    unclipped = torch.from_numpy(((sr > 0) & (sr < 255)).all(axis=2))
+    assert unclipped.float().mean() > 0.5
+    assert (y - expected)[..., unclipped].abs().max() < 1.5 / 255
+
+
+def test_alpha_is_enlarged_on_its_own() -> None:
+    grey, alpha = samples(1), samples(1, dtype=np.uint8)[::-1]
+    both = Upscaler(network())(Picture.of(np.concatenate([grey, alpha], axis=2)))
+    alone = Upscaler(network())(Picture.of(grey))
+    assert np.array_equal(both.pixels, alone.pixels)
+    only = Upscaler(Plain(1))(Picture.of(np.ascontiguousarray(alpha)))
+    assert both.alpha is not None and np.array_equal(both.alpha, only.pixels[..., 0])
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_tiles_leave_no_trace(channels: int) -> None:
+    lr = Picture.of(samples(channels, 61, 47, np.uint16))
+    shares: list[float] = []
+    whole = Upscaler(network(), tile=0)(lr).samples().astype(int)
+    tiled = Upscaler(network(), tile=10)(lr, shares.append).samples().astype(int)
+    assert np.abs(whole - tiled).max() <= 1  # the rounding of float32, in 65,536 levels
+    assert len(shares) == 7 * 5 and sum(shares) == pytest.approx(1)
+
+
+def test_large_pictures_are_tiled_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = network()
+    seen: list[int] = []
+    generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:].numel()))
+    lr = Picture.of(samples(1, 200, 150))
+    upscaler = Upscaler(generator)
+    whole = upscaler(lr).pixels
+    assert max(seen) == 200 * 150
+    monkeypatch.setattr(upscaling, "BUDGET", 4000 * upscaling.appetite(upscaler._painters[1]))
+    seen.clear()
+    assert np.abs(Upscaler(generator)(lr).pixels.astype(int) - whole).max() <= 1
+    assert max(seen[1:]) <= 4000
+
+
+def test_a_generator_that_sees_the_whole_image_still_enlarges_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = {"_target_": "upsweep.blocks.norm.InstanceNorm"}
+    generator = network(recipe={**SPEC["recipe"], "norm": norm})
+    Upscaler(generator)(Picture.of(samples(1)))
+    with pytest.raises(UserError, match="whole image"):
+        Upscaler(generator, tile=8)(Picture.of(samples(1)))
+
+
+# Files
+
+
+def photo(path: Path, channels: int = 3, dtype: type = np.uint8) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Picture.of(samples(channels, dtype=dtype)))
+    return path
+
+
+def targets(jobs: list[Job], root: Path) -> dict[str, str]:
+    return {str(j.source.relative_to(root)): str(j.target.relative_to(root)) for j in jobs if j.problem is None}
+
+
+def test_a_folder_a_glob_and_a_list(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png", "sub/a.png", "c.txt"):
+        photo(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
+    beside = {"a.jpg": "a_x2.png", "b.png": "b_x2.png"}
+    assert targets(plan([str(tmp_path)], None, 2), tmp_path) == {**beside, "sub/a.png": "sub/a_x2.png"}
+    assert targets(plan([f"{tmp_path}/*"], None, 2), tmp_path) == beside
+    assert targets(plan([f"{tmp_path}/a.jpg", f"{tmp_path}/b.png"], None, 2), tmp_path) == beside
+    inside = targets(plan([str(tmp_path)], f"{tmp_path}/out", 3), tmp_path)
+    assert inside == {"a.jpg": "out/a_x3.png", "b.png": "out/b_x3.png", "sub/a.png": "out/sub/a_x3.png"}
+    assert targets(plan([f"{tmp_path}/a.jpg"], f"{tmp_path}/big.tif", 3), tmp_path) == {"a.jpg": "big.tif"}
+
+
+def test_a_second_run_does_not_enlarge_what_the_first_made(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg"), photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
+    for scale in (2, 3):
+        jobs = plan([str(tmp_path)], None, scale)
+        assert [job.source.name for job in jobs] == ["a.jpg", "a.png", "b.png"]
+        run(jobs, lambda picture, _: picture, max_pixels=10**6, say=ignore, complain=ignore)
+    assert len(list(tmp_path.iterdir())) == 3 * 3
+    jobs = plan([str(tmp_path)], None, 2)
+    assert len(jobs) == 3 and all("overwrite=true" in str(job.problem) for job in jobs)
+    assert not any(job.problem for job in plan([str(tmp_path)], None, 2, overwrite=True))
+
+
+def test_two_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    (
+        photo(tmp_path / "a.jpg"),
+        photo(tmp_path / "a.png"),
+        photo(tmp_path / "x" / "b.png"),
+        photo(tmp_path / "y" / "b.png"),
+    )
+    jobs = plan([f"{tmp_path}/*.*"], f"{tmp_path}/out", 2)
+    assert targets(jobs, tmp_path) == {"a.jpg": "out/a_jpg_x2.png", "a.png": "out/a_png_x2.png"}
+    jobs = plan([f"{tmp_path}/*/b.png"], f"{tmp_path}/out", 2)
+    assert not targets(jobs, tmp_path) and all("another input" in str(job.problem) for job in jobs)
+
+
+def test_bad_wishes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
+    for inputs, output, word in [
+        ([], None, "input=photo.jpg"),
+        (["nothing.jpg"], None, "no such file"),
+        (["nothing*.jpg"], None, "no image here"),
+        ([str(tmp_path / "empty")], None, "no image here"),
+        ([str(tmp_path)], str(tmp_path / "x.png"), "one file"),
+        ([str(tmp_path / "a.png")], str(tmp_path / "x.gif"), "kind of image"),
+    ]:
+        with pytest.raises(UserError, match=word):
+            plan(inputs, output, 2)
+    (job,) = plan([str(tmp_path / "a.png")], str(tmp_path / "a.png"), 2, overwrite=True)
+    assert "itself an input" in str(job.problem)
+
+
+def test_what_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    photo(tmp_path / "b.png"), (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xffnothing"), photo(tmp_path / "c.png", 4)
+    said: list[str] = []
+    complaints: list[str] = []
+    with pytest.raises(UserError, match="1 of 3"):
+        run(
+            plan([str(tmp_path)], None, 2),
+            lambda picture, _: picture,
+            max_pixels=10**6,
+            say=said.append,
+            complain=complaints.append,
+        )
+    assert len(said) == 2 and len(complaints) == 1 and "a.jpg" in complaints[0]
+    jobs = plan([str(tmp_path / "c.png")], str(tmp_path / "c.jpg"), 2)
+    with pytest.raises(UserError, match="transparent"):
+        run(jobs, lambda picture, _: picture, max_pixels=10**6, say=ignore, complain=ignore)
+
+
+# Weights
+
+
+def test_the_package_says_which_weights_it_carries(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scale=2 \(it has none at all\): name a checkpoint"):
+        release.path(None, 2, tmp_path)
+    for name in ("fsrcnn_x2", "edsr_x2", "edsr_x3", "espcn_x3", "readme"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert set(release.available(tmp_path)) == {("fsrcnn", 2), ("edsr", 2), ("edsr", 3), ("espcn", 3)}
+    assert release.path(None, 2, tmp_path).stem == "fsrcnn_x2"
+    assert release.path("edsr", 2, tmp_path).stem == "edsr_x2"
+    assert release.path(None, 3, tmp_path).stem == "edsr_x3"
+    with pytest.raises(UserError, match=r"weights espcn for scale=2 .*espcn x3"):
+        release.path("espcn", 2, tmp_path)
+
+
+def test_weights_dropped_into_the_package_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints.save_release(network(), SPEC, tmp_path / "fsrcnn_x2.safetensors")
+    monkeypatch.setattr(release, "FOLDER", tmp_path)
+    generator, source = model.load(None, None, None)
+    assert generator.scale == 2 and source.endswith("fsrcnn_x2.safetensors")
+
+
+def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    checkpoints.save_release(network(), SPEC, path)
+    with pytest.raises(UserError, match="enlarges 2 times, not scale=3"):
+        model.load(str(path), None, 3)
+    with pytest.raises(UserError, match="both name weights"):
+        model.load(str(path), "fsrcnn", None)
+    with pytest.raises(UserError, match="device=warp"):
+        model.device_of("warp")
+    for wrong in (-1, "big", 1.5, True):
+        with pytest.raises(UserError, match="tile="):
+            model.tile_of(wrong)  # type: ignore[arg-type]
+    assert (model.tile_of("auto"), model.tile_of(7)) == (None, 7)
+
+
+# The doors, as a user meets them
+
+
+def door(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "src" / f"{name}.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "weights" / "x.safetensors"
+    path.parent.mkdir()
+    checkpoints.save_release(network(), SPEC, path)
+    return path
+
+
+def bomb(path: Path, side: int = 60_000) -> Path:
+    """A small PNG whose header promises a large square of grey."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    return path
+
+
+def test_a_photo_is_enlarged_beside_itself_upright_and_in_its_colours(tmp_path: Path, checkpoint: Path) -> None:
+    pixels = samples(3, 20, 12)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.fromarray(pixels)
+    photo.save(tmp_path / "my photo (1).jpg", exif=exif, icc_profile=b"a profile", quality=95)
+    bomb(tmp_path / "bomb.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    done = door("upscale", "input=.", f"checkpoint={checkpoint}", cwd=tmp_path)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3 and "60000x60000" in lines[0] and "max_pixels" in lines[0]
+    assert "broken.png" in lines[1] and "2 of 3" in lines[2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["bomb.png", "broken.png", "my photo (1).jpg", "my photo (1)_x2.png", "weights"]
+    )
+    with Image.open(tmp_path / "my photo (1)_x2.png") as larger:
+        assert larger.size == (40, 24) and larger.mode == "RGB"
+        assert larger.info["icc_profile"] == b"a profile" and larger.getexif().get(0x0112, 1) == 1
+    again = door("upscale", "input=my photo (1).jpg", f"checkpoint={checkpoint}", cwd=tmp_path)
+    assert again.returncode == 1 and "overwrite=true" in again.stderr and len(again.stderr.splitlines()) == 1
+
+
+def test_without_weights_or_a_photo_a_sentence_says_so(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    done = door("upscale", "input=a.png", "scale=8", cwd=tmp_path)
+    assert done.returncode == 1 and "checkpoint=PATH" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+class Command:
+    """Runs a shell command where a pickle of it is read."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["upscale", "export"])
+def test_the_doors_run_nothing_that_a_checkpoint_says(tmp_path: Path, name: str) -> None:
+    photo(tmp_path / "a.png")
+    state = {"state_dict": {}, checkpoints.KEY: checkpoints.describe(SPEC)}
+    evil = {**SPEC, "_target_": "os.system", "command": "touch ran"}
+    huge = {**SPEC, "width": 10**9}
+    for file, content in [
+        ("pickle.ckpt", {**state, "more": Command("touch ran")}),
+        ("target.ckpt", {**state, checkpoints.KEY: checkpoints.describe(evil)}),
+        ("huge.ckpt", {**state, checkpoints.KEY: checkpoints.describe(huge)}),
+    ]:
+        torch.save(content, tmp_path / file)
+    checkpoints.save_release(network(), evil, tmp_path / "target.safetensors")
+    for file in ("pickle.ckpt", "target.ckpt", "huge.ckpt", "target.safetensors"):
+        more = "input=a.png" if name == "upscale" else "format=safetensors"
+        done = door(
+            name,
+            more,
+            f"checkpoint={file}",
+            "output=out.safetensors" if name == "export" else "overwrite=true",
+            cwd=tmp_path,
+        )
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert file in done.stderr and "was not loaded" in done.stderr
+        assert not (tmp_path / "ran").exists() and not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (4, np.uint16)])
+def test_50_megapixels_fit_into_2_gigabytes(tmp_path: Path, checkpoint: Path, channels: int, dtype: type) -> None:
+    block = samples(channels, 50, 100, dtype)
+    write_image(tmp_path / "large.png", Picture.of(np.tile(block, (50, 50, 1)), b"profile"))
+    code = (
+        "import resource, runpy, sys\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "src" / "upscale.py"), "input=large.png", f"checkpoint={checkpoint}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak = int(done.stdout.splitlines()[-1]) * 1024
+    assert peak < 2e9
+    larger = read_image(tmp_path / "large_x2.png")
+    assert larger.pixels.shape == (5000, 10_000, 3) and larger.pixels.dtype == dtype
+
+
+def test_an_image_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    (tmp_path / "file").write_text("in the way")
+    jobs = plan([str(tmp_path / "a.png")], str(tmp_path / "file" / "sub"), 2)
+    with pytest.raises(UserError, match="cannot be made"):
+        run(jobs, lambda picture, _: picture, max_pixels=10**6, say=ignore, complain=ignore)
+
+
+def test_the_limit_on_pixels_can_be_raised(tmp_path: Path) -> None:
+    jobs = plan([str(photo(tmp_path / "a.png"))], None, 2)
+    with pytest.raises(UserError, match="limit of 200"):
+        run(jobs, lambda picture, _: picture, max_pixels=200, say=ignore, complain=ignore)
+    run(jobs, lambda picture, _: picture, max_pixels=221, say=ignore, complain=ignore)
+
+
+def test_a_generator_of_any_device_is_asked_on_its_own() -> None:
+    class Where(Plain):
+        def __init__(self) -> None:
+            super().__init__(1)
+            self.layer = nn.Conv2d(1, 1, 1)
+
+        def body(self, x: Tensor) -> Tensor:
+            assert x.device == self.layer.weight.device
+            return super().body(x)
+
+    Upscaler(Where())(Picture.of(samples(3)))
