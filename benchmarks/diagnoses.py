@@ -2,7 +2,7 @@
 
 Run it on a quiet machine: `python benchmarks/diagnoses.py`; it writes diagnoses.json beside itself. A default run has
 8 epochs of 1,000 steps; this one has 2 of 500 with the same number of samples, so that they weigh eight times as much
-here, and the judgements twice to three times. The diagnoses' own hooks are timed too, since a ratio of two trainings is no more exact than the machine is quiet.
+here. Their own hooks are timed too, since a ratio of two trainings is no more exact than the machine is quiet.
 """
 
 import json
