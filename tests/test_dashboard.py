@@ -237,6 +237,7 @@ def test_every_key_on_them_is_one_that_a_run_has() -> None:
 # what is sent
 
 
+@pytest.mark.slow
 def test_the_door_saves_a_workspace_and_a_report_of_the_keys_own_entity(tmp_path: Path) -> None:
     with loopback({}) as server:
         done = call(tmp_path, [str(DOOR), "project=mine", "name=seen"], server.url)

@@ -587,6 +587,7 @@ def test_the_page_fits_a_phone_and_a_desk(page: Page, width: int, tmp_path: Path
         assert len(set(shot.convert("L").resize((40, 40)).get_flattened_data())) > 20, "not a blank page"
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_holds_with_one_run_none_finished_no_seeds_and_traps_for_names(
     tmp_path: Path, browser: Browser

@@ -192,6 +192,7 @@ def test_a_search_finds_what_is_good_and_tells_the_study_everything(door: Path) 
     assert len([path for path in (door / "sweep").iterdir() if path.is_dir()]) == 16
 
 
+@pytest.mark.slow
 def test_the_same_search_asks_the_same_questions(door: Path) -> None:
     asked = []
     for seed in (1, 1, 2):
@@ -208,6 +209,7 @@ def test_a_combination_is_trained_once(door: Path) -> None:
     assert len(list((door / "sweep").glob("*/result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_pruned_job_is_no_failure_and_a_failed_one_is(door: Path) -> None:
     done = search(door, *SPACE, "prune_above=0.5")
     assert done.returncode == 0, done.stderr
@@ -227,6 +229,7 @@ def hangs(folder: Path) -> bool:
     return not (folder / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_with_what_it_had(door: Path) -> None:
     (door / "hang").touch()
     process = subprocess.Popen(

@@ -228,6 +228,7 @@ def test_without_submitit_it_says_so(home: Path, started: Callable[..., subproce
 # ------------------------------------------------------------------------------------------- whole sweeps
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_array_and_failures_are_named(home: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
     sweep = started("act=finish,bug,kill", "trainer.devices=2", "hydra.launcher.parallel=2")
     out, err = sweep.communicate(timeout=120)
@@ -251,6 +252,7 @@ def test_each_job_gets_the_tasks_that_its_trainer_has(
     assert tasks == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_signal_cancels_the_jobs_which_save(home: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
     sweep = started("act=hang", "seed=1,2,3", "hydra.launcher.parallel=2")
     until(lambda: (home / "sweep/0/rank0").exists() and (home / "sweep/1/rank0").exists())

@@ -486,6 +486,7 @@ def test_failures_are_named_and_the_others_finish(door):
         assert [row["act"] for row in csv.DictReader(file)][:2] == ["finish", "diverge"]
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_report_also_where_all_failed(door):
     done = run(door, "-m", "act=user,bug", "+report.enabled=true")
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -505,12 +506,14 @@ def test_a_report_that_cannot_be_made_is_one_sentence_and_loses_nothing(door):
     assert said["machine"]["system"] and said["versions"]["python"] and "commit" in said
 
 
+@pytest.mark.slow
 def test_an_old_result_is_not_taken_for_a_new_one(door):
     assert run(door, "-m", "act=diverge").returncode == 0, "a diverged job is no failure"
     assert run(door, "-m", "act=silent").returncode == 1
     assert state(door / "sweep/0") == "failed"
 
 
+@pytest.mark.slow
 def test_no_process_of_a_failed_job_is_left_behind(door):
     started = time.monotonic()
     assert run(door, "-m", "act=orphan,finish").returncode == 1
@@ -519,6 +522,7 @@ def test_no_process_of_a_failed_job_is_left_behind(door):
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_jobs_run_side_by_side_with_devices_and_threads_of_their_own(door):
     sweep = ["-m", "act=meet", "seed=1,2", "hydra.launcher.parallel=2", "hydra.launcher.devices_per_job=1"]
     done = run(door, *sweep, CUDA_VISIBLE_DEVICES="4,6")
@@ -564,6 +568,7 @@ def test_a_signal_lets_running_jobs_save_and_starts_no_more(door, signum):
     assert [state(door / "sweep" / name) for name in "01"] == ["stopped", "stopped"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_kills_at_once(door):
     sweep = started(door, "-m", "act=stubborn", "seed=1,2", until=["sweep/0/progress.json"])
     sweep.send_signal(signal.SIGINT)
