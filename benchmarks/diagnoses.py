@@ -1,8 +1,8 @@
 """What the diagnoses cost: the seconds of the same training with and without them, alternating, as a ratio.
 
-Run it on a quiet machine: `python benchmarks/diagnoses.py`; it writes diagnoses.json beside itself. A default run has
-8 epochs of 1,000 steps; this one has 2 of 500 with the same number of samples, so that they weigh eight times as much
-here. Their own hooks are timed too, since a ratio of two trainings is no more exact than the machine is quiet.
+Run it on a quiet machine: `python benchmarks/diagnoses.py`; it writes diagnoses.json beside itself. Like a default run
+it has 1,000 steps, and so as many samples a step; in 2 epochs of 500, not in 8 of 125. The diagnoses' own hooks are
+timed too, since a ratio of two trainings is no more exact than the machine is quiet.
 """
 
 import json
