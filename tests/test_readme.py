@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from skimage.data import data_dir
 
 from upsweep import checkpoints
 from upsweep.data.modules import FolderData
+from upsweep.data.photos import photo_files
 from upsweep.errors import UserError
 from upsweep.metrics import PSNR, Protocol
 from upsweep.sweeps.results import Result
@@ -54,8 +54,8 @@ def test_a_generator_an_activation_and_a_data_set_are_added_as_the_readme_says_a
     own.write_text("# Bent identity\n_target_: bent.Bent\n_partial_: true\n", encoding="utf-8")
     photos = tmp_path / "my" / "photos"
     photos.mkdir()
-    for name in ("astronaut.png", "chelsea.png", "coffee.png"):
-        (photos / name).symlink_to(Path(data_dir) / name)
+    for name, file in photo_files(("astronaut.png", "chelsea.png", "coffee.png")).items():
+        (photos / name).symlink_to(file)
     (command,) = COMMANDS
     variable, program, script, *arguments = shlex.split(command)
     assert (program, script) == ("python", "src/train.py")
