@@ -772,7 +772,7 @@ def test_one_device_and_two_judge_alike(tmp_path, photos):
     assert two is not None and two.psnr is not None
     assert two.psnr == pytest.approx(one.psnr, abs=1e-6)
     assert two.ssim == pytest.approx(one.ssim, abs=1e-6)
-    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1", "wandb"]
     assert [(sweep / name / "train_ddp_process_1.log").exists() for name in "01"] == [False, True]
     for name in "01":
         assert len(list((sweep / name / "wandb").glob("offline-run-*"))) == 1
