@@ -25,15 +25,16 @@ class OnceEach:
         self._told = False
 
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The config of the job with these overrides, made at the first asking, copied at the second."""
+        """The config of the job with these overrides, made at the first asking, kept for the second."""
         key = tuple(sweep_overrides)
         if key in self._made:
-            return copy.deepcopy(self._made.pop(key))  # a search may try the same values twice
+            return self._made.pop(key)
         self._began = self._began or time.monotonic()
         if not self._told and time.monotonic() - self._began > PATIENCE:
             self._told = True
             print("Composing the configs of all jobs ...", file=sys.stderr, flush=True)
-        made = self._made[key] = self._compose(master_config, sweep_overrides)
+        made = self._compose(master_config, sweep_overrides)
+        self._made[key] = copy.deepcopy(made)  # whoever asks first may change what it gets
         return made
 
 
