@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-ROUNDS = 5
+ROUNDS = 3
 FACTOR, CONSTANT = 1.3, 1.0  # the bound: so many times the imports, and so many seconds
 HERE = Path(__file__).resolve()
 DOOR = HERE.parent.parent / "src" / "train.py"
