@@ -1,5 +1,7 @@
 """PSNR and SSIM: plain functions of two images."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -39,11 +41,12 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
 
 def _blur(plane: Tensor) -> Tensor:
     """Gaussian mean over the 11x11 window at each valid position: (..., H, W) to (..., H - 10, W - 10)."""
-    offset = torch.arange(WINDOW, dtype=plane.dtype, device=plane.device) - WINDOW // 2
-    weight = torch.exp(-(offset**2) / (2 * 1.5**2))
-    weight = weight / weight.sum()
+    taps = [math.exp(-((i - WINDOW // 2) ** 2) / (2 * 1.5**2)) for i in range(WINDOW)]
     for axis in (-2, -1):
         valid = plane.shape[axis] - WINDOW + 1
-        taps = (plane.narrow(axis, i, valid) * weight[i] for i in range(WINDOW))
-        plane = sum(taps, start=torch.zeros((), dtype=plane.dtype, device=plane.device))
+        first, *others = (plane.narrow(axis, i, valid) for i in range(WINDOW))
+        plane = first * (taps[0] / sum(taps))
+        for tap, shifted in zip(taps[1:], others, strict=True):
+            # In place: new memory for every tap of a large image would cost more than the sums.
+            plane.add_(shifted, alpha=tap / sum(taps))
     return plane
