@@ -77,6 +77,7 @@ def measure(overrides: list[str], threads: int, folder: Path) -> dict[str, float
     """Ours against bare, in seconds a step, over ROUNDS rounds after one to warm up."""
     duel = {
         "_target_": "training_step.Duel",
+        "_convert_": "all",
         "network": "${generator}",
         "data": "${data}",
         "file": folder / "duel.json",

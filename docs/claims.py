@@ -1,0 +1,247 @@
+"""The figures of docs/claims.md, from the sweeps behind them, whose results lie in docs/claims/.
+
+    python docs/claims.py --collect study=multirun/...    # take a sweep's results over: study, depth, overfit or cost
+    python docs/claims.py --write                         # write the page's tables again, from what was collected
+    python docs/claims.py --check                         # whether the page's tables are those of the results
+"""
+
+import csv
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from upsweep.reporting.effects import Effect, effects, paired_interval, sentence
+from upsweep.reporting.forest import forest
+from upsweep.sweeps.results import Result, at_best_rate, finished, grouped
+
+ROOT = Path(__file__).resolve().parent
+PAGE, KEPT = ROOT / "claims.md", ROOT / "claims"
+SWEEPS = ("study", "depth", "overfit", "cost")
+MEASURED = ("psnr", "ssim", "gain", "psnr_bicubic", "ssim_bicubic", "parameters", "macs_per_pixel", "seconds", "state")
+DIAGNOSED = ("reach", "dead", "saturated", "train_gain", "gap", "seconds_per_megapixel")
+Row = dict[str, str]
+
+# ------------------------------------------------------------------------------------------------ what is committed
+
+
+def collect(name: str, sweep: Path) -> None:
+    """Take `results.csv`, the figures of `diagnoses.json` and how it was made from a sweep's folder."""
+    folder = KEPT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (sweep / "results.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    settings = [key for key in rows[0] if key not in (*MEASURED, "reason", "checkpoint")]
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow([*settings, *MEASURED, *DIAGNOSED])
+        for row in sorted(rows, key=lambda row: int(row["job"])):
+            seen = diagnosed(sweep / row["job"] / "diagnoses.json")
+            writer.writerow([*(row[key] for key in (*settings, *MEASURED)), *(seen.get(key, "") for key in DIAGNOSED)])
+    manifest = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
+    about = {key: manifest[key] for key in ("started", "commit", "versions", "machine")}
+    about["command"] = ["python", "src/train.py", *manifest["command"][2:]]
+    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / "effects.svg").write_text(
+        forest(effects(results(read(name))), "What each choice is worth"), encoding="utf-8"
+    )
+
+
+def diagnosed(file: Path) -> dict[str, float]:
+    """Of one run: medians over its training, and the last judgement."""
+    if not file.is_file():
+        return {}
+    said = json.loads(file.read_text(encoding="utf-8"))
+    signals = [layer["signal"] for layer in said["layers"] if layer["signal"] is not None]
+    found = {"reach": signals[0]} if len(signals) > 1 else {}
+    for key in ("dead", "saturated"):
+        if known := [layer[key] for layer in said["layers"] if layer[key] is not None]:
+            found[key] = max(known)
+    if said["judgements"]:
+        last = said["judgements"][-1]
+        found |= {"train_gain": last["train_gain"], "gap": last["train_gain"] - last["val_gain"]}
+    if (seconds := said["cost"]["seconds_per_megapixel"]) is not None:
+        found["seconds_per_megapixel"] = seconds
+    return {key: float(f"{value:.5g}") for key, value in found.items()}
+
+
+def read(name: str) -> list[Row]:
+    """The rows that were collected of a sweep."""
+    with (KEPT / name / "results.csv").open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def results(rows: Iterable[Row]) -> list[Result]:
+    """The rows as the sweep's own results."""
+    return [
+        Result(
+            state=row["state"],  # type: ignore[arg-type]  # it was written by one
+            choices={},
+            overrides=[f"{key}={row[key]}" for key in row if key not in ("job", "seed", *MEASURED, *DIAGNOSED)],
+            seed=int(row["seed"]),
+            scale=2,
+            psnr=float(row["psnr"]) if row["psnr"] else None,
+            gain=float(row["gain"]) if row["gain"] else None,
+        )
+        for row in rows
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ what the page says
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown, words left and the figures right."""
+    lines = ["| " + " | ".join(headers) + " |", "| --- |" + " ---: |" * (len(headers) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def worth(sweep: str, *keys: str) -> str:
+    """What each of the choices is worth, in the report's own sentences."""
+    found: list[Effect] = [effect for effect in effects(results(read(sweep))) if effect.key in keys]
+    return "\n".join(f"- {sentence(effect)}" for effect in found)
+
+
+def cells() -> str:
+    """Mean PSNR of the study, each combination at its best rate, by activation and norm."""
+    at_best = at_best_rate(results(read("study")))
+    columns, groups = grouped(at_best, but=(), columns=["activation", "norm", "dropout"])
+    assert columns == ["activation", "norm", "dropout"]
+    rows = []
+    for values, group in sorted(groups.items()):
+        by_init = [_psnr(one for one in group if one.settings["init"] == init) for init in ("torch", "xavier", "he")]
+        rows.append([", ".join(f"{key}={value}" for key, value in zip(columns, values, strict=True)), *by_init])
+    return table(["PSNR, dB (mean ± sd over 3 seeds)", "init=torch", "init=xavier", "init=he"], rows)
+
+
+def _psnr(group: Iterable[Result]) -> str:
+    known = [result.psnr for result in finished(group) if result.psnr is not None]
+    return "-" if not known else f"{statistics.fmean(known):.2f} ± {statistics.stdev(known):.2f}"
+
+
+def gradients() -> str:
+    """What is left of the gradient at the first of many layers, by norm, activation and init."""
+    rows = read("depth")
+    inits = ("torch", "xavier", "he")
+
+    def cell(of: Callable[[Row], str], form: str, **chosen: str) -> str:
+        known = [of(row) for row in rows if all(row[key] == value for key, value in chosen.items())]
+        return format(statistics.median(float(value) for value in known if value), form) if any(known) else "diverged"
+
+    lines = []
+    for norm in ("none", "bn"):
+        for act in ("sigmoid", "tanh", "relu"):
+            chosen = {"norm": norm, "activation": act}
+            reach = [cell(lambda row: row["reach"], ".1e", init=init, **chosen) for init in inits]
+            psnr = [cell(lambda row: row["psnr"], ".2f", init=init, **chosen) for init in inits]
+            lines.append([f"activation={act}, norm={norm}", *reach, *psnr])
+    return table(["", *(f"left, {init}" for init in inits), *(f"dB, {init}" for init in inits)], lines)
+
+
+def overfitting() -> str:
+    """Gain on the training images, the gap to validation, and validation's best PSNR, by norm and dropout."""
+    rows = read("overfit")
+    lines = []
+    for norm in ("none", "bn"):
+        for dropout in ("none", "p20"):
+            group = [row for row in rows if row["norm"] == norm and row["dropout"] == dropout and row["gap"]]
+            figures = [_spread(float(row[key]) for row in group) for key in ("train_gain", "gap", "psnr")]
+            lines.append([f"norm={norm}, dropout={dropout}", *figures])
+    return table(["", "gain on training images, dB", "gap to validation, dB", "best validation PSNR, dB"], lines)
+
+
+def narrower() -> str:
+    """How much the gap changes with norm and with dropout, paired over all else."""
+    rows = read("overfit")
+    said = []
+    for key, other, value, base in (("norm", "dropout", "bn", "none"), ("dropout", "norm", "p20", "none")):
+        place = {(row[key], row[other], row["seed"]): row for row in rows if row["gap"]}
+        for column, what in (("gap", "gap"), ("psnr", "best validation PSNR")):
+            differences = [
+                float(row[column]) - float(place[base, *rest][column])
+                for (chosen, *rest), row in place.items()
+                if chosen == value and (base, *rest) in place
+            ]
+            mean, low, high = paired_interval(differences)
+            said.append(f"- {key}={value} against {base}: {what} {mean:+.2f} dB ({low:+.2f} to {high:+.2f}).")
+    return "\n".join(said)
+
+
+def cost() -> str:
+    """Width against parameters, multiply-adds, time and PSNR."""
+    rows = read("cost")
+    lines = []
+    for width in sorted({row["generator.width"] for row in rows}, key=int):
+        group = [row for row in rows if row["generator.width"] == width]
+        lines.append(
+            [
+                f"generator.width={width}",
+                f"{int(group[0]['parameters']):,}",
+                f"{float(group[0]['macs_per_pixel']):,.0f}",
+                f"{statistics.median(float(row['seconds_per_megapixel']) for row in group):.2f}",
+                f"{statistics.median(float(row['seconds']) for row in group):.0f}",
+                _spread(float(row["psnr"]) for row in group),
+            ]
+        )
+    return table(["", "parameters", "multiply-adds a pixel", "s a megapixel", "s of training", "PSNR, dB"], lines)
+
+
+def _spread(values: Iterable[float]) -> str:
+    known = list(values)
+    return f"{statistics.fmean(known):.2f} ± {statistics.stdev(known):.2f}"
+
+
+def made(sweep: str) -> str:
+    """The command, commit and versions behind a sweep's figures."""
+    about: dict[str, Any] = json.loads((KEPT / sweep / "about.json").read_text(encoding="utf-8"))
+    count = len(read(sweep))
+    done = sum(row["state"] == "finished" for row in read(sweep))
+    versions = f"torch {about['versions']['torch']}, commit {str(about['commit'])[:7]}"
+    return f"`{' '.join(about['command'])}`: {done} of {count} jobs finished; {versions}, {about['started'][:10]}."
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "init": lambda: worth("study", "init"),
+    "activation": lambda: worth("study", "activation"),
+    "norm and dropout": lambda: worth("study", "norm", "dropout"),
+    "cells": cells,
+    "gradients": gradients,
+    "overfitting": lambda: f"{overfitting()}\n\n{narrower()}",
+    "cost": cost,
+    **{f"made {sweep}": (lambda sweep=sweep: made(sweep)) for sweep in SWEEPS},  # type: ignore[misc]
+}
+
+
+def rendered(page: str) -> str:
+    """The page with every block of figures written anew."""
+    for name, block in BLOCKS.items():
+        begin, end = f"<!-- figures: {name} -->", "<!-- end of figures -->"
+        before, found, rest = page.partition(begin)
+        if not found or end not in rest:
+            sys.exit(f"{PAGE.name} has no block {begin} ... {end}.")
+        page = f"{before}{begin}\n\n{block()}\n\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+def main(mode: str, *more: str) -> None:
+    """Do what the module's docstring says."""
+    if mode == "--collect" and more:
+        for asked in more:
+            name, _, sweep = asked.partition("=")
+            if name not in SWEEPS:
+                sys.exit(f"{name} is none of {', '.join(SWEEPS)}.")
+            collect(name, Path(sweep))
+        return
+    if mode not in ("--write", "--check"):
+        sys.exit(__doc__)
+    page = PAGE.read_text(encoding="utf-8")
+    if mode == "--write":
+        PAGE.write_text(rendered(page), encoding="utf-8")
+    elif page != rendered(page):
+        sys.exit("docs/claims.md differs from docs/claims/: run python docs/claims.py --write.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or [""])
