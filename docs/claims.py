@@ -1,8 +1,9 @@
 """The figures of docs/claims.md, from the sweeps behind them, whose results lie in docs/claims/.
 
-    python docs/claims.py --collect study=multirun/...    # take a sweep's results over: study, depth, overfit or cost
-    python docs/claims.py --write                         # write the page's tables again, from what was collected
-    python docs/claims.py --check                         # whether the page's tables are those of the results
+python docs/claims.py --collect study=multirun/...    # take a sweep's results over: study, depth, overfit or cost
+python docs/claims.py --few few                       # the images of the sweep `overfit`: few/train, few/val
+python docs/claims.py --write                         # write the page's tables again, from what was collected
+python docs/claims.py --check                         # whether the page's tables are those of the results
 """
 
 import csv
@@ -13,6 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.reporting.effects import Effect, effects, paired_interval, sentence
 from upsweep.reporting.forest import forest
 from upsweep.sweeps.results import Result, at_best_rate, finished, grouped
@@ -47,6 +51,18 @@ def collect(name: str, sweep: Path) -> None:
     (folder / "effects.svg").write_text(
         forest(effects(results(read(name))), "What each choice is worth"), encoding="utf-8"
     )
+
+
+def few(folder: Path) -> None:
+    """Write the middles (64x64 pixels) of four of scikit-image's training photos, and its validation photos whole."""
+    train, val = folder / "train", folder / "val"
+    for where, names in ((train, TRAIN[:4]), (val, VAL)):
+        where.mkdir(parents=True, exist_ok=True)
+        for name, path in photo_files(names).items():
+            with Image.open(path) as photo:
+                left, top = ((side - 64) // 2 for side in photo.size)
+                image = photo.crop((left, top, left + 64, top + 64)) if where == train else photo
+                image.convert("RGB").save(where / Path(name).with_suffix(".png"))
 
 
 def diagnosed(file: Path) -> dict[str, float]:
@@ -227,6 +243,9 @@ def rendered(page: str) -> str:
 
 def main(mode: str, *more: str) -> None:
     """Do what the module's docstring says."""
+    if mode == "--few" and more:
+        few(Path(more[0]))
+        return
     if mode == "--collect" and more:
         for asked in more:
             name, _, sweep = asked.partition("=")

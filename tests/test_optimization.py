@@ -144,8 +144,9 @@ def test_of_a_kernel_muon_is_torchs_muon_of_the_matrix(shape: tuple[int, ...]) -
     kernel, matrix = nn.Parameter(start.clone()), nn.Parameter(start.flatten(1).clone())
     descend([kernel], partial(Muon, lr=0.01, weight_decay=0.1))
     descend([matrix], partial(torch.optim.Muon, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"))
-    assert not torch.equal(kernel, start)
-    assert torch.equal(kernel.flatten(1), matrix)
+    moved, expected = kernel.detach() - start, matrix.detach().view(shape) - start
+    assert expected.square().mean().sqrt() > 0.003, "three steps of 0.2 lr"
+    assert (moved - expected).norm() < 0.03 * expected.norm(), "torch iterates in bfloat16, ours in float32"
 
 
 @pytest.mark.parametrize("shape", [(8,), (1, 8, 3, 3), (8, 1, 1, 1)])
