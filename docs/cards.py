@@ -1,0 +1,133 @@
+"""Ship a trained generator: its weights and its card into src/upsweep/release/, from a run's folder.
+
+    UPSWEEP_DATA=PATH python docs/cards.py fsrcnn=outputs/release_fsrcnn_x2 fsrcnn=outputs/release_fsrcnn_x3
+
+The run's best checkpoint (chosen on its validation images) is judged on Set5, Set14 and BSD100 under the papers'
+protocol, and everything that the card says is read from the run or measured here.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upsweep import checkpoints, release
+from upsweep.data.known import data_root
+from upsweep.evaluation import evaluate, mean
+from upsweep.evaluation.benchmarks import benchmark_images
+from upsweep.evaluation.published import published
+from upsweep.generators.base import cost
+from upsweep.generators.bicubic import Bicubic
+from upsweep.metrics import Protocol
+from upsweep.sweeps.about import About
+from upsweep.sweeps.results import Result, write_by_rename
+
+BENCHMARKS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100"}
+PAPER = "FSRCNN(as re-run by later papers)"  # the rows that cover all three, within 0.05 dB of the paper's own
+LICENCE = (
+    "The weights are under the project's MIT licence. They were trained on T91 (Yang et al. 2010) and on images of the "
+    "Berkeley segmentation data sets, which their authors offer for non-commercial research and education: none of "
+    "these images is part of the package. Whether weights inherit anything from the images that they were trained on "
+    "is not settled; for commercial use train on images of your own, with the command below."
+)
+
+
+def ship(name: str, run: Path) -> str:
+    """Write weights and cards; a sentence about them."""
+    result = Result.read(run)
+    if result is None or result.state != "finished" or result.checkpoint is None:
+        sys.exit(f"{run} is not the folder of a finished run.")
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    generator, spec = checkpoints.load(checkpoint)
+    weights = release.FOLDER / f"{name}_x{generator.scale}.safetensors"
+    checkpoints.save_release(generator, spec, weights)
+    card = described(name, run, result, weights)
+    write_by_rename(weights.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    write_by_rename(weights.with_suffix(".md"), page(card))
+    return f"{weights.name}: " + ", ".join(f"{title} {row['psnr']:.2f}" for title, row in card["benchmarks"].items())
+
+
+def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, Any]:
+    """The card as plain values."""
+    about, config = About.read(run), About.read(run).config
+    generator = checkpoints.load_generator(weights)
+    price, root = cost(generator), data_root(None)
+    steps = checkpoints.read(run / "checkpoints" / "last.ckpt")["global_step"]
+    rows: dict[str, Any] = {}
+    for key, title in BENCHMARKS.items():
+        images = benchmark_images(key, root, scale=generator.scale, channels=generator.channels)
+        (psnr, ssim), (plain, plain_ssim) = (
+            mean(evaluate(one, images, Protocol())) for one in (generator, Bicubic(scale=generator.scale).eval())
+        )
+        rows[title] = {
+            **{"psnr": round(psnr, 4), "ssim": round(ssim, 5)},
+            **{"bicubic_psnr": round(plain, 4), "bicubic_ssim": round(plain_ssim, 5)},
+        }
+    return {
+        "name": name,
+        "scale": generator.scale,
+        "weights": sum(p.numel() for p in generator.parameters() if p.ndim > 1),
+        "parameters": price.parameters,
+        "macs_per_pixel": price.macs_per_pixel,
+        "data": f"{config['data']['name']}, validated on {config['data']['val_count']} images of BSDS500-test",
+        "command": ["python", "src/train.py", *(a for a in about.command[2:] if not a.startswith("hydra."))],
+        "commit": about.commit,
+        "versions": about.versions,
+        "seed": result.seed,
+        "steps": int(steps),
+        "seconds": None if result.seconds is None else round(result.seconds),
+        "threads": torch.get_num_threads(),
+        "validation_psnr": result.psnr,
+        "protocol": Protocol().name,
+        "benchmarks": rows,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "licence": LICENCE,
+    }
+
+
+def page(card: dict[str, Any]) -> str:
+    """The card for people."""
+    paper = published(card["scale"], list(card["benchmarks"])).get(PAPER, {})
+    lines = [
+        f"# {card['name']} x{card['scale']}",
+        "",
+        f"{card['weights']:,} weights ({card['parameters']:,} parameters), {card['macs_per_pixel']:,.0f} multiply-adds "
+        "for a pixel of the output.",
+        "",
+        "| benchmark | PSNR, dB / SSIM | bicubic | FSRCNN as published |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for title, row in card["benchmarks"].items():
+        said = f"{paper[title].psnr} / {paper[title].ssim}" if title in paper else "-"
+        lines.append(
+            f"| {title} | {row['psnr']:.2f} / {row['ssim']:.4f} | {row['bicubic_psnr']:.2f} / "
+            f"{row['bicubic_ssim']:.4f} | {said} |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Papers' protocol (`protocol={card['protocol']}`); `python src/evaluate.py method=release "
+            f"scale={card['scale']}` measures it again.",
+            "",
+            f"- **Data**: {card['data']}; no benchmark had a say in it.",
+            f"- **Command**: `{' '.join(card['command'])}`, seed {card['seed']}, commit {str(card['commit'])[:7]}, "
+            f"torch {card['versions']['torch']}.",
+            f"- **Training**: {card['steps']:,} steps, {card['seconds']:,} s on CPU; {card['validation_psnr']:.2f} dB "
+            "on its validation images.",
+            f"- **sha256**: `{card['sha256']}`",
+            f"- **Licence**: {card['licence']}",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or not all("=" in asked for asked in sys.argv[1:]):
+        sys.exit(__doc__)
+    for asked in sys.argv[1:]:
+        name, _, folder = asked.partition("=")
+        print(ship(name, Path(folder)))
