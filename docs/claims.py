@@ -96,7 +96,7 @@ def results(rows: Iterable[Row]) -> list[Result]:
             state=row["state"],  # type: ignore[arg-type]  # it was written by one
             choices={},
             overrides=[f"{key}={row[key]}" for key in row if key not in ("job", "seed", *MEASURED, *DIAGNOSED)],
-            seed=int(row["seed"]),
+            seed=int(row.get("seed", 1)),
             scale=2,
             psnr=float(row["psnr"]) if row["psnr"] else None,
             gain=float(row["gain"]) if row["gain"] else None,
