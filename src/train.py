@@ -19,6 +19,7 @@ def main(cfg: DictConfig) -> float | None:
         from upsweep.sweeps.results import chosen
         from upsweep.training import console
         from upsweep.training.job import Job, run, writable
+        from upsweep.training.optimizers import by_dotted_name
         from upsweep.training.scaling import RateRule
 
     hydra = HydraConfig.get()
@@ -38,7 +39,7 @@ def main(cfg: DictConfig) -> float | None:
         objective=instantiate(cfg.objective, _convert_="all"),
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
         schedule=instantiate(cfg.scheduler, _convert_="all"),
-        factors=config["factors"],
+        factors=by_dotted_name(config["factors"]),
         protocol=instantiate(cfg.protocol),
         trainer=config["trainer"],
         callbacks=[instantiate(c) for c in cfg.callbacks.values() if c is not None],

@@ -402,6 +402,15 @@ def outputs(network: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
     return seen
 
 
+def test_lsuv_beside_spectral_norm_scales_what_it_can_to_what_really_comes_in() -> None:
+    torch.manual_seed(9)
+    init = LSUV()
+    net = DeconvNet(Recipe(init, nn.Tanh, SpectralNorm(), Dropout(), Deconv()))
+    batch = torch.rand(4, 1, 12, 12)
+    init.calibrate(net, lambda: batch, net.last)
+    assert outputs(net, batch)[net.last].std().item() == pytest.approx(1, abs=1e-4)  # which has no spectral norm
+
+
 @pytest.mark.parametrize("norm", [Norm(), BatchNorm(), WeightNorm()])
 def test_lsuv_gives_every_layer_unit_variance_on_the_batch(norm: Norm) -> None:
     torch.manual_seed(9)
@@ -683,6 +692,16 @@ def test_no_checkerboard_at_the_start_of_a_whole_generator() -> None:
     recipe = Recipe(He(deconv=Interpolation()), nn.ReLU, Norm(), Dropout(), Deconv())
     assert on_constant(DeconvNet(recipe, scale=4), 4) < 1e-6
     assert on_constant(DeconvNet(replace(recipe, init=He()), scale=4), 4) > 0.01
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "generator").glob("*.yaml")))
+@pytest.mark.parametrize("choices", [("init=icnr", "upsampler=subpixel"), ("init=bilinear", "upsampler=deconv")])
+def test_no_border_of_a_deep_generator_is_taken_for_a_checkerboard(name: str, choices: tuple[str, str]) -> None:
+    torch.manual_seed(20)
+    node = spec(f"generator={name}", *choices)
+    net = checkpoints.build({**node, **({"width": 8} if "width" in node else {})})
+    image = response(net, net.channels)
+    assert checkerboard(image, net.scale) < 1e-6 * max(1.0, image.abs().max().item())
 
 
 # ---------------------------------------------------------------------------------------------------------

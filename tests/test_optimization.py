@@ -15,7 +15,14 @@ from torch import nn
 
 from upsweep.errors import UserError
 from upsweep.training import schedules
-from upsweep.training.optimizers import Muon, is_matrix, orthogonal, parameter_groups, scale_rates
+from upsweep.training.optimizers import (
+    Muon,
+    by_dotted_name,
+    is_matrix,
+    orthogonal,
+    parameter_groups,
+    scale_rates,
+)
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -124,6 +131,16 @@ def test_a_factor_of_nothing_or_below_zero_is_one_sentence() -> None:
         parameter_groups(network(), {"upsample": 0.1})
     with pytest.raises(UserError, match=r"factors\.3=-1"):
         parameter_groups(network(), {"3": -1})
+
+
+def test_a_part_within_a_part_is_named_as_the_command_line_names_it() -> None:
+    assert by_dotted_name({"levels": {"0": 0.5, "1": {"image": 2}}, "last": 0.1}) == {
+        "levels.0": 0.5,
+        "levels.1.image": 2.0,
+        "last": 0.1,
+    }
+    with pytest.raises(UserError, match=r"factors\.levels\.0=half must be a number"):
+        by_dotted_name({"levels": {"0": "half"}})
 
 
 # muon

@@ -1,6 +1,7 @@
 """Batch size, learning rate, precision, layout and compilation: as far as a CPU can tell."""
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,6 +134,32 @@ def test_bfloat16_judges_bicubic_as_float32_does_and_keeps_float32_weights(train
     assert mixed.psnr != plain.psnr, "nothing ran in bfloat16"
     assert {value.dtype for value in half.values()} == {torch.float32}
     assert_alike(full, half, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_ranks_begin_with_the_same_weights_where_data_scale_them(tmp_path: Path) -> None:
+    (tmp_path / "watching.py").write_text(
+        "import os\nfrom pathlib import Path\nimport pytorch_lightning as pl\n"
+        "class Watch(pl.Callback):\n"
+        "    def on_train_start(self, trainer, module):\n"
+        "        total = sum(p.double().sum().item() for p in module.generator.parameters())\n"
+        "        Path(f'rank{trainer.global_rank}').write_text(repr(total))\n"
+    )
+    command = [
+        *("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "init=lsuv", "logger=none"),
+        *("trainer.max_epochs=1", "data.patches_per_epoch=64", "generator.width=4", "trainer.limit_val_batches=1"),
+        *("+callbacks.watch._target_=watching.Watch", f"hydra.run.dir={tmp_path / 'run'}"),
+    ]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    subprocess.run(
+        [sys.executable, ROOT / "src" / "train.py", *command],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    first, second = ((tmp_path / f"rank{rank}").read_text() for rank in (0, 1))
+    assert first == second
 
 
 def test_channels_last_reaches_the_layers_and_changes_nothing_else(train: Train) -> None:

@@ -514,6 +514,16 @@ def test_an_old_result_is_not_taken_for_a_new_one(door):
     assert state(door / "sweep/0") == "failed"
 
 
+def test_a_finished_sweep_is_not_overwritten(door):
+    assert run(door, "-m", "seed=1,2").returncode == 0
+    before = {path: path.read_bytes() for path in door.glob("sweep/**/*") if path.suffix in (".json", ".csv")}
+    again = run(door, "-m", "seed=3,1,2")
+    assert again.returncode == 1 and "Traceback" not in again.stderr
+    (line,) = again.stderr.splitlines()
+    assert "holds a run already: -m resume=" in line and "hydra.sweep.dir" in line
+    assert before == {path: path.read_bytes() for path in before}
+
+
 @pytest.mark.slow
 def test_no_process_of_a_failed_job_is_left_behind(door):
     started = time.monotonic()

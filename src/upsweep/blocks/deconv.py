@@ -104,12 +104,26 @@ def _shuffle(x: Tensor, stride: Pair) -> Tensor:
     return y.reshape(n, channels // (rows * columns), height * rows, width * columns)
 
 
-class Deconv2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` (without dilation), its parameters and `state_dict`, run in the form that is faster.
+class TwoForms(nn.Module):
+    """A module that deconvolves, in the form that is faster.
 
     Attributes:
         form: deconv (torch's own), subpixel (the equal convolution), or auto; may be changed at any time.
     """
+
+    form: Form = "auto"
+
+    def prefers_subpixel(self, x: Tensor, out_channels: int, stride: int) -> bool:
+        """Whether `x` is to go through the equal convolution."""
+        if self.form == "auto":
+            # benchmarks/deconv_form.md: with few output channels torch's own form leaves the processor's vectors
+            # half empty (with 3 or 4, training is a draw); with many it wins. Other devices were not measured.
+            return x.device.type == "cpu" and stride > 1 and out_channels <= FEW_CHANNELS
+        return self.form == "subpixel"
+
+
+class Deconv2d(TwoForms, nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` (without dilation), its parameters and `state_dict`, run in the form that is faster."""
 
     def __init__(
         self,
@@ -136,15 +150,11 @@ class Deconv2d(nn.ConvTranspose2d):
 
     def as_subpixel(self, x: Tensor) -> bool:
         """Whether `x` will go through the equal convolution."""
-        if self.form == "auto":
-            # benchmarks/deconv_form.md: with few output channels torch's own form leaves the processor's vectors
-            # half empty (with 3 or 4, training is a draw); with many it wins. Other devices were not measured.
-            return x.device.type == "cpu" and max(self.stride) > 1 and self.out_channels <= FEW_CHANNELS
-        return self.form == "subpixel"
+        return self.prefers_subpixel(x, self.out_channels, max(self.stride))
 
 
 def run_as(network: nn.Module, form: Form) -> None:
     """Set the form of every deconvolution of `network`, in place."""
     for module in network.modules():
-        if isinstance(module, Deconv2d):
+        if isinstance(module, TwoForms):
             module.form = form

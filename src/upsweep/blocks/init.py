@@ -107,9 +107,8 @@ class Init(ABC):
         """New biases for one layer: 0."""
         return torch.zeros(layer.out_channels)
 
-    def adjust(self, layer: Layer, output: Tensor) -> Tensor:  # noqa: ARG002 - for those that derive
-        """Adjust a layer to what it makes of data, in rules that need them; gives what it makes of them then."""
-        return output
+    def adjust(self, layer: Layer, output: Tensor) -> None:  # noqa: B027 - for those that derive
+        """Adjust a layer to what it makes of data, in rules that need them."""
 
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
         """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
@@ -131,9 +130,13 @@ class Init(ABC):
         if not rules:
             return
 
-        def hook(layer: nn.Module, _: object, output: Tensor) -> Tensor | None:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             rule = rules.pop(cast(Layer, layer), None)  # a layer that runs twice is adjusted once
-            return None if rule is None else rule.adjust(cast(Layer, layer), output)
+            if rule is None:
+                return None
+            rule.adjust(cast(Layer, layer), output)
+            adjusted: Tensor = layer.forward(*inputs)  # which spectral norm, for one, keeps as it was
+            return adjusted
 
         hooks = [layer.register_forward_hook(hook) for layer in rules]
         training = network.training
@@ -303,7 +306,7 @@ class LSUV(Orthogonal):
 
     needs_data: ClassVar[bool] = True
 
-    def adjust(self, layer: Layer, output: Tensor) -> Tensor:
+    def adjust(self, layer: Layer, output: Tensor) -> None:
         """Divide the weights, and so the output, by the output's deviation; one step, as the layer is linear.
 
         Raises:
@@ -314,7 +317,6 @@ class LSUV(Orthogonal):
         if not rounding < std.item() < math.inf:
             raise UserError(f"init=lsuv cannot scale {layer}: on the batch, its output's deviation is {std.item()}.")
         put(layer, layer.weight / std)
-        return output / std
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from upsweep.blocks import Block, Recipe
 from upsweep.blocks.conv import conv
+from upsweep.blocks.deconv import TwoForms, deconv_as_subpixel
 from upsweep.blocks.init import interpolation_taps
 from upsweep.errors import UserError
 from upsweep.generators.base import Generator, remove_biases
 
 
-class ImageBranch(nn.Module):
+class ImageBranch(TwoForms):
     """A 4x4 deconvolution of stride 2 that starts as bilinear interpolation; no rule of the recipe reaches it.
 
     Args:
@@ -25,6 +26,8 @@ class ImageBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, 2 H, 2 W)."""
+        if self.prefers_subpixel(x, self.weight.shape[1], stride=2):
+            return deconv_as_subpixel(x, self.weight, None, stride=(2, 2), padding=(1, 1), output_padding=(0, 0))
         return F.conv_transpose2d(x, self.weight, stride=2, padding=1)
 
 

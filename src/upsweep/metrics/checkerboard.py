@@ -11,25 +11,37 @@ from torch import Tensor, nn
 from upsweep.imaging.files import to_uint8
 
 
+MARGINS = (16, 32, 64)  # pixels of the input around what is kept; a network's own borders must not reach further
+
+
 @torch.no_grad()
-def response(generator: nn.Module, channels: int, value: float = 0.5, side: int = 64, margin: int = 16) -> Tensor:
-    """What `generator`, in evaluation mode, makes of a constant image, without the borders: (channels, H, W).
+def response(generator: nn.Module, channels: int, value: float = 0.5, inside: int = 16) -> Tensor:
+    """What `generator`, in evaluation mode, makes of a constant image, far from its borders: (channels, H, W).
+
+    How far that is depends on the network (EDSR sees 36 pixels of its input): more is cut off until that makes no
+    difference.
 
     Args:
-        generator: (1, channels, side, side) -> (1, channels, s side, s side).
+        generator: (1, channels, h, w) -> (1, channels, s h, s w).
         channels: 1 or 3.
         value: of every pixel of the image.
-        side: of the image, in pixels.
-        margin: pixels of it at each side whose response is cut off.
+        inside: side of the part whose response is kept, in pixels of the image.
     """
     parameter = next(generator.parameters(), torch.empty(0))
     training = generator.training
     generator.eval()
-    y: Tensor = generator(torch.full((1, channels, side, side), value).to(parameter))[0]
+    middle: Tensor | None = None
+    for margin in MARGINS:
+        side = inside + 2 * margin
+        y: Tensor = generator(torch.full((1, channels, side, side), value).to(parameter))[0]
+        scale = y.shape[-1] // side
+        kept = slice(scale * margin, scale * (margin + inside))
+        nearer, middle = middle, y[:, kept, kept]
+        if nearer is not None and float((middle - nearer).abs().max()) <= 1e-6 * max(1.0, float(middle.abs().max())):
+            break
     generator.train(training)
-    scale = y.shape[-1] // side
-    inside = slice(scale * margin, scale * (side - margin))
-    return y[:, inside, inside]
+    assert middle is not None
+    return middle
 
 
 def checkerboard(image: Tensor, scale: int) -> float:

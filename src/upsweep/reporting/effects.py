@@ -146,6 +146,8 @@ def sentence(effect: Effect) -> str:
     better, worse = f"{effect.key}={effect.better}", f"{effect.key}={effect.worse}"
     if effect.difference is None:
         said = f"{better} and {worse} cannot be compared: no two finished runs differ in {effect.key} alone"
+    elif effect.difference == 0 and not effect.low and not effect.high:
+        said = f"{better} and {worse} gave the same figures to the last digit: the choice has no effect on these runs"
     elif effect.low is None or effect.high is None:
         said = (
             f"{better} and {worse}: no difference that these runs can show; "

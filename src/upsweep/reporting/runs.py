@@ -165,14 +165,18 @@ def _run(name: str, folder: Path, result: Result, notes: list[str]) -> Run:
 def _without_result(job: Mapping[str, Any], like: Result) -> Run:
     """A job of which nothing is known but its command line; what that does not say is as in another job."""
     set_by_hand = dict(override.lstrip("+~").partition("=")[::2] for override in job["overrides"])
-    seed = set_by_hand.get("seed", "")
+
+    def number(key: str, otherwise: int | None) -> int | None:
+        said = set_by_hand.get(key, "")
+        return int(said) if said.lstrip("-").isdigit() else otherwise
+
     result = Result(
         state="stopped",
         reason="it has no result",
         choices={key: set_by_hand.get(key, value) for key, value in like.choices.items()},
         overrides=list(job["overrides"]),
-        seed=int(seed) if seed.lstrip("-").isdigit() else like.seed,
-        scale=like.scale,
+        seed=number("seed", like.seed),
+        scale=number("scale", like.scale),
     )
     return Run(name=job["name"], result=result, history={}, crop=None, diagnoses=[], config={}, about=None)
 

@@ -116,6 +116,14 @@ def gather_runs(sweep: Path, jobs: Sequence[Path]) -> None:
                 link.symlink_to(os.path.relpath(run, link.parent), target_is_directory=True)
 
 
+def _holds_run(folder: Path) -> bool:
+    """Whether a job's folder has what a new job there would destroy."""
+    if (folder / "checkpoints" / "last.ckpt").exists():
+        return True
+    result = Result.read(folder)
+    return result is not None and result.state == "finished"
+
+
 @dataclass
 class Sweep:
     """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several.
@@ -146,6 +154,11 @@ class Sweep:
         Exits with 128 + its number if a signal stopped the batch.
         """
         jobs = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
+        if not self.resume and (done := next((job.folder for job in jobs if _holds_run(job.folder)), None)) is not None:
+            raise UserError(
+                f"{done} holds a run already: -m resume={self.folder} goes on with that sweep, another "
+                "hydra.sweep.dir begins a new one."
+            )
         self._write_manifest()
         stopped = self._run([job for job in jobs if not self._kept(job)])
         results = {name: status.result for name, status in self.statuses.items() if status.result is not None}

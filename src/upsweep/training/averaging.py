@@ -1,5 +1,7 @@
 """The exponential moving average of the weights: what is judged in validation, and kept beside the weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -77,6 +79,15 @@ class EMA(Callback):
         """Keep the average beside the weights."""
         if self._average is not None:
             checkpoint[checkpoints.EMA] = self._average
+
+    @contextmanager
+    def averaged(self, pl_module: SuperResolution) -> Iterator[None]:
+        """With the average in the generator, where there is one."""
+        self._swap(pl_module)
+        try:
+            yield
+        finally:
+            self._swap(pl_module)
 
     def _swap(self, pl_module: SuperResolution) -> None:
         if self._average is None:

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from upsweep.data.modules import EvalImage
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.checkerboard import checkerboard, portrait, response
 from upsweep.sweeps import results
+from upsweep.training.averaging import EMA
 from upsweep.training.module import SuperResolution
 from upsweep.training.pictures import Panel, comparison
 from upsweep.training.tracking import RunLog
@@ -100,8 +102,12 @@ class Checkerboard(Callback):
         self._measure(trainer, pl_module, "start")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
-        """Measure the trained one."""
-        self._measure(trainer, pl_module, "end")
+        """Measure the trained one, with the weights that validation judges."""
+        with ExitStack() as stack:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, EMA):
+                    stack.enter_context(callback.averaged(pl_module))
+            self._measure(trainer, pl_module, "end")
 
     def _measure(self, trainer: pl.Trainer, pl_module: SuperResolution, when: str) -> None:
         if not trainer.is_global_zero:

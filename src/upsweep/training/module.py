@@ -115,6 +115,9 @@ class SuperResolution(pl.LightningModule):
         if self.trainer.ckpt_path is None and self._fresh:
             patches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
             self.generator.calibrate(lambda: next(iter(patches)).lr.to(self.device))
+            if self.trainer.world_size > 1:  # DDP has sent rank 0's weights already, and each rank saw other patches
+                state = {name: value.cpu() for name, value in self.generator.state_dict().items()}
+                self.generator.load_state_dict(self.trainer.strategy.broadcast(state))
         if self.compiled:
             self._levels = torch.compile(self.generator.pyramid)
 

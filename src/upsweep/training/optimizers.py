@@ -47,6 +47,23 @@ def parameter_groups(module: nn.Module, factors: Mapping[str, float] | None = No
     ]
 
 
+def by_dotted_name(factors: Mapping[str, Any], within: str = "") -> dict[str, float]:
+    """`{"levels": {"0": 0.5}}`, as the command line's `+factors.levels.0=0.5` arrives, as `{"levels.0": 0.5}`.
+
+    Raises:
+        UserError: a factor is no number.
+    """
+    flat: dict[str, float] = {}
+    for key, value in factors.items():
+        if isinstance(value, Mapping):
+            flat |= by_dotted_name(value, f"{within}{key}.")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"factors.{within}{key}={value} must be a number of at least 0.")
+        else:
+            flat[f"{within}{key}"] = float(value)
+    return flat
+
+
 def scale_rates(optimizer: torch.optim.Optimizer) -> None:
     """Multiply the learning rate of each group by the group's own factor."""
     for group in optimizer.param_groups:

@@ -139,9 +139,9 @@
       hoverinfo: "skip", showlegend: false, cliponaxis: false,
     });
     const values = cells.map((cell) => cell[key]);
-    const wide = Math.max(...values) > 20 * Math.min(...values);
+    const wide = Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values); // bicubic has 0 parameters
     const xaxis = { title: { text: title }, type: wide ? "log" : "linear", tickformat: wide ? ".2~s" : ",.5~r", nticks: 6 };
-    if (!wide && values.length && Math.max(...values) === Math.min(...values)) xaxis.range = [0, 2 * values[0]];
+    if (!wide && values.length && Math.max(...values) === Math.min(...values)) xaxis.range = [0, 2 * values[0] || 1];
     draw(id, traces, { xaxis, yaxis: {}, showlegend: id === "plot-parameters" && Boolean(state.colour) });
   }
 
