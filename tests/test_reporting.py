@@ -357,6 +357,24 @@ def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(tmp_path: Path)
     assert '<td class="word">stopped</td>' in html and "2 of 6 pairs are missing" in html
 
 
+def test_a_job_without_a_result_has_the_scale_and_the_seed_of_its_command_line(tmp_path: Path) -> None:
+    folder = write_sweep(
+        tmp_path, {"scale": ["2", "3"], "norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False
+    )
+    for job in ("4", "5", "6", "7"):  # all of scale=3
+        (folder / job / "result.json").unlink()
+    runs = read_sweep(folder).runs
+    assert [(run.result.scale, run.result.seed) for run in runs[4:]] == [(3, 1), (3, 2), (3, 1), (3, 2)]
+    (norm,) = effects([run.result for run in runs])
+    assert (norm.pairs, norm.planned) == (2, 4)
+
+
+def test_a_choice_without_any_effect_is_said_to_have_none() -> None:
+    same = [result(30.0 + int(seed), init=init, seed=seed) for init in ("he", "icnr") for seed in ("1", "2")]
+    (found,) = effects(same)
+    assert sentence(found).startswith("init=he and init=icnr gave the same figures to the last digit")
+
+
 def test_the_page_says_how_it_was_made(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", GRID, typical, crops=False)
     html = without_scripts(page_of(folder))
