@@ -26,6 +26,7 @@ PAGE, KEPT = ROOT / "claims.md", ROOT / "claims"
 SWEEPS = ("study", "depth", "overfit", "cost")
 MEASURED = ("psnr", "ssim", "gain", "psnr_bicubic", "ssim_bicubic", "parameters", "macs_per_pixel", "seconds", "state")
 DIAGNOSED = ("reach", "dead", "saturated", "train_gain", "gap", "seconds_per_megapixel")
+PLAIN = {"norm": "none", "dropout": "none"}
 Row = dict[str, str]
 
 # ------------------------------------------------------------------------------------------------ what is committed
@@ -95,7 +96,7 @@ def results(rows: Iterable[Row]) -> list[Result]:
         Result(
             state=row["state"],  # type: ignore[arg-type]  # it was written by one
             choices={},
-            overrides=[f"{key}={row[key]}" for key in row if key not in ("job", "seed", *MEASURED, *DIAGNOSED)],
+            overrides=[f"{key}={row[key]}" for key in row if key not in ("job", *MEASURED, *DIAGNOSED)],
             seed=int(row.get("seed", 1)),
             scale=2,
             psnr=float(row["psnr"]) if row["psnr"] else None,
@@ -114,9 +115,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def worth(sweep: str, *keys: str) -> str:
-    """What each of the choices is worth, in the report's own sentences."""
-    found: list[Effect] = [effect for effect in effects(results(read(sweep))) if effect.key in keys]
+def worth(*keys: str, **fixed: str) -> str:
+    """What each of the choices is worth in the study, where the `fixed` ones are so, in the report's own sentences."""
+    rows = [row for row in read("study") if all(row[key] == value for key, value in fixed.items())]
+    found: list[Effect] = [effect for effect in effects(results(rows)) if effect.key in keys]
     return "\n".join(f"- {sentence(effect)}" for effect in found)
 
 
@@ -219,9 +221,13 @@ def made(sweep: str) -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "init": lambda: worth("study", "init"),
-    "activation": lambda: worth("study", "activation"),
-    "norm and dropout": lambda: worth("study", "norm", "dropout"),
+    "init": lambda: worth("init"),
+    "init, plain": lambda: worth("init", **PLAIN),
+    "activation": lambda: worth("activation"),
+    "activation, plain": lambda: worth("activation", **PLAIN),
+    "norm and dropout": lambda: worth("norm", "dropout"),
+    "norm, without dropout": lambda: worth("norm", dropout="none"),
+    "dropout, without norm": lambda: worth("dropout", norm="none"),
     "cells": cells,
     "gradients": gradients,
     "overfitting": lambda: f"{overfitting()}\n\n{narrower()}",
