@@ -49,6 +49,7 @@ def test_a_run_goes_on_with_its_own_overrides_and_the_new_ones_go_first(tmp_path
         "trainer.max_epochs=9",
         f"resume='{folder}'",
         f"hydra.run.dir='{folder}'",
+        "hydra.mode=RUN",
     ]
     assert resumed(line) == line, "a rank that repeats the command line must not do it twice"
 

@@ -242,6 +242,20 @@ def test_devices_are_dealt_out_once(monkeypatch):
         pool._shares(0, None)
 
 
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_share_of_no_device_is_refused_also_where_there_are_none(monkeypatch, count):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match=f"devices_per_job={count}"):
+        pool._shares(1, count)
+
+
+def test_a_job_within_an_allocation_of_slurm_waits_for_no_tasks(monkeypatch):
+    for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "2")
+    env = pool._environment((), None, 12000)
+    assert [name for name in env if name.startswith("SLURM")] == ["SLURM_JOB_ID"]
+
+
 def test_no_trace_of_a_rank_is_handed_on(monkeypatch):
     for name in (*pool.RANK_VARIABLES, "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "1")

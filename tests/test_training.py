@@ -1,6 +1,7 @@
 """What a training promises: the same numbers again, honest figures, a file for every end."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -272,6 +273,38 @@ def test_another_scale_takes_the_weights_that_fit_and_leaves_the_rest(tmp_path: 
     assert old["upsampler.0.layer.weight"].shape != new["upsampler.0.layer.weight"].shape
     with pytest.raises(UserError, match=r"Nothing in .* fits"):
         run(make_job(tmp_path / "third", cache, generator={**NET, "width": 5, "channels": 3}, init_from=path))
+
+
+def test_a_deconvolution_of_another_scale_is_not_taken_though_its_kernel_fits(tmp_path: Path) -> None:
+    spec = {"_target_": "upsweep.generators.fsrcnn.FSRCNN", "recipe": RECIPE, "d": 4, "s": 2, "m": 1}
+    two, three = (checkpoints.build({**spec, "scale": scale}) for scale in (2, 3))
+    before = three.upsampler.weight.clone()  # type: ignore[union-attr, operator]
+    assert two.upsampler.weight.shape == before.shape  # type: ignore[union-attr]
+    left = checkpoints.transfer(three, two.state_dict(), tmp_path / "x2.ckpt", without=("upsampler",))
+    assert left == ["upsampler.weight", "upsampler.bias"]
+    assert torch.equal(three.upsampler.weight, before)  # type: ignore[arg-type, union-attr]
+    assert torch.equal(three.extract.layer.weight, two.extract.layer.weight)  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.parametrize("given", [{"precision": "banana"}, {"strategy": "banana"}, {"devices": -1}])
+def test_what_the_trainer_does_not_know_is_one_sentence(tmp_path: Path, cache: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="This machine cannot train with"):
+        run(make_job(tmp_path / "run", cache, trainer={**TRAINER, **given}))
+
+
+def test_a_disk_that_fills_up_under_any_file_is_one_sentence(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            def no_room(*_: Any) -> Path:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            monkeypatch.setattr("upsweep.sweeps.results.write_by_rename", no_room)  # from now on
+            no_room()
+
+    with pytest.raises(UserError, match=r"No space left on device.*resume="):
+        run(make_job(tmp_path / "run", cache, callbacks=[Full()]))
 
 
 def test_the_log_holds_every_metric_by_its_name_and_the_pictures(tmp_path: Path, cache: Path) -> None:

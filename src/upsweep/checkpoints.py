@@ -156,14 +156,26 @@ def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
             )
 
 
-def transfer(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> list[str]:
+def transfer(
+    generator: nn.Module, weights: Mapping[str, Tensor], path: Path, *, without: Collection[str] = ()
+) -> list[str]:
     """Load those weights that the generator has by the same name and shape; the names of its others, left as they are.
+
+    Args:
+        generator: changed in place.
+        weights: by name.
+        path: where they are from, for the sentence.
+        without: parts of the generator, by name, that keep their own weights whatever fits.
 
     Raises:
         UserError: none fits.
     """
     own = generator.state_dict()
-    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    fitting = {
+        name: w
+        for name, w in weights.items()
+        if name in own and own[name].shape == w.shape and name.partition(".")[0] not in without
+    }
     if not fitting:
         raise UserError(f"Nothing in {path} fits this generator: no weight has the same name and shape.")
     generator.load_state_dict(fitting, strict=False)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from upsweep.imaging.files import to_uint8
 
-
 MARGINS = (16, 32, 64)  # pixels of the input around what is kept; a network's own borders must not reach further
 
 

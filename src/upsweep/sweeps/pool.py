@@ -156,7 +156,10 @@ def clean_environment() -> dict[str, str]:
 
 def _environment(devices: tuple[str, ...], threads: int | None, port: int) -> dict[str, str]:
     """The clean environment, plus what the job was given."""
-    env = clean_environment() | {"MASTER_PORT": str(port)}
+    # Within an allocation of SLURM these would have Lightning wait for tasks that nobody starts.
+    slurm = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+    clean = {name: value for name, value in clean_environment().items() if not name.startswith(slurm)}
+    env = clean | {"MASTER_PORT": str(port)}
     if devices:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     if threads is not None:
@@ -169,6 +172,8 @@ def _shares(parallel: int, devices_per_job: int | None) -> list[tuple[str, ...]]
     """One entry for each job that may run at a time: the CUDA devices it gets, empty for no restriction."""
     if parallel < 1:
         raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give 1 or more.")
+    if devices_per_job is not None and devices_per_job < 1:
+        raise UserError(f"hydra.launcher.devices_per_job={devices_per_job} must be 1 or more, or null for no share.")
     devices = [] if devices_per_job is None else visible_cuda_devices()
     if not devices or devices_per_job is None:
         return [()] * parallel

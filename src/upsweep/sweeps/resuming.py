@@ -51,6 +51,8 @@ def _folder(asked: str, home: str, holds: str) -> Path:
             raise UserError(f"resume=latest found nothing to go on with in {Path(home).absolute()}.")
         return max(found, key=lambda path: (path / holds).stat().st_mtime).absolute()
     folder = Path(asked).absolute()
+    if folder.is_file():
+        raise UserError(f"resume={asked} is a file: give the folder of the run, the one that holds checkpoints/.")
     if not folder.is_dir():
         raise UserError(f"resume={asked}: there is no such folder.")
     if not (folder / holds).is_file():
@@ -76,6 +78,7 @@ def _run(folder: Path, given: list[str]) -> list[str]:
         *overrides,
         f"{KEY}{quoted(str(folder))}",
         f"hydra.run.dir={quoted(str(folder))}",
+        "hydra.mode=RUN",  # a trial of a search would begin another search
     ]
 
 

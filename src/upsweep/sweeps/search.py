@@ -107,6 +107,9 @@ class Search:
             JobsFailedError: some jobs failed; they are run again when the search goes on.
         """
         fixed, space = self._space(arguments)
+        parallel = int(self.config.hydra.launcher.get("parallel", 1))
+        if parallel < 1:
+            raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give 1 or more.")
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         study = self._opened(folder, space)
@@ -117,7 +120,7 @@ class Search:
         started, launched = len(study.trials), 0  # a launcher that goes on numbers the jobs itself
         while left > 0:
             asked: dict[int, tuple[str, ...]] = {}
-            for _ in range(min(left, int(self.config.hydra.launcher.get("parallel", 1)))):
+            for _ in range(min(left, parallel)):
                 if again:
                     study.enqueue_trial(again.popleft())
                 trial = study.ask(space)

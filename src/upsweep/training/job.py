@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from upsweep.metrics.protocol import Protocol
 from upsweep.sweeps.about import About
 from upsweep.sweeps.results import REQUEUE, Result, State
 from upsweep.training.module import Diverged, Pruned, SuperResolution
-from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, newest
+from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, newest, no_room
 from upsweep.training.scaling import RateRule, in_channels_last, synchronised
 from upsweep.training.schedules import Schedule
 from upsweep.training.tracking import CsvRun, WandbRun
@@ -159,8 +160,12 @@ def run(job: Job) -> Result:
         close("stopped", 1)
         raise
     except BaseException as error:
-        result("failed", str(error) or type(error).__name__)
-        close("failed", 1)
+        full = None if isinstance(error, UserError) else no_room(error, job.folder)
+        with suppress(OSError) if full else nullcontext():  # what cannot be written down must not hide why
+            result("failed", full or str(error) or type(error).__name__)
+            close("failed", 1)
+        if full:
+            raise UserError(full) from error
         raise
     close("finished", 0)
     return result("finished")
@@ -174,8 +179,11 @@ def _module(job: Job) -> SuperResolution:
         checkpoints.fit(generator, weights, job.checkpoint)
         generator.load_state_dict(weights)
     if job.init_from is not None:
-        weights = checkpoints.generator_weights(checkpoints.read(job.init_from))
-        if new := checkpoints.transfer(generator, weights, job.init_from):
+        state = checkpoints.read(job.init_from)
+        weights = checkpoints.generator_weights(state)
+        # A deconvolution for another scale is another layer, also where its kernel has the same size (FSRCNN's 9x9).
+        same_scale = state.get(checkpoints.KEY, {}).get("generator", {}).get("scale") == generator.scale
+        if new := checkpoints.transfer(generator, weights, job.init_from, without=() if same_scale else ("upsampler",)):
             log.info("Not in %s, and so as initialised: %s.", job.init_from, ", ".join(new))
     if job.channels_last:
         in_channels_last(generator)
@@ -203,6 +211,8 @@ def _train(job: Job, module: SuperResolution) -> None:
     if any(p.requires_grad for p in module.generator.parameters()):
         start = newest(job.folder / "checkpoints") if job.resume else None
         if start is not None:
+            saved = checkpoints.generator_weights(checkpoints.read(start), ema=False)
+            checkpoints.fit(module.generator, saved, start)
             log.info("Going on from %s.", start)
         elif job.resume:
             log.info("%s has no checkpoint yet: the training begins anew.", job.folder)
@@ -230,7 +240,8 @@ def _trainer(job: Job) -> pl.Trainer:
             plugins=[WholeCheckpoints()],
             use_distributed_sampler=False,  # the data module has samplers that neither pad nor repeat
         )
-    except (MisconfigurationException, ModuleNotFoundError) as error:  # no such device, more devices than there are
+    # No such device, more devices than there are, a precision or a number that Lightning does not know.
+    except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
         given = {key: job.trainer.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
         raise UserError(f"This machine cannot train with {given}: {error}") from error
 

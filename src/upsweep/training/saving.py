@@ -22,6 +22,22 @@ from upsweep.errors import UserError
 log = logging.getLogger("upsweep")
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def no_room(error: BaseException, folder: Path) -> str | None:
+    """What to tell of an error that comes of a full disk, whoever met it first; None of any other."""
+    link: BaseException | None = error
+    while link is not None and not (isinstance(link, OSError) and link.errno in FULL):
+        link = link.__cause__ or link.__context__
+    if link is None:
+        return None
+    return (
+        f"{folder} could not be written to ({os.strerror(link.errno or 0)}): free some space, then go on with "
+        f"resume={folder}; the last checkpoint is whole."
+    )
+
+
 class WholeCheckpoints(CheckpointIO):
     """Writes beside and renames, and reads plain values only (Lightning's own writes through the temporary folder)."""
 
@@ -38,7 +54,7 @@ class WholeCheckpoints(CheckpointIO):
         try:
             checkpoints.save(checkpoint, path)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in FULL:
                 raise
             raise UserError(
                 f"{path} could not be written ({error.strerror}): free some space, then go on with "
