@@ -138,13 +138,15 @@ def run(job: Job) -> Result:
             job.logger.log_summary({"state": state, **best})
             job.logger.finish(exit_code)
 
+    preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
+    preemption = Preemption(lambda: result("stopped", preempted))
     try:
         rank_zero_only(About.now(job.config).write)(job.folder)
         module = _module(job)
         price = cost(module.generator)
         if job.logger is not None:
             job.logger.log_summary({"parameters": price.parameters, "macs_per_pixel": price.macs_per_pixel})
-        _train(job, module)
+        _train(job, module, preemption)
     except Diverged as end:
         close("diverged", 0)
         return result("diverged", str(end))
@@ -152,7 +154,8 @@ def run(job: Job) -> Result:
         close("pruned", 0)
         return result("pruned", str(end))
     except SIGTERMException as error:
-        result("stopped", "preempted by SIGTERM; go on with resume=" + str(job.folder))
+        preemption.heard()
+        result("stopped", preempted)
         close("stopped", REQUEUE)
         raise SystemExit(REQUEUE) from error
     except (KeyboardInterrupt, SystemExit):
@@ -203,10 +206,10 @@ def _module(job: Job) -> SuperResolution:
     )
 
 
-def _train(job: Job, module: SuperResolution) -> None:
+def _train(job: Job, module: SuperResolution, preemption: Preemption) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
-    trainer = _trainer(job)
+    trainer = _trainer(job, preemption)
     synchronised(module, trainer.world_size, trainer.strategy.root_device.type)
     if any(p.requires_grad for p in module.generator.parameters()):
         start = newest(job.folder / "checkpoints") if job.resume else None
@@ -226,13 +229,13 @@ def _train(job: Job, module: SuperResolution) -> None:
         trainer.validate(module, datamodule=job.data, verbose=False)
 
 
-def _trainer(job: Job) -> pl.Trainer:
+def _trainer(job: Job, preemption: Preemption) -> pl.Trainer:
     try:
         return pl.Trainer(
             **job.trainer,
             default_root_dir=job.folder,
             logger=job.logger or False,
-            callbacks=[*job.callbacks, Preemption()],
+            callbacks=[*job.callbacks, preemption],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),

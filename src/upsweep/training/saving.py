@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from upsweep import checkpoints
 from upsweep.errors import UserError
+from upsweep.sweeps.results import REQUEUE
 
 log = logging.getLogger("upsweep")
 
@@ -97,12 +99,33 @@ class SaveLast(Checkpoint):
             fresh.replace(last)
 
 
+STUCK = 5.0  # seconds
+
+
 class Preemption(Callback):
     """SIGTERM ends a training where it is, on every rank: the last epoch's checkpoint is what it goes on from.
 
     Lightning's own handler asks the other ranks about it in the midst of whatever they exchange at that moment; two
     ranks of gloo then wait for each other for ever.
+
+    Args:
+        last_words: what to do where the training does not end within `STUCK` seconds, before the process is ended: an
+            exchange that was under way may never return.
     """
+
+    def __init__(self, last_words: Callable[[], object] | None = None) -> None:
+        self.last_words = last_words
+        self.stuck: threading.Timer | None = None
+
+    def heard(self) -> None:
+        """The training has ended by itself."""
+        if self.stuck is not None:
+            self.stuck.cancel()
+
+    def _give_up(self) -> NoReturn:
+        if self.last_words is not None:
+            self.last_words()
+        os._exit(REQUEUE)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take Lightning's place; it puts back what was there before itself."""
@@ -113,6 +136,9 @@ class Preemption(Callback):
             for rank in ranks:
                 rank.terminate()
             ranks.clear()  # Lightning, which watches them, kills this process when one of them ends
+            self.stuck = threading.Timer(STUCK, self._give_up)
+            self.stuck.daemon = True
+            self.stuck.start()
             raise SIGTERMException
 
         if threading.current_thread() is threading.main_thread():
