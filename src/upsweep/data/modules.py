@@ -7,7 +7,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -99,6 +99,8 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
         patches_per_epoch: over all devices.
         num_workers: processes that cut patches; 0 cuts them in the training process.
         augment: the 8 flips and rotations.
+        copies: shares of their size, in (0, 1), at which the training images are used too (FSRCNN: 0.9 to 0.6).
+        even: draw every image equally often, not by its area.
         strict: stop at a file that cannot be used instead of going on without it.
         cache: "disk" keeps prepared images for all jobs, "none" prepares them in memory.
         cache_dir: where "disk" keeps them; relative to the folder in which the command was given.
@@ -113,6 +115,8 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
     patches_per_epoch: int = 16_000
     num_workers: int = 0
     augment: bool = True
+    copies: Sequence[float] = ()
+    even: bool = False
     strict: bool = False
     cache: str = "disk"
     cache_dir: str = ".cache/upsweep"
@@ -129,6 +133,8 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
         _require(type(workers) is int and workers >= 0, "num_workers", workers, "a whole number, 0 or more")
         _require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
         _require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
+        for share in self.copies:
+            _require(isinstance(share, float) and 0 < share < 1, "copies", share, "shares between 0 and 1")
         self.chain = Chain.of(self.degradation)
 
     @abstractmethod
@@ -184,6 +190,11 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
         if not usable:
             reason = f"; {refused[0]}" if refused else ""
             raise UserError(f"None of {len(files)} image files can be used for {purpose}{reason}")
+        if training and self.copies:
+            if lr_files is not None:
+                raise UserError("data.copies: the LR of a smaller HR is not known where LR comes from files.")
+            shrunk = [open_images(files, replace(settings, size=size), cache_dir).images for size in self.copies]
+            usable += [image for images in shrunk for image in images if min(image.hr.shape[1:]) >= least]
         return usable
 
     def train_dataloader(self) -> PatchLoader:
@@ -198,6 +209,7 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
                 count=self.patches_per_epoch,
                 seed=self.seed,
                 augment=self.augment,
+                even=self.even,
                 steps=self.chain.split()[1],
             ),
             batch_size=self.batch_size,
@@ -279,10 +291,11 @@ class HeldOutData(SuperResolutionData):
             UserError: no image can be used, or nothing is left to train on.
         """
         usable = self.prepared(files, purpose="training", lr_files=lr_files)
-        names = set(held_out([image.name for image in usable], self.val_share))
-        if len(names) == len(usable):
+        known = list(dict.fromkeys(image.name for image in usable))  # copies have the names of their originals
+        names = set(held_out(known, self.val_share))
+        if len(names) == len(known):
             raise UserError(
-                f"{_parent(files)} has {len(usable)} usable image(s), of which data.val_share={self.val_share} leaves "
+                f"{_parent(files)} has {len(known)} usable image(s), of which data.val_share={self.val_share} leaves "
                 "none to train on: add images, or set data.val_root=PATH."
             )
         val = {name: path for name, path in files.items() if name in names}

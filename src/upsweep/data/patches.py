@@ -66,7 +66,7 @@ def crop_of(
         epoch: counted from 0.
         index: of the sample in its epoch, over all devices.
         sizes: (height, width) of every LR image, each at least `patch`.
-        ends: running sums of their areas: an image is chosen with probability proportional to its area.
+        ends: running sums of their weights (areas, say): an image is chosen with probability proportional to its own.
         patch: side of the LR patch.
     """
     which, down, right, turn = draw(seed, epoch, index)
@@ -104,12 +104,13 @@ class TrainPatches(Dataset[Patch]):
         count: int,
         seed: int,
         augment: bool = True,
+        even: bool = False,
         steps: Sequence[Step] = (),
     ) -> None:
         self.steps, self.from_hr = steps, any(step.shrinks for step in steps)
         self.images = images
         self.sizes = [(image.lr.shape[1], image.lr.shape[2]) for image in images]
-        self.ends = list(accumulate(height * width for height, width in self.sizes))
+        self.ends = list(accumulate(1 if even else height * width for height, width in self.sizes))
         self.scale = images[0].hr.shape[1] // images[0].lr.shape[1]
         self.channels = images[0].lr.shape[0]
         self.patch_size, self.count, self.seed, self.augment = patch_size, count, seed, augment

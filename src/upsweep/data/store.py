@@ -39,7 +39,7 @@ from upsweep.data.locking import locked
 from upsweep.errors import UserError
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.files import Picture, read_image
-from upsweep.imaging.resize import crop_to_multiple
+from upsweep.imaging.resize import crop_to_multiple, imresize
 
 FORMAT = 2  # raise it whenever the same files and settings give other bytes
 ALIGNMENT = 64
@@ -60,6 +60,7 @@ class Settings:
     colour: bool  # whether RGB is kept beside Y (validation: pictures, RGB protocols)
     degradation: Chain = BICUBIC  # how LR is made of the whole HR
     seed: int = 0  # of its random steps, with the place of the file among the files
+    size: float = 1.0  # the share of its height and width to which the picture is shrunk before anything else
 
 
 class Mapped(NamedTuple):
@@ -116,10 +117,13 @@ def prepare(
     Raises:
         UserError: the picture is smaller than one LR pixel, or the LR is not the scale's part of it.
     """
-    height, width = picture.pixels.shape[:2]
+    whole = _unit(picture)
+    if settings.size != 1:
+        whole = imresize(whole, settings.size).clamp(0, 1)
+    height, width = whole.shape[1:]
     if min(height, width) < settings.scale:
         raise UserError(f"{name}: {width}x{height} pixels are too few for x{settings.scale}")
-    stored = crop_to_multiple(_unit(picture), settings.scale).mul(255).round()
+    stored = crop_to_multiple(whole, settings.scale).mul(255).round()
     small = None if real_lr is None else _unit(real_lr)
     if small is not None:
         h, w = small.shape[1:]
