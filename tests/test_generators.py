@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from upsweep import checkpoints
 from upsweep.errors import UserError
 from upsweep.generators.base import Generator, cost
 from upsweep.imaging.resize import enlarge
+from upsweep.sweeps.results import Result
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -485,3 +488,16 @@ def test_cost_counts_multiply_adds_of_an_output_pixel(scale: int) -> None:
     assert price.macs_per_pixel == pytest.approx(lr_macs / scale**2 + 9 * width)
     assert price.parameters == sum(p.numel() for p in generator.parameters())
     assert generator.training
+
+
+@pytest.mark.slow
+def test_each_trains_well_above_bicubic_by_its_name_alone(tmp_path: Path) -> None:
+    """On one of the default photos, in a fraction of the default budget, with every other choice at its default."""
+    names = ("deconvnet", "espcn", "fsrcnn", "srcnn", "lapsrn", "edsr")
+    budget = ("data.patch_size=12", "data.batch_size=4", "data.patches_per_epoch=3200", "trainer.max_epochs=1")
+    less = ("trainer.limit_val_batches=1", "logger=none", "callbacks.pictures=null", "report.enabled=false")
+    door = CONF.parent / "src" / "train.py"
+    sweep = (f"generator={','.join(names)}", "hydra.launcher.parallel=2", f"hydra.sweep.dir={tmp_path}")
+    subprocess.run([sys.executable, door, "-m", *sweep, *budget, *less], cwd=tmp_path, check=True)
+    gains = {name: getattr(Result.read(tmp_path / str(i)), "gain", None) for i, name in enumerate(names)}
+    assert {name: gain for name, gain in gains.items() if gain is None or gain < 0.3} == {}

@@ -21,7 +21,7 @@ from upsweep.imaging.resize import shrink
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
 from upsweep.training.optimizers import parameter_groups, scale_rates
-from upsweep.training.scaling import Batch, RateRule
+from upsweep.training.scaling import Batch, RateRule, in_channels_last
 from upsweep.training.schedules import Schedule
 
 log = logging.getLogger("upsweep")
@@ -58,7 +58,6 @@ class SuperResolution(pl.LightningModule):
         factors: part of the generator, by name -> factor on its learning rate.
         rule: how the learning rate follows the effective batch size.
         compiled: train through torch.compile; whole images, whose sizes differ, are judged without it.
-        channels_last: lay the batches out as NHWC (the generator's weights are the caller's).
 
     Logs train/loss, lr, val/psnr, val/ssim, val/psnr_bicubic, val/ssim_bicubic, val/psnr_gain, val/ssim_gain.
     """
@@ -76,7 +75,6 @@ class SuperResolution(pl.LightningModule):
         factors: Mapping[str, float] | None = None,
         rule: RateRule | None = None,
         compiled: bool = False,
-        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.generator = generator
@@ -85,7 +83,8 @@ class SuperResolution(pl.LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self._seed, self._spec, self._fresh = seed, spec, fresh
         self._factors = factors
-        self._rule, self.compiled, self._channels_last = rule or RateRule(), compiled, channels_last
+        self._rule, self.compiled = rule or RateRule(), compiled
+        self._channels_last = False
         # A function, not a module: the state_dict keeps its names.
         self._levels: Callable[[Tensor], list[Tensor]] = self.generator.pyramid
         self.psnr = PSNR(protocol, generator.scale)
@@ -99,6 +98,11 @@ class SuperResolution(pl.LightningModule):
         self.best: dict[str, float] = {}
         self.seconds_before = 0.0  # of training, before this process went on with it
         self._started = time.perf_counter()
+
+    def lay_out(self) -> None:
+        """From now on weights and batches lie as NHWC; names, shapes and values stay."""
+        in_channels_last(self.generator)
+        self._channels_last = True
 
     def forward(self, lr: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> (N, C, s H, s W)."""

@@ -66,6 +66,21 @@ class RateRule:
         return float((effective / self.batch_size) ** power)
 
 
+def channels_last(asked: bool | str, device: str, precision: str) -> bool:
+    """Whether to lay images and kernels out as NHWC; `auto`: where that is faster.
+
+    On a CPU it is (benchmarks/training_forms.md); on CUDA in half precision, whose units want it (not measured by us).
+
+    Raises:
+        UserError: neither true, false nor auto.
+    """
+    if not isinstance(asked, bool) and asked != "auto":
+        raise UserError(f"channels_last={asked} must be true, false or auto.")
+    if asked == "auto":
+        return device == "cpu" or (device == "cuda" and precision.startswith(("16", "bf16")))
+    return bool(asked)
+
+
 def in_channels_last(generator: Generator) -> Generator:
     """The generator with weights laid out as NHWC, in place; names, shapes and values stay."""
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
