@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from upsweep.cli import door, importing
 
 
-@door("train")
+@door("train", claims=True)
 def main(cfg: DictConfig) -> float | None:
     """Train what the config says; the value is the best val/psnr in dB, for sweepers."""
     # torch and Lightning take seconds to import: only a job that really trains pays for them.
@@ -16,9 +16,10 @@ def main(cfg: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.utils import instantiate
 
+        from upsweep.sweeps.folders import writable
         from upsweep.sweeps.results import chosen
         from upsweep.training import console
-        from upsweep.training.job import Job, run, writable
+        from upsweep.training.job import Job, run
         from upsweep.training.optimizers import by_dotted_name
         from upsweep.training.scaling import RateRule
 

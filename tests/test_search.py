@@ -263,6 +263,26 @@ def test_a_search_that_was_stopped_goes_on_with_what_it_had(door: Path) -> None:
     assert other.returncode == 1 and "was searched over another x" in other.stderr
 
 
+@pytest.mark.slow
+def test_two_workers_share_a_study_and_stop_none_of_each_others_trials(door: Path) -> None:
+    (door / "sweep").mkdir()
+    shared = [*SPACE, "hydra.sweeper.study=sweep/study.journal", "hydra.sweeper.trials=6"]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "src/train.py", *shared, f"hydra.sweep.dir={name}", f"hydra.sweeper.seed={seed}"],
+            cwd=door,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+        )
+        for seed, name in enumerate(("one", "two"))
+    ]
+    assert [worker.wait(timeout=100) for worker in workers] == [0, 0]
+    states = [trial.state.name for trial in trials(door)]
+    assert set(states) == {"COMPLETE"} and 6 <= len(states) <= 7, "both may begin the last at the same moment"
+    by_folder = {name: len(list((door / name).glob("*/result.json"))) for name in ("one", "two")}
+    assert sum(by_folder.values()) == len(states) and min(by_folder.values()) >= 1
+
+
 def test_help_does_not_wait_for_optuna(door: Path) -> None:
     code = "import sys, upsweep.cli, hydra_plugins.upsweep_search; assert 'optuna' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)

@@ -502,6 +502,23 @@ def test_failures_are_named_and_the_others_finish(door):
 
 
 @pytest.mark.slow
+def test_a_failed_batch_does_not_keep_hydras_sweeper_from_the_next(door):
+    done = run(door, "-m", "act=bug,user,finish", "seed=1,2", "hydra.sweeper.max_batch_size=2")
+    assert done.returncode == 1
+    assert [state(door / "sweep" / str(i)) for i in range(6)] == ["failed"] * 4 + ["finished"] * 2
+    assert "4 of 6 jobs did not finish (0, 1, 2, 3)" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_has_one_sweep_at_a_time(door):
+    first = started(door, "-m", "act=sleep", until=["sweep/0/progress.json"])
+    second = run(door, "-m", "seed=5")
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1
+    assert "is being written to by process" in second.stderr and "hydra.sweep.dir" in second.stderr
+
+
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_report_also_where_all_failed(door):
     done = run(door, "-m", "act=user,bug", "+report.enabled=true")
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -583,7 +600,7 @@ def test_a_signal_lets_running_jobs_save_and_starts_no_more(door, signum):
     sweep = started(door, *arguments, until=until)
     sweep.send_signal(signum)
     out, err = sweep.communicate(timeout=30)
-    assert sweep.returncode == 128 + signum, err
+    assert sweep.returncode == {signal.SIGINT: 130, signal.SIGTERM: 75}[signum], err
     assert "Traceback" not in err
     assert not (door / "sweep/2").exists()
     assert "job 2 stopped: not started" in out

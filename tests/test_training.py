@@ -30,7 +30,7 @@ from upsweep.sweeps.results import Progress, Result
 from upsweep.training import schedules
 from upsweep.training.averaging import EMA
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
-from upsweep.training.job import Job, run, writable
+from upsweep.training.job import Job, run
 from upsweep.training.module import level_of
 from upsweep.training.pictures import busiest
 from upsweep.training.records import Crop, History
@@ -325,19 +325,8 @@ def test_a_device_that_is_not_there_or_no_number_of_epochs_is_one_sentence(tmp_p
         run(make_job(tmp_path / "a", cache, trainer={**TRAINER, "accelerator": "tpu"}))
     with pytest.raises(UserError, match=r"trainer\.max_epochs=abc must be a whole number"):
         run(make_job(tmp_path / "b", cache, trainer={**TRAINER, "max_epochs": "abc"}))
-
-
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"output folder .* cannot be made"):
-        writable(tmp_path / "file" / "run")
-
-
-def test_a_folder_that_holds_a_run_is_not_written_over(job: Job) -> None:
-    run(job)
-    with pytest.raises(UserError, match="holds a run already"):
-        writable(job.folder)
-    assert writable(job.folder, resume=True) == job.folder
+    with pytest.raises(UserError, match=r"trainer\.accumulate_grad_batches=0 must be"):
+        run(make_job(tmp_path / "c", cache, trainer={**TRAINER, "accumulate_grad_batches": 0}))
 
 
 def test_every_level_of_a_pyramid_is_held_to_hr_shrunk_to_it() -> None:

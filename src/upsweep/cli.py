@@ -7,7 +7,9 @@ import functools
 import gc
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -15,17 +17,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal import hydra as hydra_app
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.core.utils import run_job as hydras_run_job
 from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from upsweep.errors import UserError
+from upsweep.sweeps.folders import writable
+from upsweep.sweeps.results import REQUEUE
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
@@ -35,11 +41,13 @@ NAMING_GROUPS = ("generator", "init", "activation", "norm", "dropout", "upsample
 
 
 def door(
-    config_name: str, config_path: str = "../conf", paths: Sequence[str] = ()
+    config_name: str, config_path: str = "../conf", paths: Sequence[str] = (), claims: bool = False
 ) -> Callable[[Task], Callable[[], None]]:
     """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
 
     `paths` are keys whose values are file names, taken as they are typed: `input=photo (1).jpg` is no syntax error.
+    With `claims` the output folder becomes this process's alone before Hydra writes into it (`folders.writable`), and
+    SIGTERM ends it with the code by which a scheduler runs it again.
 
         @door("train")
         def main(config: DictConfig) -> float | None: ...
@@ -81,6 +89,11 @@ def door(
 
             return hydras_report(attempt)
 
+        def run_job(*, config: DictConfig, **others: Any) -> Any:
+            if claims:
+                writable(Path(str(config.hydra.run.dir)), resume=config.get("resume") is not None)
+            return hydras_run_job(config=config, **others)
+
         @functools.wraps(task)
         def run() -> None:
             # How long an idle OpenMP thread spins; torch reads it on import. libgomp's own 300,000 made a training step
@@ -89,10 +102,13 @@ def door(
                 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
             with (
                 _replaced(hydra_utils, "run_and_report", report),
+                _replaced(hydra_app, "run_job", run_job),
                 _replaced(ConfigLoaderImpl, "get_group_options", _group_options),
                 _replaced(Hydra, "format_config_groups", _config_groups),
             ):
                 try:
+                    if claims and threading.current_thread() is threading.main_thread():
+                        signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))
                     sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
                     _one_folder(sys.argv[1:])
                     entry()

@@ -19,7 +19,9 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, cast
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -29,8 +31,9 @@ from upsweep.errors import UserError
 from upsweep.sweeps import pool
 from upsweep.sweeps.about import About
 from upsweep.sweeps.composing import compose_once
+from upsweep.sweeps.folders import writable
 from upsweep.sweeps.live import Status, display
-from upsweep.sweeps.results import Progress, Result, chosen, print_results, write_by_rename, write_csv
+from upsweep.sweeps.results import REQUEUE, Progress, Result, chosen, print_results, write_by_rename, write_csv
 from upsweep.sweeps.resuming import KEY, MANIFEST, quoted
 
 TABLE = "results.csv"
@@ -72,7 +75,10 @@ class Planned:
         else:
             said = None if left is None else left.reason
             result = replace(left or self.nothing, state="failed", reason=self._why(exit_code, said))
-        result.write(self.folder)
+        try:
+            result.write(self.folder)
+        except OSError as error:  # a full disk: the other jobs need not end for that
+            print(f"{self.folder / Result.FILE} could not be written: {error.strerror}.", file=sys.stderr, flush=True)
         return result
 
     def _why(self, exit_code: int, said: str | None) -> str:
@@ -88,13 +94,14 @@ class Planned:
         )
         return "\n    ".join([f"{how}; its log ends:", *lines] if lines else [how])
 
-    def returned(self, result: Result, error: JobsFailedError) -> JobReturn:
-        """The result as Hydra's sweepers want it; a failed job raises `error` when its value is read."""
+    def returned(self, result: Result, error: JobsFailedError | None) -> JobReturn:
+        """The result as Hydra's sweepers want it; a failed job raises `error`, if any, when its value is read."""
         task_config = copy.deepcopy(self.config)
         with open_dict(task_config):
             del task_config["hydra"]
-        failed = not result.complete
-        objective = math.nan if result.objective is None and result.state == "diverged" else result.objective
+        failed = not result.complete and error is not None
+        no_number = result.objective is None and (result.state == "diverged" or not result.complete)
+        objective = math.nan if no_number else result.objective
         return JobReturn(
             overrides=self.overrides,
             cfg=task_config,
@@ -142,7 +149,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         compose_once(self.context)
-        self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        self.folder = writable(folder, resume=self.resume, asked_by="hydra.sweep.dir")
         self.about = About.now()
         self.before: list[dict[str, Any]] = []
         if self.resume and (self.folder / MANIFEST).is_file():
@@ -151,7 +159,7 @@ class Sweep:
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Run a batch of jobs, numbered from `first`; print and write the table of all jobs so far.
 
-        Exits with 128 + its number if a signal stopped the batch.
+        Exits with 128 + its number if a signal stopped the batch, with 75 (EX_TEMPFAIL) if that was SIGTERM.
         """
         jobs = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
         if not self.resume and (done := next((job.folder for job in jobs if _holds_run(job.folder)), None)) is not None:
@@ -170,13 +178,30 @@ class Sweep:
         if OmegaConf.select(self.config, "report.enabled", default=False):
             self._report()
         if stopped is not None:
-            sys.exit(128 + stopped)
+            sys.exit(REQUEUE if stopped is Signals.SIGTERM else 128 + stopped)
         failed = [name for name, result in results.items() if not result.complete]
         error = JobsFailedError(
             f"{len(failed)} of {len(results)} jobs did not finish ({', '.join(failed)}): "
             f"see {self.folder / '*' / pool.LOG}."
         )
+        if (in_all := self._in_all()) and failed:
+            if len(self.planned) >= in_all:
+                raise error
+            return [job.returned(results[job.name], None) for job in jobs]
         return [job.returned(results[job.name], error) for job in jobs]
+
+    def _in_all(self) -> int:
+        """How many jobs there will be where Hydra's own sweeper launches them in batches, else 0.
+
+        It would give up after the first batch in which a job failed: it is told of failures with the last one.
+        """
+        sweeper = self.config.hydra.sweeper
+        if not str(sweeper._target_).endswith(".BasicSweeper") or sweeper.max_batch_size is None:
+            return 0
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+        overrides = parser.parse_overrides([*given, *self.config.hydra.overrides.task])
+        return sum(map(len, BasicSweeper.split_arguments(overrides, None)))
 
     def _report(self) -> None:
         """Make the page of all jobs so far; a sweep is not lost because its report is."""

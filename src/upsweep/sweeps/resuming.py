@@ -15,8 +15,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from upsweep.errors import UserError
 
 MANIFEST = "sweep.json"
-KEY = "resume="
-WITH_VALUE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p"}
+KEY, PLACE = "resume=", "hydra.run.dir="
+MULTIRUN = {"-m", "--multirun"}
+SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
+WITH_VALUE = {*SHORT, *SHORT.values()}
+OF_THE_PLACE = {"resume", "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
 RUNS, SWEEPS = "outputs", "multirun"  # where `latest` looks, below the folder of the command
 
 
@@ -32,16 +35,29 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     (`-m resume=X`) without further overrides is the one that X was started as.
 
     Raises:
-        UserError: there is no such folder, or it is no run's (or, with -m, no sweep's).
+        UserError: there is no such folder, it is no run's (or, with -m, no sweep's), or another one is named beside it.
     """
-    asked = [a.removeprefix(KEY).strip("'\"") for a in arguments if a.startswith(KEY)]
-    placed = any(a.startswith("hydra.run.dir=") for a in arguments)  # by the launcher, or a rank of ours
-    if not asked or asked[-1] in ("", "null") or placed:
+    asked = [a.removeprefix(KEY) for a in arguments if a.startswith(KEY)]
+    if not asked or asked[-1].strip("'\"") in ("", "null"):
         return list(arguments)
+    placed = [a.removeprefix(PLACE) for a in arguments if a.startswith(PLACE)]
+    if asked[-1] in placed and asked[-1].startswith("'"):  # by ourselves: a sweep's job, or another rank
+        return list(arguments)
+    if placed:
+        raise UserError(
+            f"resume={asked[-1]} goes on in that very folder: leave {PLACE}{placed[-1]} out, or begin a new run there "
+            "from its weights with init_from=CHECKPOINT."
+        )
+    folder = asked[-1].strip("'\"")
     rest = [a for a in arguments if not a.startswith(KEY)]
-    if {"-m", "--multirun"} & set(rest):
-        return _sweep(_folder(asked[-1], SWEEPS, MANIFEST), rest)
-    return _run(_folder(asked[-1], RUNS, ".hydra/overrides.yaml"), rest)
+    if any(a in MULTIRUN or a == "hydra.mode=MULTIRUN" or _searches(a) for a in rest):
+        return _sweep(_folder(folder, SWEEPS, MANIFEST), rest)
+    return _run(_folder(folder, RUNS, ".hydra/overrides.yaml"), rest)
+
+
+def _searches(argument: str) -> bool:
+    key, _, value = argument.partition("=")
+    return key == "hparams_search" and value not in ("", "null")
 
 
 def _folder(asked: str, home: str, holds: str) -> Path:
@@ -63,47 +79,77 @@ def _folder(asked: str, home: str, holds: str) -> Path:
 
 
 def _run(folder: Path, given: list[str]) -> list[str]:
-    before = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
-    said = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))["hydra"]
-    flags = {"--config-name": said["job"]["config_name"]}
-    for source in said["runtime"]["config_sources"]:
-        if source["provider"] == "command-line":
-            flags["--config-dir"] = source["path"]
-    given_flags, overrides = _split(given)
-    new = {_key(a) for a in given}
+    old_flags, old = _started(folder)
+    flags, overrides = _split(given)
+    named = {_flag(a) for a in flags}
+    new = {_key(a) for a in overrides}
     return [
-        *given_flags,
-        *(f"{flag}={value}" for flag, value in flags.items() if flag not in new),
-        *(a for a in before if _key(a) not in new and not a.startswith(KEY)),
+        *(a for a in old_flags if _flag(a) not in named | MULTIRUN),
+        *flags,
+        *(a for a in old if _key(a) not in new | OF_THE_PLACE),
         *overrides,
         f"{KEY}{quoted(str(folder))}",
-        f"hydra.run.dir={quoted(str(folder))}",
+        f"{PLACE}{quoted(str(folder))}",
         "hydra.mode=RUN",  # a trial of a search would begin another search
     ]
 
 
+def _started(folder: Path) -> tuple[list[str], list[str]]:
+    """Flags and overrides with which the run in `folder` was last begun.
+
+    Hydra's own record, which lacks its `hydra.*` overrides, serves where no training has begun yet: it also tells of
+    commands that were then refused.
+    """
+    about = folder / "about.json"
+    if not about.is_file():
+        said = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))["hydra"]
+        sources = [s for s in said["runtime"]["config_sources"] if s["provider"] == "command-line"]
+        flags = [f"--config-name={said['job']['config_name']}", *(f"--config-dir={s['path']}" for s in sources)]
+        return flags, yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
+    said = json.loads(about.read_text(encoding="utf-8"))
+    flags, overrides = _split(said["command"][2:])
+    return [_absolute(flag, Path(said["directory"])) for flag in flags], overrides
+
+
+def _absolute(flag: str, directory: Path) -> str:
+    """A flag whose folder does not depend on where the command is given."""
+    name, equals, value = flag.partition("=")
+    return f"{name}={directory / value}" if equals and name in ("--config-dir", "-cd") else flag
+
+
 def _sweep(folder: Path, given: list[str]) -> list[str]:
     flags, overrides = _split(given)
-    if all(a.startswith(("hydra.", "hydra/")) for a in overrides):
-        old_flags, old = _split(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["command"][2:])
+    if all(a.startswith(("hydra.", "hydra/")) or _searches(a) for a in overrides):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        old_flags, old = _split(manifest["command"][2:])
         new = {_key(a) for a in overrides}
         overrides = [*(a for a in old if _key(a) not in new), *overrides]
-        flags = flags if len(flags) > 1 else old_flags  # more than -m
+        if not set(flags) - MULTIRUN:
+            flags = [_absolute(flag, Path(manifest["directory"])) for flag in old_flags]
     kept = [a for a in overrides if _key(a) not in ("hydra.sweep.dir", "hydra.launcher.resume")]
     return [*flags, *kept, f"hydra.sweep.dir={quoted(str(folder))}", "hydra.launcher.resume=true"]
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags, with their values, and overrides: Hydra's parser wants the overrides in one piece."""
+    """Flags, each in one piece with its value, and overrides: Hydra's parser wants the overrides together."""
     flags: list[str] = []
     overrides: list[str] = []
     waiting = False  # for the value of a flag
     for argument in arguments:
-        (flags if waiting or argument.startswith("-") else overrides).append(argument)
+        if waiting:
+            flags[-1] += f"={argument}"
+        else:
+            (flags if argument.startswith("-") else overrides).append(argument)
         waiting = not waiting and argument in WITH_VALUE
     return flags, overrides
 
 
+def _flag(argument: str) -> str:
+    """What a flag sets, by its long name."""
+    name = argument.partition("=")[0]
+    return SHORT.get(name, name)
+
+
 def _key(argument: str) -> str:
-    """What an argument sets: `trainer.max_epochs`, `--config-dir`; the argument itself where it sets nothing."""
+    """What an override sets: `trainer.max_epochs`, also of `+trainer.max_epochs=3`."""
     return argument.partition("=")[0].lstrip("+~")

@@ -2,9 +2,11 @@
 
 The study lies in a file beside the jobs, so that a search that was stopped goes on. As many trials are asked for at a
 time as the launcher runs side by side; a training of which the pruner despairs ends early, see
-`upsweep.training.pruning`. Needs Optuna (the extra `search`) and knows no torch.
+`upsweep.training.pruning`. Workers on several machines share a study that lies elsewhere (`hydra.sweeper.study`), each
+with its trials in a sweep's folder of its own. Needs Optuna (the extra `search`) and knows no torch.
 """
 
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from optuna.distributions import (
 )
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from upsweep.errors import UserError
 from upsweep.sweeps.launcher import JobsFailedError
@@ -36,6 +38,7 @@ from upsweep.sweeps.results import Result
 
 NAME = "upsweep"  # of the study in its file
 OVERRIDES = "overrides"  # a trial's attribute, by which its job finds it
+FOLDER = "folder"  # another: that of the sweep that asked for it, from where the study lies
 Outcome = tuple[TrialState, float | None]
 
 
@@ -110,23 +113,23 @@ class Search:
         parallel = int(self.config.hydra.launcher.get("parallel", 1))
         if parallel < 1:
             raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give 1 or more.")
-        folder = Path(str(self.config.hydra.sweep.dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        study = self._opened(folder, space)
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        place = os.path.relpath(folder, Path(self.study).absolute().parent)  # "." also after both have been moved
+        study = self._opened(folder, place, space)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        known = {_overrides(trial): _outcome(trial) for trial in study.trials if trial.state in _JUDGED}
-        again = deque(self._unfinished(study, known))
-        left = self.trials - sum(trial.state in _JUDGED for trial in study.trials)
-        started, launched = len(study.trials), 0  # a launcher that goes on numbers the jobs itself
-        while left > 0:
+        again = deque(self._unfinished(study, place))
+        known: dict[tuple[str, ...], Outcome] = {}
+        started, launched, failed = len(study.trials), 0, 0  # a launcher that goes on numbers the jobs itself
+        while (left := self.trials - failed - sum(trial.state in _TAKEN for trial in study.trials)) > 0:
+            known |= {_overrides(trial): _outcome(trial) for trial in study.trials if trial.state in _JUDGED}
             asked: dict[int, tuple[str, ...]] = {}
             for _ in range(min(left, parallel)):
                 if again:
                     study.enqueue_trial(again.popleft())
                 trial = study.ask(space)
                 asked[trial.number] = (*fixed, *(written(key, value) for key, value in trial.params.items()))
-                _remember(trial, asked[trial.number])
-            left -= len(asked)
+                trial.set_user_attr(OVERRIDES, list(asked[trial.number]))
+                trial.set_user_attr(FOLDER, place)
             new = [job for job in dict.fromkeys(asked.values()) if job not in known]
             if new:
                 done = self.launcher.launch([list(job) for job in new], initial_job_idx=launched)
@@ -135,7 +138,8 @@ class Search:
             for number, job in asked.items():
                 state, value = known[job]
                 study.tell(number, value, state)
-        self._report(study, study.trials[started:])
+                failed += state == TrialState.FAIL
+        self._report(study, [trial for trial in study.trials[started:] if _folder(trial) == place])
 
     def _space(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
         """The overrides that every job has, and what is drawn; a key on the command line goes before `params`."""
@@ -148,13 +152,13 @@ class Search:
             raise UserError("There is nothing to search over: give a choice or an interval, such as init=he,xavier.")
         return [str(line) for line in fixed], space
 
-    def _opened(self, folder: Path, space: Mapping[str, BaseDistribution]) -> optuna.Study:
+    def _opened(self, folder: Path, place: str, space: Mapping[str, BaseDistribution]) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
             storage=storage_in(Path(self.study)), study_name=NAME, direction="maximize", load_if_exists=True
         )
         before = study.trials
-        if before and not self.config.hydra.launcher.get("resume", False):
+        if any(_folder(trial) == place for trial in before) and not self.config.hydra.launcher.get("resume", False):
             raise UserError(
                 f"{folder} holds a search already: go on with -m resume={folder}, or choose another hydra.sweep.dir."
             )
@@ -171,13 +175,19 @@ class Search:
                     ) from error
         return study
 
-    def _unfinished(self, study: optuna.Study, known: Mapping[tuple[str, ...], Outcome]) -> list[dict[str, Any]]:
-        """The choices of trials that were stopped or failed; their jobs go on from their checkpoints."""
+    def _unfinished(self, study: optuna.Study, place: str) -> list[dict[str, Any]]:
+        """The choices of this folder's trials that were stopped or failed; their jobs go on from their checkpoints.
+
+        What runs in another folder is another worker's. No other process has this one: it is claimed.
+        """
+        judged = {_overrides(trial) for trial in study.trials if trial.state in _JUDGED}
         params: dict[tuple[str, ...], dict[str, Any]] = {}
         for trial in study.trials:
+            if _folder(trial) != place:
+                continue
             if trial.state == TrialState.RUNNING:
                 study.tell(trial.number, state=TrialState.FAIL)
-            if trial.state in (TrialState.RUNNING, TrialState.FAIL) and _overrides(trial) not in known:
+            if trial.state in (TrialState.RUNNING, TrialState.FAIL) and _overrides(trial) not in judged:
                 params[_overrides(trial)] = trial.params
         return list(params.values())
 
@@ -194,14 +204,15 @@ class Search:
 
 
 _JUDGED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-def _remember(trial: Trial, overrides: Sequence[str]) -> None:
-    trial.set_user_attr(OVERRIDES, list(overrides))
+_TAKEN = (*_JUDGED, TrialState.RUNNING)
 
 
 def _overrides(trial: FrozenTrial) -> tuple[str, ...]:
     return tuple(trial.user_attrs.get(OVERRIDES, ()))
+
+
+def _folder(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get(FOLDER, "."))
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

@@ -1,7 +1,6 @@
 """One training, from its choices to its result: what a door, or a sweep's process, runs."""
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +26,7 @@ from upsweep.sweeps.about import About
 from upsweep.sweeps.results import REQUEUE, Result, State
 from upsweep.training.module import Diverged, Pruned, SuperResolution
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, newest, no_room
-from upsweep.training.scaling import RateRule, in_channels_last, synchronised
+from upsweep.training.scaling import RateRule, channels_last, synchronised
 from upsweep.training.schedules import Schedule
 from upsweep.training.tracking import CsvRun, WandbRun
 
@@ -60,7 +59,7 @@ class Job:
         resume: go on from the newest checkpoint in the folder, if there is one.
         rate_rule: how the learning rate follows the effective batch size.
         compile: train through torch.compile.
-        channels_last: weights and batches laid out as NHWC.
+        channels_last: weights and batches laid out as NHWC; auto: where that is faster.
     """
 
     folder: Path
@@ -84,12 +83,13 @@ class Job:
     factors: dict[str, float] = field(default_factory=dict)
     rate_rule: RateRule = field(default_factory=RateRule)
     compile: bool = False
-    channels_last: bool = False
+    channels_last: bool | str = "auto"
 
     def __post_init__(self) -> None:
-        epochs = self.trainer.get("max_epochs")
-        if not isinstance(epochs, int) or epochs < 1:
-            raise UserError(f"trainer.max_epochs={epochs} must be a whole number of at least 1.")
+        for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
+            number = self.trainer.get(key, None if key == "max_epochs" else 1)
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise UserError(f"trainer.{key}={number} must be a whole number of at least 1.")
 
 
 def run(job: Job) -> Result:
@@ -102,6 +102,8 @@ def run(job: Job) -> Result:
         UserError: what the user gave cannot be used.
     """
     started = time.perf_counter()
+    start = newest(job.folder / "checkpoints") if job.resume else None
+    begun = start is None  # else nothing that the folder holds is touched before the checkpoint is known to fit
     module: SuperResolution | None = None
     price: Cost | None = None
 
@@ -141,12 +143,15 @@ def run(job: Job) -> Result:
     preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
     preemption = Preemption(lambda: result("stopped", preempted))
     try:
+        if start is not None:
+            _can_go_on(job, start)
+        begun = True
         rank_zero_only(About.now(job.config).write)(job.folder)
-        module = _module(job)
+        module = _module(job, start)
         price = cost(module.generator)
         if job.logger is not None:
             job.logger.log_summary({"parameters": price.parameters, "macs_per_pixel": price.macs_per_pixel})
-        _train(job, module, preemption)
+        _train(job, module, preemption, start)
     except Diverged as end:
         close("diverged", 0)
         return result("diverged", str(end))
@@ -158,11 +163,15 @@ def run(job: Job) -> Result:
         result("stopped", preempted)
         close("stopped", REQUEUE)
         raise SystemExit(REQUEUE) from error
-    except (KeyboardInterrupt, SystemExit):
-        result("stopped", "interrupted; go on with resume=" + str(job.folder))
-        close("stopped", 1)
+    except (KeyboardInterrupt, SystemExit) as end:
+        terminated = isinstance(end, SystemExit) and end.code == REQUEUE  # outside of the training itself
+        if begun:
+            result("stopped", preempted if terminated else f"interrupted; go on with resume={job.folder}")
+            close("stopped", REQUEUE if terminated else 1)
         raise
     except BaseException as error:
+        if not begun:
+            raise
         full = None if isinstance(error, UserError) else no_room(error, job.folder)
         with suppress(OSError) if full else nullcontext():  # what cannot be written down must not hide why
             result("failed", full or str(error) or type(error).__name__)
@@ -174,22 +183,29 @@ def run(job: Job) -> Result:
     return result("finished")
 
 
-def _module(job: Job) -> SuperResolution:
+def _can_go_on(job: Job, start: Path) -> None:
+    """Refuse a checkpoint of another generator, or of a longer training."""
+    state = checkpoints.read(start)
+    checkpoints.fit(checkpoints.build(job.generator), checkpoints.generator_weights(state, ema=False), start)
+    done, asked = int(state["epoch"]) + 1, job.trainer["max_epochs"]
+    if done > asked:
+        raise UserError(f"{start} has {done} epochs behind it: trainer.max_epochs={asked} must be {done} or more.")
+
+
+def _module(job: Job, start: Path | None) -> SuperResolution:
     pl.seed_everything(job.seed, workers=True, verbose=False)
     generator = checkpoints.build(job.generator)
-    if job.checkpoint is not None:
+    if job.checkpoint is not None and start is None:
         weights = checkpoints.generator_weights(checkpoints.read(job.checkpoint))
         checkpoints.fit(generator, weights, job.checkpoint)
         generator.load_state_dict(weights)
-    if job.init_from is not None:
+    if job.init_from is not None and start is None:
         state = checkpoints.read(job.init_from)
         weights = checkpoints.generator_weights(state)
         # A deconvolution for another scale is another layer, also where its kernel has the same size (FSRCNN's 9x9).
         same_scale = state.get(checkpoints.KEY, {}).get("generator", {}).get("scale") == generator.scale
         if new := checkpoints.transfer(generator, weights, job.init_from, without=() if same_scale else ("upsampler",)):
             log.info("Not in %s, and so as initialised: %s.", job.init_from, ", ".join(new))
-    if job.channels_last:
-        in_channels_last(generator)
     return SuperResolution(
         generator,
         job.objective,
@@ -202,20 +218,19 @@ def _module(job: Job) -> SuperResolution:
         factors=job.factors,
         rule=job.rate_rule,
         compiled=job.compile,
-        channels_last=job.channels_last,
     )
 
 
-def _train(job: Job, module: SuperResolution, preemption: Preemption) -> None:
+def _train(job: Job, module: SuperResolution, preemption: Preemption, start: Path | None) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     trainer = _trainer(job, preemption)
-    synchronised(module, trainer.world_size, trainer.strategy.root_device.type)
+    device = trainer.strategy.root_device.type
+    if channels_last(job.channels_last, device, str(trainer.precision)):
+        module.lay_out()
+    synchronised(module, trainer.world_size, device)
     if any(p.requires_grad for p in module.generator.parameters()):
-        start = newest(job.folder / "checkpoints") if job.resume else None
         if start is not None:
-            saved = checkpoints.generator_weights(checkpoints.read(start), ema=False)
-            checkpoints.fit(module.generator, saved, start)
             log.info("Going on from %s.", start)
         elif job.resume:
             log.info("%s has no checkpoint yet: the training begins anew.", job.folder)
@@ -247,20 +262,3 @@ def _trainer(job: Job, preemption: Preemption) -> pl.Trainer:
     except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
         given = {key: job.trainer.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
         raise UserError(f"This machine cannot train with {given}: {error}") from error
-
-
-def writable(folder: Path, *, resume: bool = False) -> Path:
-    """The folder of a run, made if it is missing.
-
-    Raises:
-        UserError: it cannot be made or written to, or holds a run that is not to be resumed.
-    """
-    if not resume and (folder / "checkpoints" / "last.ckpt").exists():
-        raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another hydra.run.dir.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The output folder {folder} cannot be made ({error.strerror}): set hydra.run.dir.") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"The output folder {folder} cannot be written to: set hydra.run.dir.")
-    return folder

@@ -1,0 +1,65 @@
+"""A folder for one run at a time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from upsweep.errors import UserError
+from upsweep.sweeps.folders import first_rank, writable
+
+SOURCES = Path(__file__).resolve().parent.parent / "src"
+HOLD = """
+import sys
+from pathlib import Path
+from upsweep.sweeps.folders import writable
+writable(Path(sys.argv[1]), resume=True)
+print("mine", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"output folder .* cannot be made"):
+        writable(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(UserError, match="holds a run already"):
+        writable(tmp_path)
+    assert writable(tmp_path, resume=True) == tmp_path
+
+
+def test_a_folder_is_one_process_s_until_that_ends_however_it_ends(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "run"],
+        env={"PYTHONPATH": str(SOURCES)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "mine\n"
+        with pytest.raises(UserError, match=f"being written to by process {other.pid} of"):
+            writable(tmp_path / "run", resume=True)
+        other.kill()
+        other.wait()
+    assert writable(tmp_path / "run") == writable(tmp_path / "run"), "the same process may ask twice"
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "NODE_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+        ({"RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),
+        ({"SLURM_PROCID": "3"}, False),
+    ],
+)
+def test_only_the_first_rank_claims(environment: dict[str, str], first: bool) -> None:
+    assert first_rank(environment) is first
