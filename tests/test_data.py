@@ -40,7 +40,8 @@ from upsweep.data.modules import (
 from upsweep.data.patches import EpochSampler, Patch, TrainPatches, crop_of, draw, turned
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.errors import UserError
-from upsweep.imaging.resize import shrink
+from upsweep.imaging.colour import rgb_to_y
+from upsweep.imaging.resize import imresize, shrink
 
 ROOT = Path(__file__).parents[1]
 
@@ -268,6 +269,34 @@ def test_overfitting_sees_the_same_patches_in_every_epoch(make, tmp_path: Path) 
 # ---- whole images ----
 
 
+@pytest.mark.parametrize("cache", ["disk", "none"])
+def test_copies_are_the_training_images_shrunk_and_no_others(make, folder: Path, cache: str) -> None:
+    plain, data = make(cache=cache), make(cache=cache, copies=[0.75, 0.2])
+    plain.setup()
+    data.setup()
+    assert [image.name for image in data.val_images] == [image.name for image in plain.val_images]
+    assert {image.hr.shape[1:] for image in data.val_images} == {image.hr.shape[1:] for image in plain.val_images}
+    originals, shrunk = data.train_images[: len(plain.train_images)], data.train_images[len(plain.train_images) :]
+    assert [image.name for image in shrunk] == [image.name for image in originals] + [
+        image.name for image in originals if min(np.array(image.hr.shape[1:]) // 5) >= 16
+    ], "those that become too small for a patch are no training images"
+    first = next(image for image in shrunk if image.name != "grey.png")
+    pixels = np.asarray(Image.open(folder / first.name)).astype(np.float64) / 255
+    small = imresize(torch.from_numpy(pixels).permute(2, 0, 1), 0.75).clamp(0, 1).mul(255).round() / 255
+    luma = rgb_to_y(small[:, : small.shape[1] // 2 * 2, : small.shape[2] // 2 * 2]).mul(255).round()
+    assert np.array_equal(first.hr, luma.to(torch.uint8).numpy())
+    assert np.allclose(first.lr, shrink(luma / 255, 2).numpy(), atol=1e-6)
+
+
+def test_even_draws_every_image_as_often(make) -> None:
+    data = make(even=True, patches_per_epoch=6000)
+    data.setup()
+    patches = cast(TrainPatches, data.train_dataloader().dataset)
+    sizes, ends = patches.sizes, patches.ends
+    drawn = Counter(crop_of(3, 0, index, sizes, ends, 8).image for index in range(6000))
+    assert all(abs(count - 6000 / len(sizes)) < 200 for count in drawn.values()) and len(drawn) == len(sizes)
+
+
 def test_validation_images_are_whole_and_keep_their_colours(make, tmp_path: Path) -> None:
     val = tmp_path / "val"
     pixels = noise(51, 62)
@@ -385,6 +414,7 @@ def test_a_repaired_file_is_used(make, folder: Path, bad: list[str]) -> None:
         ({"val_share": 0.99}, r"val_share=0\.99 leaves none to train on"),
         ({"channels": 2}, r"data\.channels=2: it must be 1 \(Y\) or 3 \(RGB\)"),
         ({"patch_size": 0}, r"data\.patch_size=0: it must be"),
+        ({"copies": [1.5]}, r"data\.copies=1\.5: it must be shares between 0 and 1"),
         ({"num_workers": -1}, r"data\.num_workers=-1"),
         ({"cache": "ram"}, r"data\.cache='ram': it must be disk or none"),
     ],
