@@ -87,6 +87,8 @@ def measure(overrides: list[str], threads: int, folder: Path) -> dict[str, float
             sys.executable,
             HERE.parent / "src" / "train.py",
             *overrides,
+            "optimizer=adam",  # and the layout: as the bare loop has them
+            "channels_last=false",
             f"data.patches_per_epoch={16 * ROUND * (ROUNDS + 1)}",
             "trainer.max_epochs=1",
             "trainer.limit_val_batches=1",
