@@ -59,6 +59,7 @@ def test_a_folder_is_one_process_s_until_that_ends_however_it_ends(tmp_path: Pat
         ({"NODE_RANK": "1"}, False),
         ({"RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),
         ({"SLURM_PROCID": "3"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "1"}, False),
     ],
 )
 def test_only_the_first_rank_claims(environment: dict[str, str], first: bool) -> None:

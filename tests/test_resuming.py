@@ -94,7 +94,7 @@ def test_a_run_goes_on_with_all_that_its_training_was_begun_with(tmp_path: Path)
     placed = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.mode=RUN"]
     (folder / "about.json").write_text(json.dumps({"command": [*command, *placed], "directory": "/d"}))
     line = resumed([f"resume={folder}", "a.b=2"])
-    assert line == ["-cp=/conf", "--config-dir=/d/more", "init=he", "hydra.verbose=true", "a.b=2", *placed]
+    assert line == ["-cp=/conf", "--config-dir=/d/more", "init=he", "hydra.verbose=true", "++a.b=2", *placed]
     line = resumed([f"resume={folder}", "-cd", "mine"])
     assert line == ["-cp=/conf", "-cd=mine", "init=he", "+a.b=1", "hydra.verbose=true", *placed]
 
@@ -103,6 +103,14 @@ def test_a_folder_beside_the_one_to_go_on_in_is_refused(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "run", [])
     with pytest.raises(UserError, match=r"leave hydra\.run\.dir=other out"):
         resumed([f"resume={folder}", "hydra.run.dir=other"])
+
+
+def test_one_line_begins_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
+    line = ["init=he", f"hydra.run.dir={tmp_path}/run", f"resume={tmp_path}/run"]
+    assert resumed(line) == line, "there is nothing yet"
+    a_run(tmp_path / "run", ["init=he"])
+    placed = [f"resume='{tmp_path}/run'", f"hydra.run.dir='{tmp_path}/run'", "hydra.mode=RUN"]
+    assert resumed(line) == ["--config-name=train", "init=he", *placed]
 
 
 def test_a_folder_that_is_none_of_ours_is_one_sentence(tmp_path: Path) -> None:
@@ -264,6 +272,11 @@ def test_a_command_that_is_refused_leaves_a_finished_run_as_it_was(tmp_path: Pat
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.suffix in (".json", ".ckpt")}
     for arguments, sentence in (
         ([f"resume={folder}", "generator.width=8"], "does not fit the generator"),
+        (
+            [f"resume={folder}", "optimizer=adam", "trainer.max_epochs=3"],
+            "was trained by upsweep.training.optimizers.Muon",
+        ),
+        ([f"resume={folder}", "trainer.accelerator=tpu"], "This machine cannot train with"),
         ([f"resume={folder}", "trainer.max_epochs=1"], "trainer.max_epochs=1 must be 2 or more"),
         ([*TINY, "init=xavier", f"hydra.run.dir={folder}"], "holds a run already"),
     ):

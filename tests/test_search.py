@@ -248,7 +248,7 @@ def test_a_search_that_was_stopped_goes_on_with_what_it_had(door: Path) -> None:
     assert process.wait(30) == 128 + signal.SIGINT
     (door / "hang").unlink()
     before = trials(door)
-    assert before[-1].state.name == "RUNNING"
+    assert before[-1].state.name == "FAIL"
     refused = search(door, *SPACE)
     assert refused.returncode == 1 and "holds a search already: go on with -m resume=" in refused.stderr
     done = search(door, "-m", "resume=sweep")

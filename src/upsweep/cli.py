@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from upsweep.errors import UserError
-from upsweep.sweeps.folders import writable
+from upsweep.sweeps.folders import first_rank, writable
 from upsweep.sweeps.results import REQUEUE
 from upsweep.sweeps.resuming import resumed
 
@@ -161,13 +161,16 @@ def _quoted(argument: str, keys: Sequence[str]) -> str:
 
 
 def _one_folder(arguments: Sequence[str]) -> None:
-    """Ranks that torchrun starts each compose a config: a folder named after the time could differ between them.
+    """Ranks that torchrun or srun starts each compose a config: a folder named after the time differs between them.
 
     Raises:
-        UserError: torchrun started this process, and its command line names no folder.
+        UserError: such a launcher started this process, and its command line names no folder.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ and not any(a.startswith("hydra.run.dir=") for a in arguments):
-        raise UserError("Under torchrun all ranks must write into one folder: name it with hydra.run.dir=FOLDER.")
+    ranks = "TORCHELASTIC_RUN_ID" in os.environ or not first_rank(os.environ)
+    if ranks and not any(a.startswith("hydra.run.dir=") for a in arguments):
+        raise UserError(
+            "All ranks of torchrun, srun or their like must write into one folder: name it with hydra.run.dir=FOLDER."
+        )
 
 
 @contextmanager

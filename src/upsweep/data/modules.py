@@ -133,6 +133,8 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
         _require(type(workers) is int and workers >= 0, "num_workers", workers, "a whole number, 0 or more")
         _require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
         _require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
+        self.copies = () if self.copies is None else self.copies
+        _require(isinstance(self.copies, list | tuple), "copies", self.copies, "a list, such as [0.9,0.8,0.7,0.6]")
         for share in self.copies:
             _require(isinstance(share, float) and 0 < share < 1, "copies", share, "shares between 0 and 1")
         self.chain = Chain.of(self.degradation)
@@ -192,7 +194,9 @@ class SuperResolutionData(pl.LightningDataModule, ABC):
             raise UserError(f"None of {len(files)} image files can be used for {purpose}{reason}")
         if training and self.copies:
             if lr_files is not None:
-                raise UserError("data.copies: the LR of a smaller HR is not known where LR comes from files.")
+                raise UserError(
+                    "data.copies: where LR comes from files, that of a smaller HR is not known: set data.copies=[]."
+                )
             shrunk = [open_images(files, replace(settings, size=size), cache_dir).images for size in self.copies]
             usable += [image for images in shrunk for image in images if min(image.hr.shape[1:]) >= least]
         return usable

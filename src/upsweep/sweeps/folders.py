@@ -1,6 +1,7 @@
 """A folder for one run, or one sweep, at a time: claimed before anything is written into it. Knows no torch."""
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,11 @@ except ModuleNotFoundError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+PATIENCE = 6.0  # seconds for a process that is about to end
+_RANKS = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"),
+    *("OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK"),
+)
 _held: dict[Path, IO[str]] = {}  # until the process ends, however it ends
 
 
@@ -50,19 +55,36 @@ def _claim(folder: Path, asked_by: str) -> None:
     if fcntl is None or path in _held:
         return
     file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        who = file.read().strip() or "another process"
-        file.close()
-        raise UserError(
-            f"{folder} is being written to by {who}: wait until it has ended, stop it, or choose another {asked_by}."
-        ) from error
-    except OSError:  # a file system that knows no locks
-        file.close()
-        return
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() < end:
+                time.sleep(0.1)
+                continue
+            file.seek(0)
+            who = file.read().strip() or "another process"
+            file.close()
+            raise UserError(
+                f"{folder} is being written to by {who}: wait for its end, stop it, or choose another {asked_by}."
+            ) from error
+        except OSError:  # a file system that knows no locks
+            file.close()
+            return
     with suppress(OSError):  # a full disk
         file.truncate(0)
         os.write(file.fileno(), f"process {os.getpid()} of {os.uname().nodename}\n".encode())
     _held[path] = file
+
+
+def _let_go() -> None:
+    """In a process forked off (a worker that loads data): it would hold the lock as long as it lives."""
+    for file in _held.values():
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

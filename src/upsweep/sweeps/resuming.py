@@ -18,7 +18,7 @@ MANIFEST = "sweep.json"
 KEY, PLACE = "resume=", "hydra.run.dir="
 MULTIRUN = {"-m", "--multirun"}
 SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
-WITH_VALUE = {*SHORT, *SHORT.values()}
+WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
 OF_THE_PLACE = {"resume", "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
 RUNS, SWEEPS = "outputs", "multirun"  # where `latest` looks, below the folder of the command
 
@@ -43,12 +43,17 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     placed = [a.removeprefix(PLACE) for a in arguments if a.startswith(PLACE)]
     if asked[-1] in placed and asked[-1].startswith("'"):  # by ourselves: a sweep's job, or another rank
         return list(arguments)
-    if placed:
+    folder = asked[-1].strip("'\"")
+    if placed and Path(folder).absolute() == Path(placed[-1].strip("'\"")).absolute():
+        # One line that begins a run and goes on with it: for a job that is queued again.
+        if not (Path(folder) / ".hydra" / "overrides.yaml").is_file():
+            return list(arguments)
+        arguments = [a for a in arguments if not a.startswith(PLACE)]
+    elif placed:
         raise UserError(
             f"resume={asked[-1]} goes on in that very folder: leave {PLACE}{placed[-1]} out, or begin a new run there "
             "from its weights with init_from=CHECKPOINT."
         )
-    folder = asked[-1].strip("'\"")
     rest = [a for a in arguments if not a.startswith(KEY)]
     if any(a in MULTIRUN or a == "hydra.mode=MULTIRUN" or _searches(a) for a in rest):
         return _sweep(_folder(folder, SWEEPS, MANIFEST), rest)
@@ -83,6 +88,8 @@ def _run(folder: Path, given: list[str]) -> list[str]:
     flags, overrides = _split(given)
     named = {_flag(a) for a in flags}
     new = {_key(a) for a in overrides}
+    added = {_key(a) for a in old if a.startswith("+")}  # no config knows these keys
+    overrides = [f"++{a}" if _key(a) in added and a[0] not in "+~" else a for a in overrides]
     return [
         *(a for a in old_flags if _flag(a) not in named | MULTIRUN),
         *flags,

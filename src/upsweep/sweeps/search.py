@@ -132,12 +132,17 @@ class Search:
                 trial.set_user_attr(FOLDER, place)
             new = [job for job in dict.fromkeys(asked.values()) if job not in known]
             if new:
-                done = self.launcher.launch([list(job) for job in new], initial_job_idx=launched)
+                try:
+                    done = self.launcher.launch([list(job) for job in new], initial_job_idx=launched)
+                except BaseException:  # stopped: other workers need not wait for these
+                    for number in asked:
+                        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+                    raise
                 known |= {job: outcome_of(_result(each)) for job, each in zip(new, done, strict=True)}
                 launched += len(new)
             for number, job in asked.items():
                 state, value = known[job]
-                study.tell(number, value, state)
+                study.tell(number, value, state, skip_if_finished=True)
                 failed += state == TrialState.FAIL
         self._report(study, [trial for trial in study.trials[started:] if _folder(trial) == place])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -103,7 +103,7 @@ def run(job: Job) -> Result:
     """
     started = time.perf_counter()
     start = newest(job.folder / "checkpoints") if job.resume else None
-    begun = start is None  # else nothing that the folder holds is touched before the checkpoint is known to fit
+    begun = False  # until then nothing is changed in a folder that a run is to go on in
     module: SuperResolution | None = None
     price: Cost | None = None
 
@@ -131,27 +131,42 @@ def run(job: Job) -> Result:
             objective=psnr if state == "finished" else None,
             checkpoint=str(weights) if weights.is_file() else None,
         )
-        rank_zero_only(made.write)(job.folder)
+        if begun:
+            rank_zero_only(made.write)(job.folder)
         return made
 
     def close(state: State, exit_code: int) -> None:
         if job.logger is not None:
-            best = {f"best/{name}": value for name, value in (module.best if module else {}).items()}
-            job.logger.log_summary({"state": state, **best})
+            if begun:
+                best = {f"best/{name}": value for name, value in (module.best if module else {}).items()}
+                job.logger.log_summary({"state": state, **best})
             job.logger.finish(exit_code)
+
+    def begin() -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            rank_zero_only(About.now(job.config).write)(job.folder)
+
+    def preempt(error: BaseException) -> NoReturn:
+        preemption.heard()
+        result("stopped", preempted)
+        close("stopped", REQUEUE)
+        raise SystemExit(REQUEUE) from error
 
     preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
     preemption = Preemption(lambda: result("stopped", preempted))
     try:
         if start is not None:
             _can_go_on(job, start)
-        begun = True
-        rank_zero_only(About.now(job.config).write)(job.folder)
+        else:
+            begin()
         module = _module(job, start)
         price = cost(module.generator)
         if job.logger is not None:
             job.logger.log_summary({"parameters": price.parameters, "macs_per_pixel": price.macs_per_pixel})
-        _train(job, module, preemption, start)
+        _train(job, module, [preemption, _Begin(begin)], start)
+        begin()  # also where nothing was left to train
     except Diverged as end:
         close("diverged", 0)
         return result("diverged", str(end))
@@ -159,19 +174,15 @@ def run(job: Job) -> Result:
         close("pruned", 0)
         return result("pruned", str(end))
     except SIGTERMException as error:
-        preemption.heard()
-        result("stopped", preempted)
-        close("stopped", REQUEUE)
-        raise SystemExit(REQUEUE) from error
+        preempt(error)
     except (KeyboardInterrupt, SystemExit) as end:
         terminated = isinstance(end, SystemExit) and end.code == REQUEUE  # outside of the training itself
-        if begun:
-            result("stopped", preempted if terminated else f"interrupted; go on with resume={job.folder}")
-            close("stopped", REQUEUE if terminated else 1)
+        result("stopped", preempted if terminated else f"interrupted; go on with resume={job.folder}")
+        close("stopped", REQUEUE if terminated else 1)
         raise
     except BaseException as error:
-        if not begun:
-            raise
+        if preemption.stuck is not None:  # what a worker that SIGTERM has killed too makes of it
+            preempt(error)
         full = None if isinstance(error, UserError) else no_room(error, job.folder)
         with suppress(OSError) if full else nullcontext():  # what cannot be written down must not hide why
             result("failed", full or str(error) or type(error).__name__)
@@ -183,9 +194,26 @@ def run(job: Job) -> Result:
     return result("finished")
 
 
+class _Begin(Callback):
+    """Tells that the training has begun: devices, data, weights and the optimizer's state have been found to fit."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell it."""
+        self._tell()
+
+
 def _can_go_on(job: Job, start: Path) -> None:
-    """Refuse a checkpoint of another generator, or of a longer training."""
+    """Refuse a checkpoint of another generator or optimizer, or of a longer training."""
     state = checkpoints.read(start)
+    before = About.read(job.folder)
+    had, has = ((c.get("optimizer") or {}).get("_target_") for c in (before.config if before else {}, job.config))
+    if had and has and had != has:
+        raise UserError(
+            f"{job.folder} was trained by {had}, whose state does not fit {has}: add the optimizer=... it had."
+        )
     checkpoints.fit(checkpoints.build(job.generator), checkpoints.generator_weights(state, ema=False), start)
     done, asked = int(state["epoch"]) + 1, job.trainer["max_epochs"]
     if done > asked:
@@ -221,10 +249,10 @@ def _module(job: Job, start: Path | None) -> SuperResolution:
     )
 
 
-def _train(job: Job, module: SuperResolution, preemption: Preemption, start: Path | None) -> None:
+def _train(job: Job, module: SuperResolution, ours: Sequence[Callback], start: Path | None) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
-    trainer = _trainer(job, preemption)
+    trainer = _trainer(job, ours)
     device = trainer.strategy.root_device.type
     if channels_last(job.channels_last, device, str(trainer.precision)):
         module.lay_out()
@@ -244,13 +272,13 @@ def _train(job: Job, module: SuperResolution, preemption: Preemption, start: Pat
         trainer.validate(module, datamodule=job.data, verbose=False)
 
 
-def _trainer(job: Job, preemption: Preemption) -> pl.Trainer:
+def _trainer(job: Job, ours: Sequence[Callback]) -> pl.Trainer:
     try:
         return pl.Trainer(
             **job.trainer,
             default_root_dir=job.folder,
             logger=job.logger or False,
-            callbacks=[*job.callbacks, preemption],
+            callbacks=[*job.callbacks, *ours],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),
