@@ -1,0 +1,66 @@
+"""The trained weights that the package carries: each is what its card says, and reaches what its card says."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upsweep import release
+from upsweep.checkpoints import load_generator
+from upsweep.evaluation import evaluate, mean
+from upsweep.evaluation.benchmarks import benchmark_images
+from upsweep.generators.base import cost
+
+SHIPPED = sorted(release.available())
+ROOT = os.environ.get("UPSWEEP_DATA", "")
+
+
+def card_of(name: str, scale: int) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads(release.path(name, scale).with_suffix(".json").read_text(encoding="utf-8"))
+    return card
+
+
+def test_the_default_weights_are_there_at_every_scale_of_the_papers() -> None:
+    assert {(release.DEFAULT, scale) for scale in (2, 3, 4)} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize(("name", "scale"), SHIPPED)
+def test_weights_are_those_of_their_card(name: str, scale: int) -> None:
+    path, card = release.path(name, scale), card_of(name, scale)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
+    generator = load_generator(path)
+    price = cost(generator)
+    assert (generator.scale, price.parameters, price.macs_per_pixel) == (
+        scale,
+        card["parameters"],
+        card["macs_per_pixel"],
+    )
+    assert (name, scale) == (card["name"], card["scale"])
+    assert path.stat().st_size < 100_000 or name != "fsrcnn"
+    for row in card["benchmarks"].values():
+        assert row["psnr"] > row["bicubic_psnr"] + 0.5
+    page = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert card["sha256"] in page and " ".join(card["command"]) in page and "non-commercial" in page
+
+
+def test_the_readme_has_the_figures_of_the_cards() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("<!-- weights:")[2].partition("<!-- end of weights -->")[0]
+    for name in {name for name, _ in SHIPPED}:
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| **{name}, shipped**")]
+        for scale in sorted(scale for one, scale in SHIPPED if one == name):
+            for figures in card_of(name, scale)["benchmarks"].values():
+                assert f"{figures['psnr']:.2f}" in row
+
+
+@pytest.mark.skipif(not (Path(ROOT) / "benchmarks" / "Set5").is_dir() or not ROOT, reason="UPSWEEP_DATA has no Set5")
+@pytest.mark.parametrize(("name", "scale"), SHIPPED)
+def test_set5_gives_the_cards_figures_again(name: str, scale: int) -> None:
+    generator, said = load_generator(release.path(name, scale)), card_of(name, scale)["benchmarks"]["Set5"]
+    images = benchmark_images("set5", Path(ROOT), scale=scale, channels=generator.channels)
+    psnr, ssim = mean(evaluate(generator, images))
+    assert psnr == pytest.approx(said["psnr"], abs=0.005)
+    assert ssim == pytest.approx(said["ssim"], abs=0.0002)
