@@ -120,7 +120,7 @@ def page(card: dict[str, Any]) -> str:
             f"Papers' protocol (`protocol={card['protocol']}`); `python src/evaluate.py method=release "
             f"scale={card['scale']}` measures it again.",
             "",
-            f"- **Data**: {card['data']}; no benchmark had a say in it.",
+            f"- **Data**: {card['data']}, on which the checkpoint was chosen (docs/recipe.md).",
             f"- **Command**: `{' '.join(card['command'])}`, seed {card['seed']}, commit {str(card['commit'])[:7]}, "
             f"torch {card['versions']['torch']}.",
             f"- **Training**: {card['steps']:,} steps, {card['seconds']:,} s on CPU; {card['validation_psnr']:.2f} dB "
