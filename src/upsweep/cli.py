@@ -32,7 +32,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from upsweep.errors import UserError
 from upsweep.sweeps.folders import first_rank, writable
 from upsweep.sweeps.results import REQUEUE
-from upsweep.sweeps.resuming import resumed
+from upsweep.sweeps.resuming import MULTIRUN, resumed
 
 Task = Callable[[DictConfig], float | None]
 
@@ -166,7 +166,7 @@ def _one_folder(arguments: Sequence[str]) -> None:
     Raises:
         UserError: such a launcher started this process, and its command line names no folder.
     """
-    ranks = "TORCHELASTIC_RUN_ID" in os.environ or not first_rank(os.environ)
+    ranks = "TORCHELASTIC_RUN_ID" in os.environ or not (MULTIRUN & set(arguments) or first_rank(os.environ))
     if ranks and not any(a.startswith("hydra.run.dir=") for a in arguments):
         raise UserError(
             "All ranks of torchrun, srun or their like must write into one folder: name it with hydra.run.dir=FOLDER."
