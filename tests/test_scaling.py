@@ -257,5 +257,5 @@ def test_two_ranks_say_their_batch_and_that_batch_norm_is_their_own(tmp_path: Pa
     )
     said = done.stdout + done.stderr
     assert said.count("4 patches a step (batch_size 2 x accumulated 1 x devices 2 x nodes 1)") == 1
-    assert "learning rate 0.00125 (lr_rule=linear, from 0.005 at 16)" in said
+    assert "learning rate 0.0005 (lr_rule=linear, from 0.002 at 16)" in said
     assert said.count("each of 2 ranks takes statistics of its own batch") == 1
