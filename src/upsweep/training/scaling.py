@@ -69,7 +69,8 @@ class RateRule:
 def channels_last(asked: bool | str, device: str, precision: str) -> bool:
     """Whether to lay images and kernels out as NHWC; `auto`: where that is faster.
 
-    On a CPU it is (benchmarks/training_forms.md); on CUDA in half precision, whose units want it (not measured by us).
+    On a CPU it is (`benchmarks/training_forms.py` measures it), and on CUDA in half precision, whose units want it (not
+    measured by us).
 
     Raises:
         UserError: neither true, false nor auto.
