@@ -24,6 +24,7 @@ def main(cfg: DictConfig) -> float | None:
         from upsweep.training.scaling import RateRule
 
     hydra = HydraConfig.get()
+    # the door has claimed it for a run; the jobs of hydra/launcher=basic do not pass through there
     folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
