@@ -29,7 +29,7 @@ from upsweep import checkpoints
 from upsweep.data.modules import SuperResolutionData
 from upsweep.evaluation.judge import evaluate, mean
 from upsweep.training.optimizers import parameter_groups
-from upsweep.training.scaling import in_channels_last
+from upsweep.blocks.layout import in_channels_last
 
 HERE = Path(__file__).resolve().parent
 ROUND, ROUNDS = 20, 30

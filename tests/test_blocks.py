@@ -556,7 +556,17 @@ PAIR = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high
 
 
 @settings(max_examples=150, deadline=None)
-@given(PAIR(1, 9), PAIR(1, 4), PAIR(0, 5), PAIR(0, 3), PAIR(1, 6), PAIR(1, 3), st.integers(1, 2), st.booleans())
+@given(
+    PAIR(1, 9),
+    PAIR(1, 4),
+    PAIR(0, 5),
+    PAIR(0, 3),
+    PAIR(1, 6),
+    PAIR(1, 3),
+    st.integers(1, 2),
+    st.booleans(),
+    st.integers(1, 3),
+)
 def test_both_forms_are_equal(
     kernel: tuple[int, int],
     stride: tuple[int, int],
@@ -566,7 +576,9 @@ def test_both_forms_are_equal(
     channels: tuple[int, int],
     groups: int,
     biased: bool,
+    block: int,
 ) -> None:
+    block = block if groups == 1 else 1
     more = (more[0] % stride[0], more[1] % stride[1])
     assume(
         all((n - 1) * s - 2 * p + k + o > 0 for n, s, p, k, o in zip(size, stride, padding, kernel, more, strict=True))
@@ -576,7 +588,7 @@ def test_both_forms_are_equal(
     weight = torch.randn(channels[0] * groups, channels[1], *kernel, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(channels[1] * groups, dtype=torch.float64) if biased else None
     expected = F.conv_transpose2d(x, weight, bias, stride, padding, more, groups)
-    found = deconv_as_subpixel(x, weight, bias, stride, padding, more, groups)
+    found = deconv_as_subpixel(x, weight, bias, stride, padding, more, groups, block)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, rtol=0, atol=1e-10)
     noise = torch.randn_like(expected)
@@ -623,6 +635,21 @@ def test_the_form_that_is_chosen_is_the_one_that_runs() -> None:
     for form in forms:
         run_as(nn.Sequential(few, nn.Sequential(many)), form)
         assert (ran_as(few, x), ran_as(many, x)) == (form, form)
+
+
+def test_blocks_are_for_inference_with_few_channels() -> None:
+    luma, rgb, x = Deconv2d(8, 1, 4, 2, 1), Deconv2d(8, 3, 4, 2, 1), torch.rand(1, 8, 5, 6)
+    assert not luma.in_blocks(x)
+    with torch.no_grad():
+        assert luma.in_blocks(x) and not rgb.in_blocks(x)
+        expected = nn.functional.conv_transpose2d(x, luma.weight, luma.bias, 2, 1)
+        assert torch.allclose(luma(x), expected, rtol=0, atol=1e-6)
+        size = {2: torch.export.Dim("height", min=4), 3: torch.export.Dim("width", min=4)}
+        program = torch.export.export(luma, (x,), dynamic_shapes=(size,), strict=False)
+        other = torch.rand(1, 8, 7, 5)
+        assert torch.allclose(program.module()(other), luma(other), rtol=0, atol=1e-6)
+        run_as(luma, "subpixel")
+        assert not luma.in_blocks(x)
 
 
 def test_the_subpixel_form_is_compiled_whole_and_exported_for_any_size() -> None:

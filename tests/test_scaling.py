@@ -24,7 +24,7 @@ from upsweep.sweeps.results import Result
 from upsweep.training import schedules
 from upsweep.training.job import Job, run
 from upsweep.training.saving import SaveLast
-from upsweep.training.scaling import Batch, RateRule, in_channels_last, synchronised
+from upsweep.training.scaling import Batch, RateRule, synchronised
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE: dict[str, Any] = {

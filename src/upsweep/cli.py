@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from upsweep.errors import UserError
+from upsweep.memory import keep_freed
 from upsweep.sweeps.folders import first_rank, writable
 from upsweep.sweeps.results import REQUEUE
 from upsweep.sweeps.resuming import MULTIRUN, resumed
@@ -100,6 +101,7 @@ def door(
             # 4 to 10 times slower beside one busy core, none at all 1.5 to 3 times slower on two idle ones.
             if "OMP_WAIT_POLICY" not in os.environ:
                 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+            keep_freed()
             with (
                 _replaced(hydra_utils, "run_and_report", report),
                 _replaced(hydra_app, "run_job", run_job),

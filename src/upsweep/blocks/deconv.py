@@ -8,6 +8,7 @@ same as a convolutional layer?"): the same weights in another order, with zeros 
 
 from typing import Literal, NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ Form = Literal["auto", "deconv", "subpixel"]
 Pair = tuple[int, int]
 
 FEW_CHANNELS = 4  # so many output channels a deconvolution may have for its sub-pixel form to be faster
+FEW_PHASES = 4  # so many channels the equal convolution may have for it to be faster in blocks
 
 
 class Phases(NamedTuple):
@@ -68,6 +70,19 @@ def subpixel_weight(weight: Tensor, rows: Phases, columns: Phases, stride: Pair,
     return by_phase.reshape(-1, weight.shape[0] // groups, rows.taps, columns.taps)
 
 
+def in_blocks(kernel: Tensor, stride: Pair, side: int) -> Tensor:
+    """An equal convolution's weight (O s s', I, t, t') as one (O s s' m^2, I, t + m - 1, t' + m - 1) of stride m.
+
+    It makes `side` = m times m input pixels' outputs at once, in the order of a pixel shuffle by m s: the same taps,
+    shifted for every pixel of the block, with zeros around them.
+    """
+    kernel = kernel.reshape(-1, *stride, *kernel.shape[1:])
+    shifts = [(before, side - 1 - before) for before in range(side)]
+    rows = [torch.stack([F.pad(kernel, (*across, *down)) for across in shifts], dim=2) for down in shifts]
+    blocks = torch.stack(rows, dim=1)  # (O, m, s, m, s', I, t + m - 1, t' + m - 1)
+    return blocks.reshape(-1, *blocks.shape[5:])
+
+
 def deconv_as_subpixel(
     x: Tensor,
     weight: Tensor,
@@ -76,20 +91,33 @@ def deconv_as_subpixel(
     padding: Pair,
     output_padding: Pair,
     groups: int = 1,
+    block: int = 1,
 ) -> Tensor:
-    """`F.conv_transpose2d` (without dilation) as a convolution and a pixel shuffle: (N, I, H, W) -> (N, O, H', W')."""
+    """`F.conv_transpose2d` (without dilation) as a convolution and a pixel shuffle: (N, I, H, W) -> (N, O, H', W').
+
+    With a `block` of m, and no groups, the convolution has a stride of m and m^2 times the channels. It multiplies by
+    more zeros, and where there are few channels is faster all the same: a vector unit is then filled.
+    """
     rows, columns = (phases(*axis) for axis in zip(weight.shape[2:], stride, padding, output_padding, strict=True))
     kernel = subpixel_weight(weight, rows, columns, stride, groups)
+    if block > 1:
+        kernel = in_blocks(kernel, stride, block)
     if bias is not None:
-        bias = bias.repeat_interleave(stride[0] * stride[1])
+        bias = bias.repeat_interleave(kernel.shape[0] // bias.shape[0])
     (top, bottom), (left, right) = rows.input, columns.input
+    more_rows = more_columns = 0
+    if block > 1:  # whole blocks only: what is added here is cropped below
+        more_rows = -(x.shape[-2] + top + bottom - rows.taps + 1) % block
+        more_columns = -(x.shape[-1] + left + right - columns.taps + 1) % block
+        bottom, right = bottom + more_rows, right + more_columns
     if top == bottom >= 0 and left == right >= 0:
-        y = F.conv2d(x, kernel, bias, padding=(top, left), groups=groups)
+        y = F.conv2d(x, kernel, bias, stride=block, padding=(top, left), groups=groups)
     else:
-        y = F.conv2d(F.pad(x, (left, right, top, bottom)), kernel, bias, groups=groups)
-    y = _shuffle(y, stride)
-    if any(rows.crop + columns.crop):
-        (top, bottom), (left, right) = rows.crop, columns.crop
+        y = F.conv2d(F.pad(x, (left, right, top, bottom)), kernel, bias, stride=block, groups=groups)
+    y = _shuffle(y, (block * stride[0], block * stride[1]))
+    (top, bottom), (left, right) = rows.crop, columns.crop
+    bottom, right = bottom + more_rows * stride[0], right + more_columns * stride[1]
+    if any((top, bottom, left, right)):
         y = y[..., top : y.shape[-2] - bottom, left : y.shape[-1] - right]
     return y
 
@@ -146,7 +174,14 @@ class Deconv2d(TwoForms, nn.ConvTranspose2d):
         if output_size is not None or not self.as_subpixel(input):
             return super().forward(input, output_size)
         stride, padding, more = (cast(Pair, pair) for pair in (self.stride, self.padding, self.output_padding))
-        return deconv_as_subpixel(input, self.weight, self.bias, stride, padding, more, self.groups)
+        block = 2 if self.in_blocks(input) else 1
+        return deconv_as_subpixel(input, self.weight, self.bias, stride, padding, more, self.groups, block)
+
+    def in_blocks(self, x: Tensor) -> bool:
+        """Whether the equal convolution of `x` is to work in blocks of 2 x 2: for inference on a CPU."""
+        few = self.groups == 1 and self.out_channels * self.stride[0] * self.stride[1] <= FEW_PHASES
+        busy = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        return self.form == "auto" and x.device.type == "cpu" and few and not busy
 
     def as_subpixel(self, x: Tensor) -> bool:
         """Whether `x` will go through the equal convolution."""

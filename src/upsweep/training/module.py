@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from upsweep import checkpoints
+from upsweep.blocks.layout import channels_last, in_channels_last
 from upsweep.data.modules import EvalImage
 from upsweep.data.patches import Patch
 from upsweep.evaluation.judge import bicubic, pair
@@ -21,7 +22,7 @@ from upsweep.imaging.resize import shrink
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
 from upsweep.training.optimizers import parameter_groups, scale_rates
-from upsweep.training.scaling import Batch, RateRule, in_channels_last
+from upsweep.training.scaling import Batch, RateRule
 from upsweep.training.schedules import Schedule
 
 log = logging.getLogger("upsweep")
@@ -110,7 +111,7 @@ class SuperResolution(pl.LightningModule):
         return sr
 
     def _laid_out(self, lr: Tensor) -> Tensor:
-        return lr.contiguous(memory_format=torch.channels_last) if self._channels_last else lr
+        return channels_last(lr) if self._channels_last else lr
 
     # training
 

@@ -4,12 +4,10 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from upsweep.errors import UserError
-from upsweep.generators.base import Generator
 
 log = logging.getLogger("upsweep")
 
@@ -80,12 +78,6 @@ def channels_last(asked: bool | str, device: str, precision: str) -> bool:
     if asked == "auto":
         return device == "cpu" or (device == "cuda" and precision.startswith(("16", "bf16")))
     return bool(asked)
-
-
-def in_channels_last(generator: Generator) -> Generator:
-    """The generator with weights laid out as NHWC, in place; names, shapes and values stay."""
-    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
-    return generator
 
 
 def synchronised(network: nn.Module, ranks: int, device: str) -> nn.Module:

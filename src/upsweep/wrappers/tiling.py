@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from upsweep.blocks.deconv import run_as
 from upsweep.errors import UserError
 from upsweep.generators.base import Generator
 from upsweep.wrappers.wrapper import Wrapper
@@ -57,6 +58,7 @@ def reach(generator: Generator) -> int:
             generator does not move with its input by its declared stride.
     """
     probed = copy.deepcopy(generator).cpu().float()
+    run_as(probed, "deconv")  # the other forms multiply by zeros, and zero times NaN is NaN
     scale, stride = generator.scale, generator.stride
     farthest = 0
     for axis in (-2, -1):

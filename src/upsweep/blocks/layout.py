@@ -1,0 +1,21 @@
+"""How images and kernels lie in memory: NHWC, channels innermost, is what vector units of CPUs and half precision want."""
+
+import torch
+from torch import Tensor, nn
+
+
+def in_channels_last(network: nn.Module) -> nn.Module:
+    """The network with its kernels laid out as NHWC, in place; names, shapes and values stay."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
+    return network
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) laid out as NHWC: the same values.
+
+    Of one channel both layouts are the same bytes, and torch takes them for NCHW: only the strides say what is meant.
+    """
+    n, c, h, w = x.shape
+    if c == 1:
+        return x.contiguous().as_strided((n, 1, h, w), (h * w, 1, w, 1))
+    return x.contiguous(memory_format=torch.channels_last)

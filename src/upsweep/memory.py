@@ -1,0 +1,25 @@
+"""The C library's habit of handing memory back to the system, which a network takes again in its next step."""
+
+import ctypes
+import os
+import platform
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+BLOCK = 32 << 20  # bytes from which on a piece goes back as soon as it is free; glibc's own limit
+IDLE = 256 << 20  # bytes at the end of the heap that may lie idle
+
+
+def keep_freed() -> bool:
+    """Keep what this process frees, within `BLOCK` and `IDLE`, for its next use; whether that was possible.
+
+    A training step on a CPU frees and takes the same few megabytes over and over, and glibc hands them back in between:
+    the system then clears every page again, 2,000 a step (`benchmarks/training_step.py`). Only glibc has this habit and
+    this remedy; what the user's own MALLOC_ or GLIBC_TUNABLES variables say goes first.
+    """
+    own = any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.environ.get(
+        "GLIBC_TUNABLES", ""
+    )
+    if own or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_THRESHOLD, BLOCK) and mallopt(M_TRIM_THRESHOLD, IDLE))
