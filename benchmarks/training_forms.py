@@ -24,12 +24,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from upsweep import checkpoints
+from upsweep.blocks.layout import channels_last, in_channels_last
 from upsweep.data.modules import SuperResolutionData
 from upsweep.evaluation.judge import evaluate, mean
+from upsweep.memory import keep_freed
 from upsweep.training.optimizers import parameter_groups
-from upsweep.blocks.layout import in_channels_last
 
 HERE = Path(__file__).resolve().parent
 ROUND, ROUNDS = 20, 30
@@ -53,10 +55,11 @@ class Variant:
         if self.nhwc:
             in_channels_last(network)
         optimizer = instantiate(cfg.optimizer, _convert_="all")(parameter_groups(network))
+        schedule = CosineAnnealingLR(optimizer, ROUND * (ROUNDS + 1))
         batches = forever(data)
 
         def laid_out(lr: Tensor) -> Tensor:
-            return lr.contiguous(memory_format=torch.channels_last) if self.nhwc else lr
+            return channels_last(lr) if self.nhwc else lr
 
         def step() -> None:
             batch = next(batches)
@@ -66,6 +69,7 @@ class Variant:
                 loss = F.l1_loss(network(laid_out(batch.lr)), batch.hr)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            schedule.step()
 
         return step, network
 
@@ -127,6 +131,7 @@ def compare(overrides: list[str]) -> list[dict[str, Any]]:
 
 def main() -> None:
     load = round(os.getloadavg()[0], 1)
+    keep_freed()  # as every training does
     figures = {what: compare(overrides) for what, overrides in GENERATORS.items()}
     machine = {
         "torch": torch.__version__,
@@ -140,7 +145,7 @@ def main() -> None:
         "# A training step in other layouts, precisions and forms",
         "",
         f"Time of a step over that of `{BASE}`, median (quartiles) of {ROUNDS} alternating rounds of {ROUND} steps;",
-        f"PSNR on the validation photos after {ROUND * (ROUNDS + 1)} steps at a constant rate, one seed.",
+        f"PSNR on the validation photos after {ROUND * (ROUNDS + 1)} steps under a cosine, one seed.",
         f"Made by `python benchmarks/training_forms.py`: {', '.join(f'{k} {v}' for k, v in machine.items())}.",
     ]
     for what, rows in figures.items():

@@ -1,10 +1,12 @@
-"""What a training step costs here beside a bare PyTorch loop of the same network, data and batch.
+"""What a training step costs here beside bare PyTorch loops of the same network, data and batch.
 
     python benchmarks/training_step.py
 
-One real training (`upsweep.training.job.run`, with logging, progress, checkpoints and all) takes turns with a bare
-loop: after every ROUND of its steps it waits while the bare loop takes as many. A figure is the median over the rounds
-of time(ours) / time(bare). Writes training_step.json and training_step.md beside itself.
+One real training (`upsweep.training.job.run`, with logging, progress, checkpoints and all) takes turns with two bare
+loops, each in a process of its own: after every ROUND of its steps it waits while each of them takes as many. `bare` is
+the loop as anybody would write it; `bare, our memory` has what `upsweep.memory` and `upsweep.cli` say to the C library
+and to OpenMP, by environment variables. A figure is the median over the rounds of time(ours) / time(bare). Writes
+training_step.json and training_step.md beside itself.
 """
 
 import json
@@ -21,122 +23,140 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
-from torch import nn
+from training_forms import composed, forever
 
+from upsweep import checkpoints
 from upsweep.data.modules import SuperResolutionData
+from upsweep.memory import BLOCK, IDLE
 
 HERE = Path(__file__).resolve().parent
-ROUND, ROUNDS = 40, 9
+ROUND, ROUNDS = 100, 9  # ... so that the steps that the diagnoses look at have about the share of a real training
 CASES = {
     "deconvnet, the defaults": ["generator=deconvnet"],
     "deconvnet, batch norm": ["generator=deconvnet", "norm=bn"],
     "fsrcnn": ["generator=fsrcnn"],
 }
+OURS = {"MALLOC_TRIM_THRESHOLD_": str(IDLE), "MALLOC_MMAP_THRESHOLD_": str(BLOCK), "GOMP_SPINCOUNT": "4000"}
+RIVALS: dict[str, dict[str, str]] = {"bare": {}, "bare, our memory": OURS}
 
 
 class Duel(Callback):
-    """Times ROUND steps of the training, then ROUND steps of a bare loop, and so on; writes both at the end."""
+    """Times ROUND steps of the training, then ROUND steps of every rival, and so on; writes all times at the end."""
 
-    def __init__(self, network: nn.Module, data: SuperResolutionData, file: str) -> None:
-        data.setup("fit")
-        self.network, self.optimizer = network, torch.optim.Adam(network.parameters(), lr=1e-4)
-        self.loader, self.file = data.train_dataloader(), Path(file)
-        self.batches = iter(self.loader)
-        self.ours: list[float] = []
-        self.bare: list[float] = []
+    def __init__(self, file: str) -> None:
+        self.file, self.seconds = Path(file), {name: [0.0] * 0 for name in ("ours", *RIVALS)}
+        plain = {name: value for name, value in os.environ.items() if name not in OURS}
+        command = [sys.executable, __file__, "--bare", *json.loads(os.environ["DUEL"])]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.rivals = {
+            name: subprocess.Popen(command, env={**plain, **variables}, **pipes) for name, variables in RIVALS.items()
+        }
 
     def on_train_start(self, *_: Any) -> None:
-        self.loop()  # warm up
+        for rival in self.rivals.values():
+            turn(rival)  # warms up
         self.began = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step % ROUND == 0:
-            self.ours.append((time.perf_counter() - self.began) / ROUND)
-            self.bare.append(self.loop() / ROUND)
+            self.seconds["ours"].append((time.perf_counter() - self.began) / ROUND)
+            for name, rival in self.rivals.items():
+                self.seconds[name].append(turn(rival))
             self.began = time.perf_counter()
 
     def on_train_end(self, *_: Any) -> None:
-        self.file.write_text(json.dumps({"ours": self.ours, "bare": self.bare}))
+        for rival in self.rivals.values():
+            rival.communicate()
+        self.file.write_text(json.dumps(self.seconds))
 
-    def loop(self) -> float:
+
+def turn(rival: "subprocess.Popen[str]") -> float:
+    """Let it take its steps; seconds for one."""
+    assert rival.stdin is not None and rival.stdout is not None
+    rival.stdin.write("go\n")
+    rival.stdin.flush()
+    return float(rival.stdout.readline())
+
+
+def bare(overrides: list[str]) -> None:
+    """Takes ROUND steps whenever a line arrives, and answers with the seconds for one."""
+    cfg = composed(overrides)
+    data: SuperResolutionData = instantiate(cfg.data, _convert_="all")
+    data.setup("fit")
+    network = checkpoints.build(OmegaConf.to_container(cfg.generator, resolve=True))  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    batches = forever(data)
+    for _ in sys.stdin:
         began = time.perf_counter()
         for _ in range(ROUND):
-            batch = next(self.batches, None)
-            if batch is None:
-                self.batches = iter(self.loader)
-                batch = next(self.batches)
-            self.optimizer.zero_grad()
-            loss = F.l1_loss(self.network(batch.lr), batch.hr)
+            batch = next(batches)
+            optimizer.zero_grad()
+            loss = F.l1_loss(network(batch.lr), batch.hr)
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-        return time.perf_counter() - began
+            optimizer.step()
+        print((time.perf_counter() - began) / ROUND, flush=True)
 
 
-def measure(overrides: list[str], threads: int, folder: Path) -> dict[str, float]:
-    """Ours against bare, in seconds a step, over ROUNDS rounds after one to warm up."""
-    duel = {
-        "_target_": "training_step.Duel",
-        "_convert_": "all",
-        "network": "${generator}",
-        "data": "${data}",
-        "file": folder / "duel.json",
-    }
+def measure(overrides: list[str], threads: int, folder: Path) -> dict[str, Any]:
+    """Ours against every rival, in seconds a step, over ROUNDS rounds after one to warm up."""
+    steps = f"data.patches_per_epoch={16 * ROUND * (ROUNDS + 1)}"
+    duel = {"PYTHONPATH": str(HERE), "DUEL": json.dumps([*overrides, steps]), "OMP_NUM_THREADS": str(threads)}
     subprocess.run(
         [
             sys.executable,
             HERE.parent / "src" / "train.py",
             *overrides,
-            "optimizer=adam",  # and the layout: as the bare loop has them
+            steps,
+            "optimizer=adam",  # and the layout: as the bare loops have them
             "channels_last=false",
-            f"data.patches_per_epoch={16 * ROUND * (ROUNDS + 1)}",
             "trainer.max_epochs=1",
             "trainer.limit_val_batches=1",
             f"hydra.run.dir={folder}/run",
-            *(f"+callbacks.duel.{key}={value}" for key, value in duel.items()),
+            "+callbacks.duel._target_=training_step.Duel",
+            f"+callbacks.duel.file={folder}/duel.json",
         ],
         check=True,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, **duel},
     )
-    times = json.loads((folder / "duel.json").read_text())
-    ours, bare = times["ours"][1:], times["bare"][1:]
-    ratios = [a / b for a, b in zip(ours, bare, strict=True)]
-    low, _, high = quantiles(ratios, n=4)
-    return {
-        "ratio": round(median(ratios), 3),
-        "low": round(low, 3),
-        "high": round(high, 3),
-        "ours_ms": round(1000 * median(ours), 2),
-        "bare_ms": round(1000 * median(bare), 2),
-    }
+    times = {name: found[1:] for name, found in json.loads((folder / "duel.json").read_text()).items()}
+    figures: dict[str, Any] = {"ms": {name: round(1000 * median(found), 2) for name, found in times.items()}}
+    for name in RIVALS:
+        ratios = [a / b for a, b in zip(times["ours"], times[name], strict=True)]
+        low, _, high = quantiles(ratios, n=4)
+        figures[name] = {"ratio": round(median(ratios), 3), "low": round(low, 3), "high": round(high, 3)}
+    return figures
 
 
 def main() -> None:
-    figures = []
+    figures: list[dict[str, Any]] = []
+    load = round(os.getloadavg()[0], 1)
     for threads in (1, 2):
         for what, overrides in CASES.items():
             with tempfile.TemporaryDirectory() as folder:
                 figures.append({"what": what, "threads": threads, **measure(overrides, threads, Path(folder))})
             print(*figures[-1].values(), flush=True)
-    machine = {
-        "torch": torch.__version__,
-        "on": platform.machine(),
-        "cores": os.cpu_count(),
-        "load average at the end": round(os.getloadavg()[0], 1),
-    }
+    machine = {"torch": torch.__version__, "on": platform.machine(), "cores": os.cpu_count(), "load before": load}
     (HERE / "training_step.json").write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+
+    def cell(found: dict[str, float]) -> str:
+        return f"{found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
     lines = [
-        "# A training step beside a bare loop",
+        "# A training step beside bare loops",
         "",
-        "time(ours) / time(bare PyTorch loop), median (quartiles) of alternating rounds; the target is 1.03.",
+        "time(ours) / time(bare PyTorch loop), median (quartiles) of alternating rounds; the target is 1.03. The",
+        "second bare loop has our settings of malloc and OpenMP.",
         f"Made by `python benchmarks/training_step.py`: {', '.join(f'{k} {v}' for k, v in machine.items())}.",
         "",
-        "| what | threads | ratio | ours, ms | bare, ms |",
-        "|---|---|---|---|---|",
+        "| what | threads | ours / bare | ours / bare, our memory | ours, ms | bare, ms | bare, our memory, ms |",
+        "|---|---|---|---|---|---|---|",
         *(
-            f"| {f['what']} | {f['threads']} | {f['ratio']:.3f} ({f['low']:.3f} to {f['high']:.3f}) "
-            f"| {f['ours_ms']:.2f} | {f['bare_ms']:.2f} |"
+            f"| {f['what']} | {f['threads']} | {' | '.join(cell(f[name]) for name in RIVALS)} "
+            f"| {' | '.join(f'{ms:.2f}' for ms in f['ms'].values())} |"
             for f in figures
         ),
     ]
@@ -144,4 +164,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--bare"]:
+        bare(sys.argv[2:])
+    else:
+        main()

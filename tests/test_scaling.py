@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from upsweep import checkpoints
+from upsweep.blocks.layout import in_channels_last
 from upsweep.data.modules import PhotosData
 from upsweep.errors import UserError
 from upsweep.metrics import Protocol

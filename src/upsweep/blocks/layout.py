@@ -1,4 +1,4 @@
-"""How images and kernels lie in memory: NHWC, channels innermost, is what vector units of CPUs and half precision want."""
+"""How images and kernels lie in memory: as NHWC, channels innermost, where that is faster."""
 
 import torch
 from torch import Tensor, nn

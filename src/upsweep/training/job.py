@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
@@ -252,6 +253,8 @@ def _module(job: Job, start: Path | None) -> SuperResolution:
 def _train(job: Job, module: SuperResolution, ours: Sequence[Callback], start: Path | None) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    # Where torch is to be deterministic it fills new memory with NaN besides, which shows mistakes and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer = _trainer(job, ours)
     device = trainer.strategy.root_device.type
     if channels_last(job.channels_last, device, str(trainer.precision)):
