@@ -72,8 +72,9 @@ def seconds(run: Callable[[], object], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def compare(network: nn.Module, run: Callable[[], object]) -> dict[str, float]:
-    forms: tuple[Form, Form] = ("deconv", "subpixel")
+def compare(
+    network: nn.Module, run: Callable[[], object], forms: tuple[Form, Form] = ("deconv", "subpixel")
+) -> dict[str, float]:
     calls: dict[Form, int] = {}
     times: dict[Form, list[float]] = {form: [] for form in forms}
     for form in forms:
@@ -84,14 +85,13 @@ def compare(network: nn.Module, run: Callable[[], object]) -> dict[str, float]:
         for form in forms if round_ % 2 else forms[::-1]:
             run_as(network, form)
             times[form].append(seconds(run, calls[form]))
-    ratios = [slow / fast for slow, fast in zip(times["deconv"], times["subpixel"], strict=True)]
+    ratios = [slow / fast for slow, fast in zip(*times.values(), strict=True)]
     low, _, high = quantiles(ratios, n=4)
     return {
         "ratio": median(ratios),
         "low": low,
         "high": high,
-        "deconv_ms": 1000 * median(times["deconv"]),
-        "subpixel_ms": 1000 * median(times["subpixel"]),
+        **{f"{form}_ms": 1000 * median(times[form]) for form in forms},
     }
 
 

@@ -650,6 +650,8 @@ def test_blocks_are_for_inference_with_few_channels() -> None:
         assert torch.allclose(program.module()(other), luma(other), rtol=0, atol=1e-6)
         run_as(luma, "subpixel")
         assert not luma.in_blocks(x)
+    run_as(luma, "blocks")  # asked for, it is so everywhere
+    assert luma.in_blocks(x) and torch.allclose(luma(x), expected, rtol=0, atol=1e-6)
 
 
 def test_the_subpixel_form_is_compiled_whole_and_exported_for_any_size() -> None:

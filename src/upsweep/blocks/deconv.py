@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Form = Literal["auto", "deconv", "subpixel"]
+Form = Literal["auto", "deconv", "subpixel", "blocks"]
 Pair = tuple[int, int]
 
 FEW_CHANNELS = 4  # so many output channels a deconvolution may have for its sub-pixel form to be faster
@@ -136,7 +136,8 @@ class TwoForms(nn.Module):
     """A module that deconvolves, in the form that is faster.
 
     Attributes:
-        form: deconv (torch's own), subpixel (the equal convolution), or auto; may be changed at any time.
+        form: deconv (torch's own), subpixel (the equal convolution), blocks (that in blocks of 2 x 2), or auto; may be
+            changed at any time.
     """
 
     form: Form = "auto"
@@ -147,7 +148,7 @@ class TwoForms(nn.Module):
             # benchmarks/deconv_form.md: with few output channels torch's own form leaves the processor's vectors
             # half empty (with 3 or 4, training is a draw); with many it wins. Other devices were not measured.
             return x.device.type == "cpu" and stride > 1 and out_channels <= FEW_CHANNELS
-        return self.form == "subpixel"
+        return self.form != "deconv"
 
 
 class Deconv2d(TwoForms, nn.ConvTranspose2d):
@@ -178,10 +179,13 @@ class Deconv2d(TwoForms, nn.ConvTranspose2d):
         return deconv_as_subpixel(input, self.weight, self.bias, stride, padding, more, self.groups, block)
 
     def in_blocks(self, x: Tensor) -> bool:
-        """Whether the equal convolution of `x` is to work in blocks of 2 x 2: for inference on a CPU."""
-        few = self.groups == 1 and self.out_channels * self.stride[0] * self.stride[1] <= FEW_PHASES
+        """Whether the equal convolution of `x` is to work in blocks of 2 x 2."""
+        if self.groups > 1 or self.form != "auto":
+            return self.groups == 1 and self.form == "blocks"
+        # benchmarks/deconv_blocks.md: faster in inference; not measured on other devices.
+        few = self.out_channels * self.stride[0] * self.stride[1] <= FEW_PHASES
         busy = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        return self.form == "auto" and x.device.type == "cpu" and few and not busy
+        return few and not busy and x.device.type == "cpu"
 
     def as_subpixel(self, x: Tensor) -> bool:
         """Whether `x` will go through the equal convolution."""
