@@ -31,6 +31,7 @@ from upsweep import release
 from upsweep.checkpoints import load_generator
 from upsweep.generators.base import Generator
 from upsweep.imaging.files import Picture
+from upsweep.memory import keep_freed
 from upsweep.upscaling.picture import Upscaler
 
 HERE = Path(__file__).resolve().parent
@@ -100,7 +101,8 @@ def compare(height: int, width: int, rounds: int, model: str | None) -> dict[str
 def main() -> None:
     model = sys.argv[1] if len(sys.argv) > 1 else None
     figures: list[dict[str, Any]] = []
-    load = os.getloadavg()[0]
+    load = round(os.getloadavg()[0], 1)
+    keep_freed()  # as upscale.py does; all contestants have it
     for threads in (1, 2):
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
