@@ -716,6 +716,17 @@ def test_no_checkerboard_at_the_start(name: str, stride: int) -> None:
     assert on_constant(layer, stride, 3) > 0.05  # random weights have it whatever the kernel
 
 
+def test_a_rule_that_finds_no_layer_says_so() -> None:
+    rules: dict[str, Init] = {"icnr": ICNR(), "deconv": He(deconv=Interpolation()), "he": He()}
+    for upsampler, void in ((Deconv(), ["init=icnr"]), (SubPixel(), ["init.deconv"]), (Resize(), [*rules][:2])):
+        said = [
+            s
+            for rule in rules.values()
+            for s in DeconvNet(Recipe(rule, nn.ReLU, Norm(), Dropout(), upsampler)).unused()
+        ]
+        assert len(said) == len(void) and all(name in sentence for name, sentence in zip(void, said, strict=True))
+
+
 def test_no_checkerboard_at_the_start_of_a_whole_generator() -> None:
     torch.manual_seed(20)
     recipe = Recipe(He(deconv=Interpolation()), nn.ReLU, Norm(), Dropout(), Deconv())

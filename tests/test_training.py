@@ -498,6 +498,14 @@ def test_a_resumed_run_trains_longer_where_it_is_told_to(tmp_path: Path, cache: 
     assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 9
 
 
+def test_an_initialisation_that_finds_no_layer_is_told(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = {**RECIPE, "init": {"_target_": "upsweep.blocks.init.ICNR"}}
+    run(make_job(tmp_path / "run", cache, generator={**NET, "recipe": recipe}))
+    assert "init=icnr starts all as init=he" in caplog.text
+
+
 def test_an_unreadable_last_checkpoint_falls_back_to_the_one_before_and_says_so(
     job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -110,6 +110,12 @@ class Init(ABC):
     def adjust(self, layer: Layer, output: Tensor) -> None:  # noqa: B027 - for those that derive
         """Adjust a layer to what it makes of data, in rules that need them."""
 
+    def unused(self, network: nn.Module) -> list[str]:
+        """What of this rule finds no layer in `network`, a sentence each."""
+        if self.deconv is None or any(isinstance(layer, nn.ConvTranspose2d) for layer in network.modules()):
+            return []
+        return ["init.deconv starts no layer: the generator has no deconvolution (upsampler=deconv makes one)."]
+
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
         """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
         for layer, rule in self._rules(network, last):
@@ -277,6 +283,13 @@ class ICNR(He):
             phases = layer.factor**2
             weight = weight[::phases].repeat_interleave(phases, 0)
         return weight
+
+    def unused(self, network: nn.Module) -> list[str]:
+        """That this is He's rule, where there is no sub-pixel convolution."""
+        said = super().unused(network)
+        if not any(isinstance(layer, SubPixelConv2d) for layer in network.modules()):
+            said.append("init=icnr starts all as init=he: the generator has no sub-pixel convolution.")
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)

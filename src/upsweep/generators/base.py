@@ -61,6 +61,10 @@ class Generator(nn.Module, ABC):
         recipe.init(self, recipe.activation, last)
         self._rule = (recipe.init, last)  # a tuple: `last` is a module of this one already
 
+    def unused(self) -> list[str]:
+        """What of the chosen initialisation finds no layer here, a sentence each."""
+        return [] if self._rule is None else self._rule[0].unused(self)
+
     def calibrate(self, batch: Callable[[], Tensor]) -> None:
         """Finish a data-driven initialisation (LSUV) on LR images (N, C, H, W), fetched only if the rule needs them."""
         if self._rule is not None:

@@ -116,8 +116,11 @@ class SuperResolution(pl.LightningModule):
     # training
 
     def on_fit_start(self) -> None:
-        """Calibrate a data-driven initialisation, with the first patches of the data, at the very start."""
+        """At the very start: say what of the initialisation is void, calibrate a data-driven one."""
         if self.trainer.ckpt_path is None and self._fresh:
+            if self.trainer.is_global_zero:
+                for sentence in self.generator.unused():
+                    log.warning(sentence)
             patches = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
             self.generator.calibrate(lambda: next(iter(patches)).lr.to(self.device))
             if self.trainer.world_size > 1:  # DDP has sent rank 0's weights already, and each rank saw other patches
