@@ -33,7 +33,7 @@ from upsweep.data.modules import SuperResolutionData
 from upsweep.memory import BLOCK, IDLE
 
 HERE = Path(__file__).resolve().parent
-ROUND, ROUNDS = 100, 9  # ... so that the steps that the diagnoses look at have about the share of a real training
+ROUND, ROUNDS = 60, 7  # ... so that the steps that the diagnoses look at have about the share of a real training
 CASES = {
     "deconvnet, the defaults": ["generator=deconvnet"],
     "deconvnet, batch norm": ["generator=deconvnet", "norm=bn"],

@@ -638,16 +638,21 @@ def test_the_form_that_is_chosen_is_the_one_that_runs() -> None:
 
 
 def test_blocks_are_for_inference_with_few_channels() -> None:
-    luma, rgb, x = Deconv2d(8, 1, 4, 2, 1), Deconv2d(8, 3, 4, 2, 1), torch.rand(1, 8, 5, 6)
+    luma, rgb, short = Deconv2d(8, 1, 9, 2, 4, 1), Deconv2d(8, 3, 9, 2, 4, 1), Deconv2d(8, 1, 4, 2, 1)
+    x = torch.rand(1, 8, 5, 6)
     assert not luma.in_blocks(x)
     with torch.no_grad():
-        assert luma.in_blocks(x) and not rgb.in_blocks(x)
-        expected = nn.functional.conv_transpose2d(x, luma.weight, luma.bias, 2, 1)
+        assert luma.in_blocks(x) and not rgb.in_blocks(x) and not short.in_blocks(x)
+        expected = nn.functional.conv_transpose2d(x, luma.weight, luma.bias, 2, 4, 1)
         assert torch.allclose(luma(x), expected, rtol=0, atol=1e-6)
         size = {2: torch.export.Dim("height", min=4), 3: torch.export.Dim("width", min=4)}
-        program = torch.export.export(luma, (x,), dynamic_shapes=(size,), strict=False)
         other = torch.rand(1, 8, 7, 5)
-        assert torch.allclose(program.module()(other), luma(other), rtol=0, atol=1e-6)
+        forms: list[Form] = ["auto", "blocks"]
+        for form in forms:
+            run_as(luma, form)
+            program = torch.export.export(luma, (x,), dynamic_shapes=(size,), strict=False)
+            assert torch.allclose(program.module()(other), luma(other), rtol=0, atol=1e-6)
+            assert torch.allclose(torch.jit.trace(luma, x)(other), luma(other), rtol=0, atol=1e-6)
         run_as(luma, "subpixel")
         assert not luma.in_blocks(x)
     run_as(luma, "blocks")  # asked for, it is so everywhere

@@ -41,6 +41,10 @@ def test_what_is_freed_is_kept() -> None:
     assert said == "True" and count < 100
 
 
-@pytest.mark.parametrize("own", [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}])
+@pytest.mark.parametrize("own", [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.top_pad=4096"}])
 def test_what_the_user_says_of_malloc_goes_first(own: dict[str, str]) -> None:
     assert faults(keep=True, **own)[0] == "False"
+
+
+def test_other_settings_of_malloc_are_no_answer_to_it() -> None:
+    assert faults(keep=True, MALLOC_ARENA_MAX="2")[0] == str(platform.libc_ver()[0] == "glibc")

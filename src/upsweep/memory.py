@@ -8,18 +8,20 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 BLOCK = 32 << 20  # bytes from which on a piece goes back as soon as it is free; glibc's own limit
 IDLE = 256 << 20  # bytes at the end of the heap that may lie idle
 
+OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_")
+TUNABLES = ("malloc.trim_threshold", "malloc.mmap_threshold", "malloc.top_pad", "malloc.mmap_max")
+
 
 def keep_freed() -> bool:
     """Keep what this process frees, within `BLOCK` and `IDLE`, for its next use; whether that was possible.
 
     A training step on a CPU frees and takes the same few megabytes over and over, and glibc hands them back in between:
     the system then clears every page again, 2,000 a step (`benchmarks/training_step.py`). Only glibc has this habit and
-    this remedy; what the user's own MALLOC_ or GLIBC_TUNABLES variables say goes first.
+    this remedy; what the user's own variables (`OWN`, GLIBC_TUNABLES) say of these sizes goes first.
     """
-    own = any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.environ.get(
-        "GLIBC_TUNABLES", ""
-    )
-    if own or platform.libc_ver()[0] != "glibc":
+    if platform.libc_ver()[0] != "glibc" or set(OWN) & set(os.environ):
+        return False
+    if any(tunable in os.environ.get("GLIBC_TUNABLES", "") for tunable in TUNABLES):
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, BLOCK) and mallopt(M_TRIM_THRESHOLD, IDLE))

@@ -180,16 +180,24 @@ class Deconv2d(TwoForms, nn.ConvTranspose2d):
 
     def in_blocks(self, x: Tensor) -> bool:
         """Whether the equal convolution of `x` is to work in blocks of 2 x 2."""
-        if self.groups > 1 or self.form != "auto":
-            return self.groups == 1 and self.form == "blocks"
-        # benchmarks/deconv_blocks.md: faster in inference; not measured on other devices.
+        # What is compiled, exported or traced must fit other sizes: how many pixels fill whole blocks depends on them.
+        if self.groups > 1 or torch.compiler.is_compiling() or _tracing():
+            return False
+        if self.form != "auto":
+            return self.form == "blocks"
+        # benchmarks/deconv_blocks.md: faster in inference, with FSRCNN's five taps a phase and not with two. Other devices
+        # were not measured.
         few = self.out_channels * self.stride[0] * self.stride[1] <= FEW_PHASES
-        busy = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        return few and not busy and x.device.type == "cpu"
+        long = all(kernel > 4 * stride for kernel, stride in zip(self.kernel_size, self.stride, strict=True))
+        return few and long and not torch.is_grad_enabled() and x.device.type == "cpu"
 
     def as_subpixel(self, x: Tensor) -> bool:
         """Whether `x` will go through the equal convolution."""
         return self.prefers_subpixel(x, self.out_channels, max(self.stride))
+
+
+def _tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def run_as(network: nn.Module, form: Form) -> None:

@@ -46,7 +46,7 @@ class Deconv(Upsampler):
         multiple: the kernel as a multiple of the stride instead, whatever that is; at stride 1 it says nothing.
         padding: None: the generator's wish, else the one that centres the kernel.
         form: how it runs, which changes neither its weights nor its output: as a deconvolution, as the equal
-            sub-pixel convolution, or as what is faster (`upsweep.blocks.deconv`).
+            sub-pixel convolution, as that in blocks, or as what is faster (`upsweep.blocks.deconv`).
     """
 
     kernel: int | None = None

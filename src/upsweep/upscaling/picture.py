@@ -1,7 +1,7 @@
 """One picture of any kind through a generator, in tiles that fit into memory."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from math import isqrt
 from typing import Any
 
@@ -71,17 +71,17 @@ class Upscaler:
         generator: of Y or RGB, in evaluation mode, on the device that is to work; on a CPU its kernels are laid out as
             NHWC, which is faster there.
         tile: side of the tiles in LR pixels; 0: no tiles; None: none as long as a picture is small, else as large as
-            `BUDGET` allows.
+            `BUDGET` allows, on a CPU about as large as `CACHED` where that adds little work.
     """
 
     def __init__(self, generator: Generator, tile: int | None = None) -> None:
         self.generator, self.tile = generator, tile
-        tensors = generator.state_dict().values()
-        self.device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         if self.device.type == "cpu":
             in_channels_last(generator)
         self._painters: dict[int, Painter] = {}
         self._tiled: dict[int, Tiled] = {}
+        self._appetites: dict[int, int] = {}
+        self._tileable = True
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, advance: Advance | None = None) -> Picture:
@@ -109,25 +109,41 @@ class Upscaler:
                 advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
         return Picture.of(hr, picture.icc_profile)
 
-    def _tiles(self, painter: Painter, height: int, width: int) -> Iterable[tuple[Span, Span]]:
+    @property
+    def device(self) -> torch.device:
+        """Where the generator works."""
+        return next((tensor.device for tensor in self.generator.state_dict().values()), torch.device("cpu"))
+
+    def _tiles(self, painter: Painter, height: int, width: int) -> Sequence[tuple[Span, Span]]:
         whole = [(Span(0, height, 0, height), Span(0, width, 0, width))]
         if self.tile == 0:
             return whole
-        if self.tile is None:
-            pixel = appetite(painter)
-            if height * width <= (min(CACHED, BUDGET) if self.device.type == "cpu" else BUDGET) // pixel:
+        if self.tile is not None:
+            return list(self._tiling(painter, self.tile).tiles(height, width))
+        if painter.channels not in self._appetites:
+            self._appetites[painter.channels] = appetite(painter)
+        pixel = self._appetites[painter.channels]
+        fits = height * width <= BUDGET // pixel
+        if fits and (self.device.type != "cpu" or not self._tileable or height * width <= CACHED // pixel):
+            return whole
+        try:
+            tiled = self._tiling(painter, None, pixel)
+        except UserError:
+            self._tileable = False
+            if fits:
                 return whole
+            raise
+        tiles = list(tiled.tiles(height, width))
+        work = sum((r.cut_stop - r.cut_start) * (c.cut_stop - c.cut_start) for r, c in tiles)
+        return whole if fits and work > 1.25 * height * width else tiles
+
+    def _tiling(self, painter: Painter, tile: int | None, pixel: int = 1) -> Tiled:
         if painter.channels not in self._tiled:
-            try:
-                tiled = Tiled(painter, self.tile or 1)
-            except UserError:
-                if self.tile is None and height * width <= BUDGET // pixel:
-                    return whole
-                raise
-            if self.tile is None:
+            tiled = Tiled(painter, tile or 1)
+            if tile is None:
                 tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
             self._tiled[painter.channels] = tiled
-        return self._tiled[painter.channels].tiles(height, width)
+        return self._tiled[painter.channels]
 
     def _side(self, pixel: int, margin: int) -> int:
         """Of a tile, when every LR pixel takes so many bytes."""
