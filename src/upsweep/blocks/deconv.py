@@ -185,8 +185,7 @@ class Deconv2d(TwoForms, nn.ConvTranspose2d):
             return False
         if self.form != "auto":
             return self.form == "blocks"
-        # benchmarks/deconv_blocks.md: faster in inference, with FSRCNN's five taps a phase and not with two. Other devices
-        # were not measured.
+        # benchmarks/deconv_blocks.md: faster in inference, with FSRCNN's five taps a phase and not with two.
         few = self.out_channels * self.stride[0] * self.stride[1] <= FEW_PHASES
         long = all(kernel > 4 * stride for kernel, stride in zip(self.kernel_size, self.stride, strict=True))
         return few and long and not torch.is_grad_enabled() and x.device.type == "cpu"
