@@ -12,6 +12,7 @@ training_step.json and training_step.md beside itself.
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from upsweep.data.modules import SuperResolutionData
 from upsweep.memory import BLOCK, IDLE
 
 HERE = Path(__file__).resolve().parent
-ROUND, ROUNDS = 60, 7  # ... so that the steps that the diagnoses look at have about the share of a real training
+ROUND, ROUNDS = 125, 7  # 1,000 steps with the first round, as by default: the diagnoses look at twelve of them
 CASES = {
     "deconvnet, the defaults": ["generator=deconvnet"],
     "deconvnet, batch norm": ["generator=deconvnet", "norm=bn"],
@@ -47,7 +48,8 @@ class Duel(Callback):
     """Times ROUND steps of the training, then ROUND steps of every rival, and so on; writes all times at the end."""
 
     def __init__(self, file: str) -> None:
-        self.file, self.seconds = Path(file), {name: [0.0] * 0 for name in ("ours", *RIVALS)}
+        self.file = Path(file)
+        self.rounds: dict[str, list[list[float]]] = {name: [] for name in ("ours", *RIVALS)}
         plain = {name: value for name, value in os.environ.items() if name not in OURS}
         command = [sys.executable, __file__, "--bare", *json.loads(os.environ["DUEL"])]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -58,31 +60,42 @@ class Duel(Callback):
     def on_train_start(self, *_: Any) -> None:
         for rival in self.rivals.values():
             turn(rival)  # warms up
-        self.began = time.perf_counter()
+        self.before = spent()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step % ROUND == 0:
-            self.seconds["ours"].append((time.perf_counter() - self.began) / ROUND)
+            self.rounds["ours"].append(a_step(self.before))
             for name, rival in self.rivals.items():
-                self.seconds[name].append(turn(rival))
-            self.began = time.perf_counter()
+                self.rounds[name].append(turn(rival))
+            self.before = spent()
 
     def on_train_end(self, *_: Any) -> None:
         for rival in self.rivals.values():
             rival.communicate()
-        self.file.write_text(json.dumps(self.seconds))
+        self.file.write_text(json.dumps(self.rounds))
 
 
-def turn(rival: "subprocess.Popen[str]") -> float:
-    """Let it take its steps; seconds for one."""
+def spent() -> tuple[float, int]:
+    """The clock in seconds, and the pages of memory that the system has cleared for this process."""
+    return time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def a_step(before: tuple[float, int]) -> list[float]:
+    """Seconds and pages of each of the ROUND steps since then."""
+    return [(now - then) / ROUND for now, then in zip(spent(), before, strict=True)]
+
+
+def turn(rival: "subprocess.Popen[str]") -> list[float]:
+    """Let it take its steps; what `a_step` says of them."""
     assert rival.stdin is not None and rival.stdout is not None
     rival.stdin.write("go\n")
     rival.stdin.flush()
-    return float(rival.stdout.readline())
+    found: list[float] = json.loads(rival.stdout.readline())
+    return found
 
 
 def bare(overrides: list[str]) -> None:
-    """Takes ROUND steps whenever a line arrives, and answers with the seconds for one."""
+    """Takes ROUND steps whenever a line arrives, and answers with what `a_step` says of them."""
     cfg = composed(overrides)
     data: SuperResolutionData = instantiate(cfg.data, _convert_="all")
     data.setup("fit")
@@ -90,14 +103,14 @@ def bare(overrides: list[str]) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     batches = forever(data)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        before = spent()
         for _ in range(ROUND):
             batch = next(batches)
             optimizer.zero_grad()
             loss = F.l1_loss(network(batch.lr), batch.hr)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        print((time.perf_counter() - began) / ROUND, flush=True)
+        print(json.dumps(a_step(before)), flush=True)
 
 
 def measure(overrides: list[str], threads: int, folder: Path) -> dict[str, Any]:
@@ -122,8 +135,12 @@ def measure(overrides: list[str], threads: int, folder: Path) -> dict[str, Any]:
         stdout=subprocess.DEVNULL,
         env={**os.environ, **duel},
     )
-    times = {name: found[1:] for name, found in json.loads((folder / "duel.json").read_text()).items()}
-    figures: dict[str, Any] = {"ms": {name: round(1000 * median(found), 2) for name, found in times.items()}}
+    rounds = json.loads((folder / "duel.json").read_text())
+    times, pages = ({name: [one[i] for one in found[1:]] for name, found in rounds.items()} for i in (0, 1))
+    figures: dict[str, Any] = {
+        "ms": {name: round(1000 * median(found), 2) for name, found in times.items()},
+        "pages": {name: round(median(found)) for name, found in pages.items()},
+    }
     for name in RIVALS:
         ratios = [a / b for a, b in zip(times["ours"], times[name], strict=True)]
         low, _, high = quantiles(ratios, n=4)
@@ -149,14 +166,14 @@ def main() -> None:
         "# A training step beside bare loops",
         "",
         "time(ours) / time(bare PyTorch loop), median (quartiles) of alternating rounds; the target is 1.03. The",
-        "second bare loop has our settings of malloc and OpenMP.",
+        "second bare loop has our settings of malloc and OpenMP. Pages: those that the system clears in a step.",
         f"Made by `python benchmarks/training_step.py`: {', '.join(f'{k} {v}' for k, v in machine.items())}.",
         "",
-        "| what | threads | ours / bare | ours / bare, our memory | ours, ms | bare, ms | bare, our memory, ms |",
-        "|---|---|---|---|---|---|---|",
+        "| what | threads | ours / bare | ours / bare, our memory | ms: ours, bare, bare with our memory | pages |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {f['what']} | {f['threads']} | {' | '.join(cell(f[name]) for name in RIVALS)} "
-            f"| {' | '.join(f'{ms:.2f}' for ms in f['ms'].values())} |"
+            f"| {', '.join(f'{ms:.2f}' for ms in f['ms'].values())} | {', '.join(map(str, f['pages'].values()))} |"
             for f in figures
         ),
     ]

@@ -23,7 +23,8 @@ from upsweep.imaging.resize import enlarge
 from upsweep.upscaling import model
 from upsweep.upscaling import picture as upscaling
 from upsweep.upscaling.files import Job, plan, run
-from upsweep.upscaling.picture import Upscaler
+from upsweep.upscaling.picture import Painter, Upscaler
+from upsweep.wrappers import Tiled
 
 ROOT = Path(__file__).parents[1]
 SPEC: dict[str, Any] = {
@@ -144,13 +145,36 @@ def test_tiles_on_a_cpu_are_small_but_their_margins_add_no_more_than_a_quarter(d
     assert max(tiles) * upscaling.appetite(generator) < upscaling.BUDGET
 
 
+def test_a_picture_whose_tiles_would_be_more_work_than_itself_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = network(depth=12)
+    pixel = upscaling.appetite(Painter(generator, 1))
+    monkeypatch.setattr(upscaling, "CACHED", 100 * 100 * pixel)
+    monkeypatch.setattr(upscaling, "BUDGET", 150 * 150 * pixel)
+    for side, whole in ((110, True), (200, False)):  # beyond the cache; beyond the memory
+        seen: list[int] = []
+        hook = generator.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0].shape[-2:].numel()))
+        Upscaler(generator)(Picture.of(samples(1, side, side)))
+        hook.remove()
+        assert (max(seen) == side**2) is whole
+
+
 def test_a_generator_that_sees_the_whole_image_still_enlarges_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     norm = {"_target_": "upsweep.blocks.norm.InstanceNorm"}
     generator = network(recipe={**SPEC["recipe"], "norm": norm})
     lr = Picture.of(samples(1))
     expected = Upscaler(generator)(lr).pixels
     monkeypatch.setattr(upscaling, "CACHED", 0)  # no longer small for the cache, but for the memory
-    assert np.array_equal(Upscaler(generator)(lr).pixels, expected)
+    tried: list[int] = []
+
+    def tiling(generator: Generator, tile: int) -> Tiled:
+        tried.append(tile)
+        return Tiled(generator, tile)
+
+    monkeypatch.setattr(upscaling, "Tiled", tiling)
+    upscaler = Upscaler(generator)
+    for _ in range(2):
+        assert np.array_equal(upscaler(lr).pixels, expected)
+    assert len(tried) == 1  # that it cannot be tiled is found out once
     with pytest.raises(UserError, match="whole image"):
         Upscaler(generator, tile=8)(Picture.of(samples(1)))
 

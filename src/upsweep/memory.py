@@ -16,7 +16,7 @@ def keep_freed() -> bool:
     """Keep what this process frees, within `BLOCK` and `IDLE`, for its next use; whether that was possible.
 
     A training step on a CPU frees and takes the same few megabytes over and over, and glibc hands them back in between:
-    the system then clears every page again, 2,000 a step (`benchmarks/training_step.py`). Only glibc has this habit and
+    the system then clears every page again (`benchmarks/training_step.py` counts them). Only glibc has this habit and
     this remedy; what the user's own variables (`OWN`, GLIBC_TUNABLES) say of these sizes goes first.
     """
     if platform.libc_ver()[0] != "glibc" or set(OWN) & set(os.environ):

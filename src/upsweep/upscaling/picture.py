@@ -79,9 +79,7 @@ class Upscaler:
         if self.device.type == "cpu":
             in_channels_last(generator)
         self._painters: dict[int, Painter] = {}
-        self._tiled: dict[int, Tiled] = {}
-        self._appetites: dict[int, int] = {}
-        self._tileable = True
+        self._tiled: dict[int, Tiled | UserError] = {}
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, advance: Advance | None = None) -> Picture:
@@ -118,32 +116,29 @@ class Upscaler:
         whole = [(Span(0, height, 0, height), Span(0, width, 0, width))]
         if self.tile == 0:
             return whole
-        if self.tile is not None:
-            return list(self._tiling(painter, self.tile).tiles(height, width))
-        if painter.channels not in self._appetites:
-            self._appetites[painter.channels] = appetite(painter)
-        pixel = self._appetites[painter.channels]
-        fits = height * width <= BUDGET // pixel
-        if fits and (self.device.type != "cpu" or not self._tileable or height * width <= CACHED // pixel):
+        pixel = appetite(painter)
+        fits = self.tile is None and height * width <= BUDGET // pixel
+        if fits and (self.device.type != "cpu" or height * width <= CACHED // pixel):
             return whole
-        try:
-            tiled = self._tiling(painter, None, pixel)
-        except UserError:
-            self._tileable = False
+        if painter.channels not in self._tiled:
+            try:
+                self._tiled[painter.channels] = self._tiling(painter, pixel)
+            except UserError as error:
+                self._tiled[painter.channels] = error
+        tiled = self._tiled[painter.channels]
+        if isinstance(tiled, UserError):
             if fits:
                 return whole
-            raise
+            raise tiled
         tiles = list(tiled.tiles(height, width))
         work = sum((r.cut_stop - r.cut_start) * (c.cut_stop - c.cut_start) for r, c in tiles)
         return whole if fits and work > 1.25 * height * width else tiles
 
-    def _tiling(self, painter: Painter, tile: int | None, pixel: int = 1) -> Tiled:
-        if painter.channels not in self._tiled:
-            tiled = Tiled(painter, tile or 1)
-            if tile is None:
-                tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
-            self._tiled[painter.channels] = tiled
-        return self._tiled[painter.channels]
+    def _tiling(self, painter: Painter, pixel: int) -> Tiled:
+        tiled = Tiled(painter, self.tile or 1)
+        if self.tile is None:
+            tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
+        return tiled
 
     def _side(self, pixel: int, margin: int) -> int:
         """Of a tile, when every LR pixel takes so many bytes."""
