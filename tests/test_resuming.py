@@ -11,13 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from upsweep import checkpoints
 from upsweep.errors import UserError
 from upsweep.sweeps.results import Result
 from upsweep.sweeps.resuming import resumed
+from upsweep.training.saving import Preemption
 
 ROOT = Path(__file__).resolve().parent.parent
 DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
@@ -214,6 +218,29 @@ def test_a_full_disk_ends_with_one_sentence_and_the_last_checkpoint_whole(tmp_pa
     assert "Traceback" not in again.stderr
     now = weights(folder)
     assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+class Terminate(pl.Callback):
+    """Sends this process SIGTERM at the end of a training step."""
+
+    def on_train_batch_end(self, *_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_in_a_training_is_answered_by_us_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    preemption = Preemption()
+    trainer = pl.Trainer(
+        max_steps=9, accelerator="cpu", logger=False, default_root_dir=tmp_path, callbacks=[preemption, Terminate()]
+    )
+    try:
+        with caplog.at_level("INFO", "pytorch_lightning"), pytest.raises(SIGTERMException):
+            trainer.fit(BoringModel())
+    finally:
+        preemption.heard()
+        signal.signal(signal.SIGTERM, before)
+    assert trainer.global_step == 1
+    assert "SIGTERM" not in caplog.text, "Lightning's handler, which may lock the ranks, ran too"
 
 
 @pytest.mark.slow

@@ -105,8 +105,8 @@ STUCK = 5.0  # seconds
 class Preemption(Callback):
     """SIGTERM ends a training where it is, on every rank: the last epoch's checkpoint is what it goes on from.
 
-    Lightning's own handler asks the other ranks about it in the midst of whatever they exchange at that moment; two
-    ranks of gloo then wait for each other for ever.
+    Lightning's own handler tells the other ranks by a broadcast, in the midst of whatever they exchange at that moment:
+    two ranks of gloo may then wait for each other for ever. Ours takes its place, and is there before it, too.
 
     Args:
         last_words: what to do where the training does not end within `STUCK` seconds, before the process is ended: an
@@ -128,7 +128,7 @@ class Preemption(Callback):
         os._exit(REQUEUE)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take Lightning's place; it puts back what was there before itself."""
+        """Take the place of Lightning's handler, which it registers after this hook and takes back at the end."""
 
         def end(*_: object) -> NoReturn:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -143,6 +143,7 @@ class Preemption(Callback):
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, end)
+        trainer._signal_connector._sigterm_notifier_fn = end  # type: ignore[assignment]
 
 
 def ranks_of(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
