@@ -16,6 +16,7 @@ def main(cfg: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.utils import instantiate
 
+        from upsweep import release
         from upsweep.sweeps.folders import writable
         from upsweep.sweeps.results import chosen
         from upsweep.training import console
@@ -51,8 +52,8 @@ def main(cfg: DictConfig) -> float | None:
         choices=choices,
         overrides=overrides,
         config=config,
-        checkpoint=cfg.checkpoint and Path(cfg.checkpoint),
-        init_from=cfg.init_from and Path(cfg.init_from),
+        checkpoint=cfg.checkpoint and release.located(cfg.checkpoint),
+        init_from=cfg.init_from and release.located(cfg.init_from),
         resume=cfg.resume is not None,
         rate_rule=RateRule(cfg.lr_rule, cfg.lr_batch_size),
         compile=cfg.compile,

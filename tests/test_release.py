@@ -46,6 +46,11 @@ def test_weights_are_those_of_their_card(name: str, scale: int) -> None:
     assert card["sha256"] in page and " ".join(card["command"]) in page and "non-commercial" in page
 
 
+def test_shipped_weights_are_found_by_name_and_others_by_their_path(tmp_path: Path) -> None:
+    assert load_generator(release.located("fsrcnn_x3")).scale == 3
+    assert release.located(str(tmp_path / "fsrcnn_x3")) == tmp_path / "fsrcnn_x3"
+
+
 def test_the_readme_has_the_figures_of_the_cards() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     table = readme.partition("<!-- weights:")[2].partition("<!-- end of weights -->")[0]

@@ -21,6 +21,11 @@ def available(folder: Path | None = None) -> dict[tuple[str, int], Path]:
     return found
 
 
+def located(checkpoint: str) -> Path:
+    """The file of the weights that the package carries by that name (`fsrcnn_x2`), or else the path itself."""
+    return {file.stem: file for file in available().values()}.get(checkpoint, Path(checkpoint))
+
+
 def path(name: str | None, scale: int, folder: Path | None = None) -> Path:
     """The file of the weights `name` for a scale; None takes FSRCNN's, and where there are none, the first by name.
 
