@@ -498,6 +498,18 @@ def test_a_resumed_run_trains_longer_where_it_is_told_to(tmp_path: Path, cache: 
     assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 9
 
 
+def test_a_run_that_goes_on_with_another_objective_is_told_so(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (
+        {"objective": {"_target_": name}, "scheduler": {}} for name in ("torch.nn.L1Loss", "torch.nn.MSELoss")
+    )
+    run(make_job(tmp_path / "run", cache, config=first))
+    for config, warnings in ((first, 0), (second, 1)):
+        run(make_job(tmp_path / "run", cache, config=config, resume=True, trainer={**TRAINER, "max_epochs": 3}))
+        assert caplog.text.count("goes on with another objective than") == warnings
+
+
 def test_an_initialisation_that_finds_no_layer_is_told(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

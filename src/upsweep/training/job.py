@@ -210,11 +210,15 @@ def _can_go_on(job: Job, start: Path) -> None:
     """Refuse a checkpoint of another generator or optimizer, or of a longer training."""
     state = checkpoints.read(start)
     before = About.read(job.folder)
-    had, has = ((c.get("optimizer") or {}).get("_target_") for c in (before.config if before else {}, job.config))
+    was = before.config if before else {}
+    had, has = ((c.get("optimizer") or {}).get("_target_") for c in (was, job.config))
     if had and has and had != has:
         raise UserError(
             f"{job.folder} was trained by {had}, whose state does not fit {has}: add the optimizer=... it had."
         )
+    if changed := [key for key in ("objective", "scheduler") if key in was and was[key] != job.config.get(key)]:
+        # asked for, or another version of upsweep with other defaults
+        log.warning("%s goes on with another %s than it was trained with so far.", job.folder, " and ".join(changed))
     checkpoints.fit(checkpoints.build(job.generator), checkpoints.generator_weights(state, ema=False), start)
     done, asked = int(state["epoch"]) + 1, job.trainer["max_epochs"]
     if done > asked:
