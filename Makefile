@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev ## the tests (at most 8 minutes on 2 cores)
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev ## real trainings and real processes (at most 20 minutes)
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev ## ruff, mypy, YAML, notebooks, large files: what a commit must pass
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from upsweep import checkpoints
 from upsweep.errors import UserError
 from upsweep.generators.base import Generator, cost
+from upsweep.generators.srresnet import SRResNet
 from upsweep.imaging.resize import enlarge
 from upsweep.sweeps.results import Result
 
@@ -413,6 +414,15 @@ def test_edsr_takes_off_the_mean_colour_and_puts_it_back(channels: int) -> None:
     assert "mean" not in generator.state_dict()
 
 
+@pytest.mark.parametrize("norm", ["bn", "instance", "group", "layer"])
+def test_srresnet_starts_as_the_network_without_its_residual_branches(norm: str) -> None:
+    net = build(small(spec("srresnet", f"norm={norm}", depth=3, residual_gain=0.0))).train()
+    lr = image(3, 7, 6, n=2)
+    assert isinstance(net, SRResNet)
+    torch.testing.assert_close(net(lr), net.last(net.upsampler(net.first(lr))))
+    assert all(norm.weight.eq(1).all() for name, norm in net.named_modules() if name.endswith("body.0.norm"))
+
+
 def test_edsr_scales_its_residuals() -> None:
     lr = image(3, 6, 6)
     full, none = (build(small(spec("edsr", scaling=scaling, depth=2))) for scaling in (1.0, 0.0))
@@ -491,9 +501,10 @@ def test_cost_counts_multiply_adds_of_an_output_pixel(scale: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("names", "steps"),
-    [(("deconvnet", "espcn", "fsrcnn", "srcnn", "lapsrn", "edsr"), 800), (("unet", "vdsr", "rednet"), 150)],
+    [(("deconvnet", "espcn", "fsrcnn", "srcnn", "lapsrn", "edsr", "srresnet"), 800), (("unet", "vdsr", "rednet"), 150)],
     ids=["light", "deep"],
 )
 def test_each_trains_well_above_bicubic_by_its_name_alone(names: tuple[str, ...], steps: int, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from upsweep.blocks.conv import conv
 from upsweep.blocks.norm import Norm
 from upsweep.errors import UserError
 from upsweep.generators.base import STRIDES, Generator, Skip
-from upsweep.generators.residual import ResidualBlock, linear
+from upsweep.generators.residual import ResidualBlock, linear, start_with
 
 
 class SRResNet(Generator):
@@ -25,6 +25,10 @@ class SRResNet(Generator):
         width: channels of the features.
         depth: residual blocks.
         skip: bicubic or none (the paper's).
+        residual_gain: what the last norm of every residual branch multiplies with at the start. A batch norm gives
+            each branch a variance of 1, and at 1 the features of the LR drown in 16 branches of noise; near 0 the
+            network starts as the shallow one without them (Goyal et al. 2017, section 5.1, for image classification;
+            this paper says nothing about it).
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class SRResNet(Generator):
         width: int = 64,
         depth: int = 16,
         skip: Skip = "none",
+        residual_gain: float = 0.01,
     ) -> None:
         super().__init__(scale, channels, skip)
         if min(width, depth) < 1:
@@ -42,8 +47,8 @@ class SRResNet(Generator):
         without_norm = replace(recipe, norm=Norm())
         self.first = Block(conv(channels, width, 9), width, without_norm)
         self.blocks = nn.Sequential(
-            *(ResidualBlock(recipe, width) for _ in range(depth)),
-            Block(conv(width, width, 3), width, linear(recipe)),
+            *(ResidualBlock(recipe, width, gain=residual_gain) for _ in range(depth)),
+            start_with(residual_gain, Block(conv(width, width, 3), width, linear(recipe))),
         )
         strides = STRIDES[scale]
         self.upsampler = nn.Sequential(
