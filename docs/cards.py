@@ -35,7 +35,7 @@ LICENCE = (
     "The weights are under the project's MIT licence. They were trained on T91 (Yang et al. 2010) and on images of the "
     "Berkeley segmentation data sets, which their authors offer for non-commercial research and education: none of "
     "these images is part of the package. Whether weights inherit anything from the images that they were trained on "
-    "is not settled; for commercial use train on images of your own, with the command below."
+    "is not settled; for commercial use train on images of your own, with the command of its card."
 )
 
 
