@@ -164,7 +164,13 @@ def table() -> str:
     ]
     for name in sorted({name for name, _ in cards}, reverse=True):
         weights = sorted({card["weights"] for at, card in cards.items() if at[0] == name})
-        lines.append(row(f"**{name}, shipped**", " to ".join(f"{n:,}" for n in dict.fromkeys((weights[0], weights[-1]))), shipped(name)))
+        lines.append(
+            row(
+                f"**{name}, shipped**",
+                " to ".join(f"{n:,}" for n in dict.fromkeys((weights[0], weights[-1]))),
+                shipped(name),
+            )
+        )
     return "\n".join(lines)
 
 

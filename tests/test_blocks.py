@@ -26,6 +26,7 @@ from upsweep.blocks.init import (
     ICNR,
     LSUV,
     He,
+    Identity,
     Init,
     Interpolation,
     Layer,
@@ -40,6 +41,7 @@ from upsweep.blocks.upsampler import Bicubic, Deconv, Resize, SubPixel, Upsample
 from upsweep.errors import UserError
 from upsweep.generators import Generator
 from upsweep.generators.deconvnet import DeconvNet
+from upsweep.generators.fsrcnn import FSRCNN
 from upsweep.imaging.resize import enlarge
 from upsweep.metrics.checkerboard import checkerboard, portrait, response
 
@@ -390,6 +392,35 @@ def test_orthogonal_kernels_of_hes_size(layer: Layer) -> None:
     assert torch.allclose(products, products[0, 0] * torch.eye(len(products)), atol=1e-5)
 
 
+@given(st.integers(1, 6), st.sampled_from([1, 3, 5]), st.floats(0, 2))
+def test_identity_is_what_comes_in_and_a_share_of_hes_rule(channels: int, kernel: int, noise: float) -> None:
+    layer = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+    x = torch.rand(2, channels, 5, 4)
+    torch.manual_seed(10)
+    He()(layer, nn.ReLU)
+    expected = x + noise * layer(x)
+    torch.manual_seed(10)
+    Identity(noise=noise)(layer, nn.ReLU)
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(4, 5, 3), nn.Conv2d(4, 4, 3, stride=2), nn.Conv2d(4, 4, 2), nn.ConvTranspose2d(4, 4, 3)],
+    ids=["channels", "stride", "even", "deconvolution"],
+)
+def test_identity_is_hes_rule_for_what_cannot_be_the_identity(layer: Layer) -> None:
+    torch.manual_seed(10)
+    expected = He().weight(layer, nn.ReLU)
+    torch.manual_seed(10)
+    assert torch.equal(Identity().weight(layer, nn.ReLU), expected)
+
+
+def test_a_negative_share_beside_the_identity_is_refused() -> None:
+    with pytest.raises(UserError, match=r"init\.noise=-1"):
+        Identity(noise=-1)
+
+
 def outputs(network: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
     """What each convolution and deconvolution makes of `x`, in evaluation mode."""
     seen: dict[nn.Module, Tensor] = {}
@@ -723,6 +754,9 @@ def test_no_checkerboard_at_the_start(name: str, stride: int) -> None:
 
 def test_a_rule_that_finds_no_layer_says_so() -> None:
     rules: dict[str, Init] = {"icnr": ICNR(), "deconv": He(deconv=Interpolation()), "he": He()}
+    assert FSRCNN(Recipe(Identity(), nn.ReLU, Norm(), Dropout(), Deconv())).unused() == []
+    (said,) = FSRCNN(Recipe(Identity(), nn.ReLU, Norm(), Dropout(), Deconv()), m=0).unused()
+    assert "init=identity" in said
     for upsampler, void in ((Deconv(), ["init=icnr"]), (SubPixel(), ["init.deconv"]), (Resize(), [*rules][:2])):
         said = [
             s

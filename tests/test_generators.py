@@ -238,6 +238,9 @@ COUNTS = [
     ("fsrcnn", 4, 1, 12_464, 12_809),
     # Shi et al. 2016, section 3.1: (f, n) = (5, 64), (3, 32), 3
     ("espcn", 3, 1, 25 * 64 + 9 * 64 * 32 + 9 * 32 * 9, 22_624 + 64 + 32 + 9),
+    # Bhardwaj et al. 2022, table 1: 13.52K at x2, 18.32K at x4; a bias and a slope for each of 6 x 16 channels beside
+    ("sesr", 2, 1, 13_520, 13_520 + 2 * 6 * 16 + 1),
+    ("sesr", 4, 1, 18_320, 18_320 + 2 * 6 * 16 + 1),
     ("vdsr", 2, 1, 664_704, 664_704),
     ("vdsr", 4, 1, 664_704, 664_704),
     ("lapsrn", 4, 1, 812_768, 812_768),
@@ -332,6 +335,7 @@ def test_deconvnet_receptive_field(scale: int) -> None:
         ("vdsr", [3] * 20),  # the paper's 41 x 41
         ("rednet", [3] * 30),
         ("espcn", [5, 3, 3]),  # the last one makes all phases at once
+        ("sesr", [5, *[3] * 5, 5]),  # so does its deconvolution, of kernel 5s and stride s
         ("edsr", [3] * (1 + 2 * 16 + 1 + 1 + 1)),
         ("srresnet", [9] + [3] * (2 * 16 + 1 + 1)),
     ],
@@ -342,7 +346,7 @@ def test_receptive_field_of_a_chain_of_convolutions(name: str, kernels: list[int
     if name in ("srcnn", "vdsr", "rednet"):
         generator.upsampler = nn.Identity()  # seen from the enlarged image
         assert reach(generator, field + 4) == {field}
-    elif name == "espcn":
+    elif name in ("espcn", "sesr"):
         assert reach(generator, field + 4) == {field}
     else:
         # Seen from LR through the last convolution on HR pixels, of which two or more phases reach further.
@@ -421,6 +425,16 @@ def test_srresnet_starts_as_the_network_without_its_residual_branches(norm: str)
     assert isinstance(net, SRResNet)
     torch.testing.assert_close(net(lr), net.last(net.upsampler(net.first(lr))))
     assert all(norm.weight.eq(1).all() for name, norm in net.named_modules() if name.endswith("body.0.norm"))
+
+
+def test_sesr_adds_the_first_features_to_the_last() -> None:
+    generator = build(spec("sesr", "init=he", skip="none"))
+    lr = image(1, 7, 6)
+    with torch.no_grad():
+        for parameter in generator.get_submodule("map").parameters():
+            parameter.zero_()
+    upsampler, extract = generator.get_submodule("upsampler"), generator.get_submodule("extract")
+    torch.testing.assert_close(generator(lr), upsampler(extract(lr)))
 
 
 def test_edsr_scales_its_residuals() -> None:
@@ -504,7 +518,10 @@ def test_cost_counts_multiply_adds_of_an_output_pixel(scale: int) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("names", "steps"),
-    [(("deconvnet", "espcn", "fsrcnn", "srcnn", "lapsrn", "edsr", "srresnet"), 800), (("unet", "vdsr", "rednet"), 150)],
+    [
+        (("deconvnet", "espcn", "fsrcnn", "srcnn", "lapsrn", "edsr", "srresnet", "sesr"), 800),
+        (("unet", "vdsr", "rednet"), 150),
+    ],
     ids=["light", "deep"],
 )
 def test_each_trains_well_above_bicubic_by_its_name_alone(names: tuple[str, ...], steps: int, tmp_path: Path) -> None:
