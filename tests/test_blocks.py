@@ -755,8 +755,8 @@ def test_no_checkerboard_at_the_start(name: str, stride: int) -> None:
 def test_a_rule_that_finds_no_layer_says_so() -> None:
     rules: dict[str, Init] = {"icnr": ICNR(), "deconv": He(deconv=Interpolation()), "he": He()}
     assert FSRCNN(Recipe(Identity(), nn.ReLU, Norm(), Dropout(), Deconv())).unused() == []
-    (said,) = FSRCNN(Recipe(Identity(), nn.ReLU, Norm(), Dropout(), Deconv()), m=0).unused()
-    assert "init=identity" in said
+    (sentence,) = FSRCNN(Recipe(Identity(), nn.ReLU, Norm(), Dropout(), Deconv()), m=0).unused()
+    assert "init=identity" in sentence
     for upsampler, void in ((Deconv(), ["init=icnr"]), (SubPixel(), ["init.deconv"]), (Resize(), [*rules][:2])):
         said = [
             s
