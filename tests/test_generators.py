@@ -238,9 +238,9 @@ COUNTS = [
     ("fsrcnn", 4, 1, 12_464, 12_809),
     # Shi et al. 2016, section 3.1: (f, n) = (5, 64), (3, 32), 3
     ("espcn", 3, 1, 25 * 64 + 9 * 64 * 32 + 9 * 32 * 9, 22_624 + 64 + 32 + 9),
-    # Bhardwaj et al. 2022, table 1: 13.52K at x2, 18.32K at x4; a bias and a slope for each of 6 x 16 channels beside
-    ("sesr", 2, 1, 13_520, 13_520 + 2 * 6 * 16 + 1),
-    ("sesr", 4, 1, 18_320, 18_320 + 2 * 6 * 16 + 1),
+    # Bhardwaj et al. 2022, table 1: 13.52K at x2, 18.32K at x4; 96 biases and 80 slopes beside
+    ("sesr", 2, 1, 13_520, 13_520 + 6 * 16 + 1 + 5 * 16),
+    ("sesr", 4, 1, 18_320, 18_320 + 6 * 16 + 1 + 5 * 16),
     ("vdsr", 2, 1, 664_704, 664_704),
     ("vdsr", 4, 1, 664_704, 664_704),
     ("lapsrn", 4, 1, 812_768, 812_768),
@@ -428,13 +428,23 @@ def test_srresnet_starts_as_the_network_without_its_residual_branches(norm: str)
 
 
 def test_sesr_adds_the_first_features_to_the_last() -> None:
-    generator = build(spec("sesr", "init=he", skip="none"))
+    generator = build(spec("sesr", "init=he", skip="none", centre=0.0))
     lr = image(1, 7, 6)
     with torch.no_grad():
         for parameter in generator.get_submodule("map").parameters():
             parameter.zero_()
     upsampler, extract = generator.get_submodule("upsampler"), generator.get_submodule("extract")
     torch.testing.assert_close(generator(lr), upsampler(extract(lr)))
+
+
+@pytest.mark.parametrize("name", ["deconvnet", "fsrcnn", "sesr"])
+@pytest.mark.parametrize("skip", ["bicubic", "none"])
+def test_centre_moves_what_the_network_sees_and_not_the_skip(name: str, skip: str) -> None:
+    lr = image(1, 6, 7)
+    plain, moved = (build(spec(name, skip=skip, centre=centre)) for centre in (0.0, 0.25))
+    added = enlarge(lr, 2) if skip == "bicubic" else torch.zeros(())
+    torch.testing.assert_close(plain(lr), plain.body(lr) + added)
+    torch.testing.assert_close(moved(lr), plain.body(lr - 0.25) + added)
 
 
 def test_edsr_scales_its_residuals() -> None:

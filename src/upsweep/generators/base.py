@@ -29,6 +29,7 @@ class Generator(nn.Module, ABC):
         scale: the factor s; one of the class's `scales`.
         channels: C, 1 (the Y plane) or 3 (RGB).
         skip: what is added to the network's output: the bicubic enlargement of its input, or nothing.
+        centre: what is taken off the network's input, so that it sees grey and not black beyond the border.
 
     Attributes:
         stride: moving the input by this many LR pixels only moves the output; more than 1 where a network pools.
@@ -43,7 +44,7 @@ class Generator(nn.Module, ABC):
     scales: tuple[int, ...] = (2, 3, 4, 8)
     stride: int = 1
 
-    def __init__(self, scale: int, channels: int, skip: Skip = "none") -> None:
+    def __init__(self, scale: int, channels: int, skip: Skip = "none", centre: float = 0.0) -> None:
         super().__init__()
         name = type(self).__name__
         if scale not in self.scales:
@@ -53,7 +54,7 @@ class Generator(nn.Module, ABC):
             raise UserError(f"generator.channels={channels} must be 1 (the Y plane) or 3 (RGB).")
         if skip not in get_args(Skip):
             raise UserError(f"generator.skip={skip} must be one of {', '.join(get_args(Skip))}.")
-        self.scale, self.channels, self.skip = scale, channels, skip
+        self.scale, self.channels, self.skip, self.centre = scale, channels, skip, centre
         self._rule: tuple[Init, nn.Module | None] | None = None
 
     def initialise(self, recipe: Recipe, last: nn.Module | None = None) -> None:
@@ -77,7 +78,7 @@ class Generator(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """LR images (N, C, H, W) in [0, 1] -> SR images (N, C, s H, s W), not clipped."""
-        y = self.body(x)
+        y = self.body(x - self.centre if self.centre else x)
         return y + enlarge(x, self.scale) if self.skip == "bicubic" else y
 
     def pyramid(self, x: Tensor) -> list[Tensor]:

@@ -22,6 +22,7 @@ class DeconvNet(Generator):
         depth: convolution blocks before the first deconvolution.
         kernel: side of the convolutions' kernels (odd).
         skip: bicubic or none.
+        centre: taken off the network's input.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class DeconvNet(Generator):
         depth: int = 4,
         kernel: int = 3,
         skip: Skip = "bicubic",
+        centre: float = 0.0,
     ) -> None:
-        super().__init__(scale, channels, skip)
+        super().__init__(scale, channels, skip, centre)
         if min(width, depth) < 1:
             raise UserError(f"generator.width={width} and generator.depth={depth} must be at least 1.")
         self.convs = nn.Sequential(

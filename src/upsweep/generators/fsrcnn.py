@@ -22,6 +22,7 @@ class FSRCNN(Generator):
         s: channels of the mapping.
         m: layers of the mapping.
         skip: bicubic or none (the paper's).
+        centre: taken off the network's input; the paper's is 0, and 0.5 trains better (docs/recipe.md).
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class FSRCNN(Generator):
         s: int = 12,
         m: int = 4,
         skip: Skip = "none",
+        centre: float = 0.0,
     ) -> None:
-        super().__init__(scale, channels, skip)
+        super().__init__(scale, channels, skip, centre)
         if min(d, s) < 1 or m < 0:
             raise UserError(f"generator.d={d} and generator.s={s} must be at least 1, generator.m={m} at least 0.")
         self.extract = Block(conv(channels, d, 5), d, recipe)

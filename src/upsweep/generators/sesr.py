@@ -6,10 +6,11 @@ from upsweep.blocks import Block, Recipe
 from upsweep.blocks.conv import conv
 from upsweep.errors import UserError
 from upsweep.generators.base import Generator, Skip
+from upsweep.generators.residual import linear
 
 
 class SESR(Generator):
-    """SESR-M`depth`, as it runs: extract (5x5), map (`depth` times 3x3, and their input added), deconvolve.
+    """SESR-M`depth`, as it runs: extract (5x5, linear), map (`depth` times 3x3, and their input added), deconvolve.
 
     The paper ends with a 5x5 convolution and a pixel shuffle: that is a deconvolution of kernel 5s and stride s,
     with the same weights. Its short residuals lie, collapsed, in the kernels: here they start there (init=identity).
@@ -24,6 +25,7 @@ class SESR(Generator):
         depth: 3x3 convolutions (the paper's 3, 5, 7 and 11).
         kernel: side of the deconvolution's kernel; None: 5 times the scale (the paper's).
         skip: bicubic or none; the paper adds the input's nearest enlargement.
+        centre: taken off the network's input (0.5 in the authors' code).
     """
 
     def __init__(
@@ -35,11 +37,12 @@ class SESR(Generator):
         depth: int = 5,
         kernel: int | None = None,
         skip: Skip = "bicubic",
+        centre: float = 0.5,
     ) -> None:
-        super().__init__(scale, channels, skip)
+        super().__init__(scale, channels, skip, centre)
         if min(width, depth) < 1:
             raise UserError(f"generator.width={width} and generator.depth={depth} must be at least 1.")
-        self.extract = Block(conv(channels, width, 5), width, recipe)
+        self.extract = Block(conv(channels, width, 5), width, linear(recipe))
         self.map = nn.Sequential(
             *(Block(conv(width, width, 3), width, recipe, before_last=i == depth - 1) for i in range(depth))
         )
