@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from upsweep import checkpoints, release
 from upsweep.data.known import data_root
 from upsweep.evaluation import evaluate, mean
@@ -86,7 +84,6 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "seed": result.seed,
         "steps": int(steps),
         "seconds": None if result.seconds is None else round(result.seconds),
-        "threads": torch.get_num_threads(),
         "validation_psnr": result.psnr,
         "protocol": Protocol().name,
         "benchmarks": rows,

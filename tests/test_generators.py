@@ -510,6 +510,9 @@ def test_deconvnet_is_configurable() -> None:
     for wrong in ({"width": 0}, {"depth": 0}, {"kernel": 4}, {"skip": "nearest"}):
         with pytest.raises(UserError):
             build(spec("deconvnet", **wrong))
+    for centre in (math.nan, math.inf, True, "a", None):
+        with pytest.raises(UserError, match=r"generator\.centre="):
+            build(spec("deconvnet", centre=centre))
 
 
 @pytest.mark.parametrize("scale", [2, 3])

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from upsweep import release
+from upsweep import checkpoints, release
 from upsweep.checkpoints import load_generator
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images
@@ -44,6 +46,14 @@ def test_weights_are_those_of_their_card(name: str, scale: int) -> None:
         assert row["psnr"] > row["bicubic_psnr"] + 0.5
     page = path.with_suffix(".md").read_text(encoding="utf-8")
     assert card["sha256"] in page and " ".join(card["command"]) in page and "non-commercial" in page
+
+
+@pytest.mark.parametrize(("name", "scale"), SHIPPED)
+def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parents[1] / "conf")):
+        config = compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
+    asked = OmegaConf.to_container(config.generator, resolve=True)
+    assert checkpoints.read(release.path(name, scale))[checkpoints.KEY]["generator"] == asked
 
 
 def test_shipped_weights_are_found_by_name_and_others_by_their_path(tmp_path: Path) -> None:

@@ -510,6 +510,24 @@ def test_a_run_that_goes_on_with_another_objective_is_told_so(
         assert caplog.text.count("goes on with another objective than") == warnings
 
 
+def test_weights_of_another_skip_or_centre_are_refused_to_a_resumed_run_and_told_to_others(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = make_job(tmp_path / "run", cache, generator={**NET, "skip": "bicubic"})
+    run(job)
+    longer = {**TRAINER, "max_epochs": 3}
+    for other in ({"centre": 0.5}, {"skip": "none"}):
+        with pytest.raises(UserError, match=rf"was trained with generator\.{next(iter(other))}="):
+            run(make_job(tmp_path / "run", cache, generator={**NET, **other}, resume=True, trainer=longer))
+    assert "were trained with" not in caplog.text
+    weights = job.folder / "checkpoints" / "last.ckpt"
+    for name in ("checkpoint", "init_from"):
+        caplog.clear()
+        given: dict[str, Any] = {name: weights}
+        run(make_job(tmp_path / name, cache, generator={**NET, "centre": 0.5}, **given))
+        assert "were trained with generator.centre=0.0" in caplog.text
+
+
 def test_an_initialisation_that_finds_no_layer_is_told(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -297,10 +297,11 @@ class Identity(He):
     """A convolution that keeps its channels starts as x + `noise` times what He's rule makes; all others as He's.
 
     A residual without a connection of its own: the short residuals of SESR (Bhardwaj et al. 2022, section 3), whose
-    collapsed kernels are the identity and what was learned beside it.
+    collapsed kernels are the identity and what was learned beside it. For chains: where a residual block adds its
+    input besides, the signal doubles with every block.
 
     Attributes:
-        noise: factor on He's weights beside the identity; 0 makes all channels of a layer the same function.
+        noise: factor on He's weights beside the identity; 0: exactly the identity.
     """
 
     noise: float = 0.25
@@ -313,22 +314,23 @@ class Identity(He):
     def weight(self, layer: Layer, act: Factory) -> Tensor:
         """Drawn with deviation `noise * std`, 1 added at the centre of channel i's kernel for channel i."""
         weight = super().weight(layer, act)
-        if not keeps_size(layer):
+        if not keeps_channels(layer):
             return weight
         return nn.init.dirac_(torch.empty_like(weight), layer.groups) + self.noise * weight
 
     def unused(self, network: nn.Module) -> list[str]:
         """That this is He's rule, where no convolution keeps its channels."""
         said = super().unused(network)
-        if not any(isinstance(layer, Layer) and keeps_size(layer) for layer in network.modules()):
+        if not any(isinstance(layer, Layer) and keeps_channels(layer) for layer in network.modules()):
             said.append("init=identity starts all as init=he: no convolution of the generator keeps its channels.")
         return said
 
 
-def keeps_size(layer: Layer) -> bool:
+def keeps_channels(layer: Layer) -> bool:
     """Whether a layer is a convolution that can be the identity: as many channels out as in, stride 1, odd kernel."""
     return (
         isinstance(layer, nn.Conv2d)
+        and not isinstance(layer, SubPixelConv2d)  # its channels become pixels
         and layer.in_channels == layer.out_channels
         and layer.stride == (1, 1)
         and all(side % 2 for side in layer.kernel_size)

@@ -1,6 +1,7 @@
 """What every generator is: an `nn.Module` that enlarges images by a whole factor."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Generator(nn.Module, ABC):
         scale: the factor s; one of the class's `scales`.
         channels: C, 1 (the Y plane) or 3 (RGB).
         skip: what is added to the network's output: the bicubic enlargement of its input, or nothing.
-        centre: what is taken off the network's input, so that it sees grey and not black beyond the border.
+        centre: what is taken off the network's input, but not off the skip's; beyond the border the network then
+            sees this grey, and not black.
 
     Attributes:
         stride: moving the input by this many LR pixels only moves the output; more than 1 where a network pools.
@@ -54,6 +56,8 @@ class Generator(nn.Module, ABC):
             raise UserError(f"generator.channels={channels} must be 1 (the Y plane) or 3 (RGB).")
         if skip not in get_args(Skip):
             raise UserError(f"generator.skip={skip} must be one of {', '.join(get_args(Skip))}.")
+        if isinstance(centre, bool) or not isinstance(centre, int | float) or not math.isfinite(centre):
+            raise UserError(f"generator.centre={centre} must be a number.")
         self.scale, self.channels, self.skip, self.centre = scale, channels, skip, centre
         self._rule: tuple[Init, nn.Module | None] | None = None
 

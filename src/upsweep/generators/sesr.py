@@ -46,7 +46,7 @@ class SESR(Generator):
         self.map = nn.Sequential(
             *(Block(conv(width, width, 3), width, recipe, before_last=i == depth - 1) for i in range(depth))
         )
-        self.upsampler = recipe.upsampler.layer(width, channels, scale, kernel=kernel or 5 * scale)
+        self.upsampler = recipe.upsampler.layer(width, channels, scale, kernel=5 * scale if kernel is None else kernel)
         self.initialise(recipe, self.upsampler)
 
     def body(self, x: Tensor) -> Tensor:

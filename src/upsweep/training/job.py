@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from upsweep import checkpoints
 from upsweep.data.modules import SuperResolutionData
 from upsweep.errors import UserError
-from upsweep.generators.base import Cost, cost
+from upsweep.generators.base import Cost, Generator, cost
 from upsweep.metrics.protocol import Protocol
 from upsweep.sweeps.about import About
 from upsweep.sweeps.results import REQUEUE, Result, State
@@ -219,19 +219,36 @@ def _can_go_on(job: Job, start: Path) -> None:
     if changed := [key for key in ("objective", "scheduler") if key in was and was[key] != job.config.get(key)]:
         # asked for, or another version of upsweep with other defaults
         log.warning("%s goes on with another %s than it was trained with so far.", job.folder, " and ".join(changed))
-    checkpoints.fit(checkpoints.build(job.generator), checkpoints.generator_weights(state, ema=False), start)
+    generator = checkpoints.build(job.generator)
+    checkpoints.fit(generator, checkpoints.generator_weights(state, ema=False), start)
+    if other := _trained_with(generator, state):
+        raise UserError(f"{job.folder} was trained with {' '.join(other)}: add that, or begin a new run.")
     done, asked = int(state["epoch"]) + 1, job.trainer["max_epochs"]
     if done > asked:
         raise UserError(f"{start} has {done} epochs behind it: trainer.max_epochs={asked} must be {done} or more.")
+
+
+def _trained_with(generator: Generator, state: Mapping[str, Any]) -> list[str]:
+    """What of a stored generator differs from this one where no shape of a weight does, as arguments."""
+    stored = state.get(checkpoints.KEY, {}).get("generator", {})
+    had = {"skip": stored.get("skip", generator.skip), "centre": stored.get("centre", 0.0)} if stored else {}
+    return [f"generator.{key}={value}" for key, value in had.items() if value != getattr(generator, key)]
+
+
+def _warn_of_another(generator: Generator, state: Mapping[str, Any], path: Path) -> None:
+    if other := _trained_with(generator, state):
+        log.warning("The weights of %s were trained with %s, and this generator is without.", path, " ".join(other))
 
 
 def _module(job: Job, start: Path | None) -> SuperResolution:
     pl.seed_everything(job.seed, workers=True, verbose=False)
     generator = checkpoints.build(job.generator)
     if job.checkpoint is not None and start is None:
-        weights = checkpoints.generator_weights(checkpoints.read(job.checkpoint))
+        state = checkpoints.read(job.checkpoint)
+        weights = checkpoints.generator_weights(state)
         checkpoints.fit(generator, weights, job.checkpoint)
         generator.load_state_dict(weights)
+        _warn_of_another(generator, state, job.checkpoint)
     if job.init_from is not None and start is None:
         state = checkpoints.read(job.init_from)
         weights = checkpoints.generator_weights(state)
@@ -239,6 +256,7 @@ def _module(job: Job, start: Path | None) -> SuperResolution:
         same_scale = state.get(checkpoints.KEY, {}).get("generator", {}).get("scale") == generator.scale
         if new := checkpoints.transfer(generator, weights, job.init_from, without=() if same_scale else ("upsampler",)):
             log.info("Not in %s, and so as initialised: %s.", job.init_from, ", ".join(new))
+        _warn_of_another(generator, state, job.init_from)
     return SuperResolution(
         generator,
         job.objective,
