@@ -160,14 +160,9 @@ def table() -> str:
         row("FSRCNN, as published", "12,464", others),
     ]
     for name in sorted({name for name, _ in cards}, reverse=True):
-        weights = sorted({card["weights"] for at, card in cards.items() if at[0] == name})
-        lines.append(
-            row(
-                f"**{name}, shipped**",
-                " to ".join(f"{n:,}" for n in dict.fromkeys((weights[0], weights[-1]))),
-                shipped(name),
-            )
-        )
+        weights = {card["weights"] for at, card in cards.items() if at[0] == name}
+        ends = " to ".join(f"{n:,}" for n in sorted({min(weights), max(weights)}))
+        lines.append(row(f"**{name}, shipped**", ends, shipped(name)))
     return "\n".join(lines)
 
 

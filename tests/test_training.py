@@ -513,9 +513,12 @@ def test_a_run_that_goes_on_with_another_objective_is_told_so(
 def test_weights_of_another_skip_or_centre_are_refused_to_a_resumed_run_and_told_to_others(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = make_job(tmp_path / "run", cache, generator={**NET, "skip": "bicubic"})
+    job = make_job(tmp_path / "run", cache)
     run(job)
     longer = {**TRAINER, "max_epochs": 3}
+    silent = {**NET, "_target_": "upsweep.generators.sesr.SESR"}  # whose own centre is 0.5
+    for more in ({}, {"resume": True, "trainer": longer}):
+        run(make_job(tmp_path / "silent", cache, generator=silent, **more))
     for other in ({"centre": 0.5}, {"skip": "none"}):
         with pytest.raises(UserError, match=rf"was trained with generator\.{next(iter(other))}="):
             run(make_job(tmp_path / "run", cache, generator={**NET, **other}, resume=True, trainer=longer))

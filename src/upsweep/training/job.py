@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -231,7 +232,8 @@ def _can_go_on(job: Job, start: Path) -> None:
 def _trained_with(generator: Generator, state: Mapping[str, Any]) -> list[str]:
     """What of a stored generator differs from this one where no shape of a weight does, as arguments."""
     stored = state.get(checkpoints.KEY, {}).get("generator", {})
-    had = {"skip": stored.get("skip", generator.skip), "centre": stored.get("centre", 0.0)} if stored else {}
+    known = signature(type(generator)).parameters if stored else {}
+    had = {key: stored.get(key, known[key].default) for key in ("skip", "centre") if key in known}
     return [f"generator.{key}={value}" for key, value in had.items() if value != getattr(generator, key)]
 
 
