@@ -27,12 +27,13 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch import Tensor
 
-from upsweep.data.degradation import BICUBIC, generator
+from upsweep.data.degradation import BICUBIC, stream
 from upsweep.data.known import training_files
-from upsweep.data.modules import FolderData
-from upsweep.data.patches import Patch, TrainPatches, crop_of, turned
+from upsweep.data.sources import Folder
 from upsweep.imaging.files import Picture, read_image, to_tensor, to_uint8, write_image
 from upsweep.imaging.resize import crop_to_multiple
+from upsweep.tasks.super_resolution.data import PatchData
+from upsweep.tasks.super_resolution.patches import Patch, TrainPatches, place_of, turned
 
 SCALE, PATCH, BATCH = 2, 48, 16
 ROUNDS, CACHED, DECODED = 15, 60, 6  # batches a round
@@ -47,7 +48,7 @@ def as_png(folder: Path) -> None:
         picture = read_image(path)
         write_image(folder / "hr" / f"{path.stem}.png", picture)
         hr = crop_to_multiple(to_tensor(picture.pixels), SCALE)
-        lr = to_uint8(BICUBIC(hr, SCALE, generator(0, 0, 0)))
+        lr = to_uint8(BICUBIC(hr, SCALE, stream(0, 0, 0)))
         write_image(folder / "lr" / f"{path.stem}.png", Picture(lr))
 
     for name in ("hr", "lr"):
@@ -56,9 +57,9 @@ def as_png(folder: Path) -> None:
         list(pool.map(convert, training_files("bsd200", None)))
 
 
-def data_of(folder: Path, channels: int, patch: int) -> FolderData:
-    data = FolderData(
-        root=str(folder / "hr"),
+def data_of(folder: Path, channels: int, patch: int) -> PatchData:
+    data = PatchData(
+        source=Folder(root=str(folder / "hr")),
         scale=SCALE,
         channels=channels,
         seed=1,
@@ -86,7 +87,7 @@ def decoding(patches: TrainPatches, folder: Path) -> Iterator[Patch]:
     while True:
         samples = []
         for _ in range(BATCH):
-            image, top, left, turn = crop_of(patches.seed, 0, index, patches.sizes, patches.ends, p)
+            image, top, left, turn = place_of(patches.seed, 0, index, patches.sizes, patches.ends, p)
             name, index = patches.images[image].name, index + 1
             hr, lr = pixels(folder / "hr" / name), pixels(folder / "lr" / name)
             y, x = top * s, left * s

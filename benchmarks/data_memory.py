@@ -56,13 +56,15 @@ def sparse_cache(images: Path, cache: Path) -> int:
         places = {"hr": [at, 3, HEIGHT, WIDTH], "lr": [at + hr, 3, HEIGHT // SCALE, WIDTH // SCALE]}
         entries.append({"name": f"{number:04}.png", **places, "rgb_hr": None, "rgb_lr": None})
     settings = store.Settings(SCALE, 3, colour=False)
-    pairs: store.Pairs = {path.name: (path, None) for path in sorted(images.iterdir())}
+    pairs: store.Files = {path.name: (path, None) for path in sorted(images.iterdir())}
     folder = cache / store._key(pairs, settings)
     folder.mkdir(parents=True)
     size = count * (hr + lr)
     (folder / store.PIXELS).touch()
     os.truncate(folder / store.PIXELS, size)
-    (folder / store.INDEX).write_text(json.dumps({"bytes": size, "images": entries, "refused": {}}))
+    (folder / store.INDEX).write_text(
+        json.dumps({"digests": store._digests(folder / store.PIXELS), "images": entries, "refused": {}})
+    )
     return size
 
 

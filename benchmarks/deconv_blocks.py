@@ -18,7 +18,7 @@ import torch
 from deconv_form import LAYOUTS, compare, lay_out
 
 from upsweep.blocks.deconv import Deconv2d
-from upsweep.memory import keep_freed
+from upsweep.common.memory import keep_freed
 
 LAYERS = {
     # in, out, kernel, stride, padding, output padding

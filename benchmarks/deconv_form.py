@@ -27,7 +27,7 @@ from upsweep.blocks.dropout import Dropout
 from upsweep.blocks.init import He
 from upsweep.blocks.norm import Norm
 from upsweep.blocks.upsampler import Deconv
-from upsweep.generators.fsrcnn import FSRCNN
+from upsweep.networks.upscalers.fsrcnn import FSRCNN
 
 ROUNDS, SECONDS = 11, 0.012  # of one form in one round, at least
 

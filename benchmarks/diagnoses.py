@@ -19,18 +19,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from upsweep.data.modules import PhotosData
-from upsweep.metrics import Protocol
+from upsweep.data.sources import Photos
+from upsweep.tasks.super_resolution.data import PatchData
+from upsweep.tasks.super_resolution.task import SuperResolution
 from upsweep.training import schedules
 from upsweep.training.diagnoses import Diagnoses
-from upsweep.training.job import Job, run
+from upsweep.training.job import Job
+from upsweep.training.job import train as run
+from upsweep.training.supervised import Supervised
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 5
 EPOCHS, STEPS = 2, 500
 BOUND = 1.03
 GENERATOR: dict[str, Any] = {  # the default of conf/
-    "_target_": "upsweep.generators.deconvnet.DeconvNet",
+    "_target_": "upsweep.networks.upscalers.deconvnet.DeconvNet",
     "recipe": {
         "_target_": "upsweep.blocks.Recipe",
         "init": {"_target_": "upsweep.blocks.init.He"},
@@ -65,19 +68,22 @@ class Timed(Diagnoses):
 
 
 def train(folder: Path, cache: Path, diagnoses: Diagnoses | None) -> float:
+    sizes: dict[str, Any] = {"patches_per_epoch": 16 * STEPS, "cache_dir": str(cache)}
+    psnr = {"name": "psnr", "title": "PSNR", "unit": "dB", "noise": 0.05, "baseline": "bicubic"}
     job = Job(
         folder=folder,
+        task=SuperResolution([psnr], PatchData(source=Photos(), scale=2, channels=1, seed=1, **sizes)),
         generator=GENERATOR,
-        data=PhotosData(scale=2, channels=1, seed=1, patches_per_epoch=16 * STEPS, cache_dir=str(cache)),
-        objective=nn.L1Loss(),
-        optimizer=partial(torch.optim.Adam, lr=2e-3),
-        schedule=schedules.Cosine(),
-        protocol=Protocol(),
+        training=partial(
+            Supervised,
+            objective=nn.L1Loss(),
+            optimizer=partial(torch.optim.Adam, lr=2e-3),
+            schedule=schedules.Cosine(),
+        ),
         trainer={"accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS},
         callbacks=[] if diagnoses is None else [diagnoses],
         logger=None,
         seed=1,
-        scale=2,
     )
     started = time.perf_counter()
     run(job)

@@ -120,9 +120,9 @@ def measure_images(count: float, folder: Path) -> Row:
     import numpy as np
     from PIL import Image
 
-    from upsweep.data.patches import TrainPatches
     from upsweep.data.photos import TRAIN, photo_files
     from upsweep.data.store import Settings, open_images
+    from upsweep.tasks.super_resolution.patches import TrainPatches
 
     dice = np.random.default_rng(0)
     photos = [np.asarray(Image.open(path).convert("RGB")) for path in photo_files(TRAIN).values()]
@@ -160,8 +160,8 @@ def measure_megapixels(count: float, folder: Path) -> Row:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from upsweep import checkpoints
     from upsweep.metrics.metric import PSNR, SSIM
+    from upsweep.networks import checkpoints
 
     del folder
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -26,11 +26,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from upsweep import checkpoints
-from upsweep.blocks.layout import channels_last, in_channels_last
-from upsweep.data.modules import SuperResolutionData
-from upsweep.evaluation.judge import evaluate, mean
-from upsweep.memory import keep_freed
+from upsweep.blocks.layout import as_channels_last, in_channels_last
+from upsweep.common.memory import keep_freed
+from upsweep.networks import checkpoints
+from upsweep.tasks.super_resolution.data import PatchData
+from upsweep.tasks.super_resolution.judging import evaluate, mean
 from upsweep.training.optimizers import parameter_groups
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +47,7 @@ class Variant:
     nhwc: bool = False
     bf16: bool = False
 
-    def step(self, data: SuperResolutionData, overrides: list[str]) -> tuple[Callable[[], None], Any]:
+    def step(self, data: PatchData, overrides: list[str]) -> tuple[Callable[[], None], Any]:
         """What takes one step of the training, and the network that it trains."""
         cfg = composed([*overrides, *self.overrides])
         torch.manual_seed(1)
@@ -59,7 +59,7 @@ class Variant:
         batches = forever(data)
 
         def laid_out(lr: Tensor) -> Tensor:
-            return channels_last(lr) if self.nhwc else lr
+            return as_channels_last(lr) if self.nhwc else lr
 
         def step() -> None:
             batch = next(batches)
@@ -88,7 +88,7 @@ def composed(overrides: list[str]) -> Any:
         return compose("train", ["logger=none", *overrides])
 
 
-def forever(data: SuperResolutionData) -> Iterator[Any]:
+def forever(data: PatchData) -> Iterator[Any]:
     while True:
         yield from data.train_dataloader()
 
@@ -98,7 +98,7 @@ def compare(overrides: list[str]) -> list[dict[str, Any]]:
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     steps, networks = {}, {}
     for name, variant in VARIANTS.items():
-        data: SuperResolutionData = instantiate(cfg.data, _convert_="all")
+        data: PatchData = instantiate(cfg.task.data, _convert_="all")
         data.setup("fit")
         steps[name], networks[name] = variant.step(data, overrides)
     for turn in range(ROUNDS + 1):

@@ -2,11 +2,11 @@
 
     python benchmarks/training_step.py
 
-One real training (`upsweep.training.job.run`, with logging, progress, checkpoints and all) takes turns with two bare
+One real training (`upsweep.training.job.train`, with logging, progress, checkpoints and all) takes turns with two bare
 loops, each in a process of its own: after every ROUND of its steps it waits while each of them takes as many. `bare` is
-the loop as anybody would write it; `bare, our memory` has what `upsweep.memory` and `upsweep.cli` say to the C library
-and to OpenMP, by environment variables. A figure is the median over the rounds of time(ours) / time(bare). Writes
-training_step.json and training_step.md beside itself.
+the loop as anybody would write it; `bare, our memory` has what `upsweep.common.memory` and `upsweep.cli` say to the C
+library and to OpenMP, by environment variables. A figure is the median over the rounds of time(ours) / time(bare).
+Writes training_step.json and training_step.md beside itself.
 """
 
 import json
@@ -29,9 +29,9 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from training_forms import composed, forever
 
-from upsweep import checkpoints
-from upsweep.data.modules import SuperResolutionData
-from upsweep.memory import BLOCK, IDLE
+from upsweep.common.memory import BLOCK, IDLE
+from upsweep.networks import checkpoints
+from upsweep.tasks.super_resolution.data import PatchData
 
 HERE = Path(__file__).resolve().parent
 ROUND, ROUNDS = 125, 7  # 1,000 steps with the first round, as by default: the diagnoses look at twelve of them
@@ -97,7 +97,7 @@ def turn(rival: "subprocess.Popen[str]") -> list[float]:
 def bare(overrides: list[str]) -> None:
     """Takes ROUND steps whenever a line arrives, and answers with what `a_step` says of them."""
     cfg = composed(overrides)
-    data: SuperResolutionData = instantiate(cfg.data, _convert_="all")
+    data: PatchData = instantiate(cfg.task.data, _convert_="all")
     data.setup("fit")
     network = checkpoints.build(OmegaConf.to_container(cfg.generator, resolve=True))  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)

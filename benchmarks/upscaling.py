@@ -28,11 +28,11 @@ import torch
 from numpy.typing import NDArray
 
 from upsweep import release
-from upsweep.checkpoints import load_generator
-from upsweep.generators.base import Generator
+from upsweep.common.memory import keep_freed
 from upsweep.imaging.files import Picture
-from upsweep.memory import keep_freed
-from upsweep.upscaling.picture import Upscaler
+from upsweep.networks.checkpoints import load_upscaler
+from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.upscaling.picture import Enlarger
 
 HERE = Path(__file__).resolve().parent
 SCALE = 2
@@ -41,10 +41,10 @@ Photo = NDArray[np.uint8]
 Contestant = Callable[[Photo], Photo]
 
 
-def ours(generator: Generator) -> Contestant:
+def ours(generator: Upscaler) -> Contestant:
     """What src/upscale.py does between reading and writing a file."""
-    upscaler = Upscaler(generator)
-    return lambda photo: np.asarray(upscaler(Picture.of(photo)).pixels, np.uint8)
+    upscaler = Enlarger(generator)
+    return lambda photo: np.asarray(upscaler(Picture(photo)).pixels, np.uint8)
 
 
 def bicubic(photo: Photo) -> Photo:
@@ -53,7 +53,7 @@ def bicubic(photo: Photo) -> Photo:
     return np.asarray(cv2.resize(photo, (SCALE * width, SCALE * height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def opencvs_engine(generator: Generator, height: int, width: int) -> Contestant:
+def opencvs_engine(generator: Upscaler, height: int, width: int) -> Contestant:
     """The same network in OpenCV's engine, for photos of one size."""
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "network.onnx"
@@ -81,7 +81,7 @@ def dnn_superres(model: str) -> Contestant:
 
 def compare(height: int, width: int, rounds: int, model: str | None) -> dict[str, list[float]]:
     """Seconds of every contestant, round by round."""
-    generator = load_generator(release.path("fsrcnn", SCALE))
+    generator = load_upscaler(release.path("fsrcnn", SCALE))
     photo = cv2.resize(skimage.data.astronaut(), (width, height), interpolation=cv2.INTER_CUBIC)
     opencv = dnn_superres(model) if model else opencvs_engine(generator, height, width)
     contestants: dict[str, Contestant] = {"ours": ours(generator), "bicubic": bicubic, "OpenCV's FSRCNN": opencv}

@@ -14,16 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from upsweep import checkpoints, release
+from upsweep import release
+from upsweep.common.files import write_whole
 from upsweep.data.known import data_root
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images
 from upsweep.evaluation.published import published
-from upsweep.generators.base import cost
-from upsweep.generators.bicubic import Bicubic
-from upsweep.metrics import Protocol
-from upsweep.sweeps.about import About
-from upsweep.sweeps.results import Result, write_by_rename
+from upsweep.metrics.protocol import Protocol
+from upsweep.networks import checkpoints
+from upsweep.networks.network import cost
+from upsweep.networks.upscalers.bicubic import Bicubic
+from upsweep.runs.about import About
+from upsweep.runs.layout import ABOUT, LAST
+from upsweep.runs.result import Result
 
 BENCHMARKS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100"}
 PAPER = "FSRCNN(as re-run by later papers)"  # the rows that cover all three, within 0.05 dB of the paper's own
@@ -47,8 +50,8 @@ def ship(name: str, run: Path) -> str:
     weights = release.FOLDER / f"{name}_x{generator.scale}.safetensors"
     checkpoints.save_release(generator, spec, weights)
     card = described(name, run, result, weights)
-    write_by_rename(weights.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
-    write_by_rename(weights.with_suffix(".md"), page(card))
+    write_whole(weights.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    write_whole(weights.with_suffix(".md"), page(card))
     return f"{weights.name}: " + ", ".join(f"{title} {row['psnr']:.2f}" for title, row in card["benchmarks"].items())
 
 
@@ -56,11 +59,11 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
     """The card as plain values."""
     about = About.read(run)
     if about is None:
-        sys.exit(f"{run} does not say how it was made: it has no {About.FILE}.")
+        sys.exit(f"{run} does not say how it was made: it has no {ABOUT}.")
     config = about.config
-    generator = checkpoints.load_generator(weights)
+    generator = checkpoints.load_upscaler(weights)
     price, root = cost(generator), data_root(None)
-    steps = checkpoints.read(run / "checkpoints" / "last.ckpt")["global_step"]
+    steps = checkpoints.read(run / LAST)["global_step"]
     rows: dict[str, Any] = {}
     for key, title in BENCHMARKS.items():
         images = benchmark_images(key, root, scale=generator.scale, channels=generator.channels)
@@ -84,7 +87,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "seed": result.seed,
         "steps": int(steps),
         "seconds": None if result.seconds is None else round(result.seconds),
-        "validation_psnr": result.psnr,
+        "validation_psnr": result.value,
         "protocol": Protocol().name,
         "benchmarks": rows,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -179,4 +182,4 @@ if __name__ == "__main__":
         name, _, folder = asked.partition("=")
         print(ship(name, Path(folder)))
     readme = Path(__file__).resolve().parents[1] / "README.md"
-    write_by_rename(readme, with_table(readme.read_text(encoding="utf-8")))
+    write_whole(readme, with_table(readme.read_text(encoding="utf-8")))

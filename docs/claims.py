@@ -16,10 +16,13 @@ from typing import Any
 
 from PIL import Image
 
+from upsweep.analysis.effects import Effect, effects, paired_interval, sentence
+from upsweep.analysis.ranking import at_best_rate, finished, grouped
 from upsweep.data.photos import TRAIN, VAL, photo_files
-from upsweep.reporting.effects import Effect, effects, paired_interval, sentence
 from upsweep.reporting.forest import forest
-from upsweep.sweeps.results import Result, at_best_rate, finished, grouped
+from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, TABLE
+from upsweep.runs.manifest import Manifest
+from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
 
 ROOT = Path(__file__).resolve().parent
 PAGE, KEPT = ROOT / "claims.md", ROOT / "claims"
@@ -36,22 +39,21 @@ def collect(name: str, sweep: Path) -> None:
     """Take `results.csv`, the figures of `diagnoses.json` and how it was made from a sweep's folder."""
     folder = KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
-    with (sweep / "results.csv").open(newline="", encoding="utf-8") as lines:
+    with (sweep / TABLE).open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     settings = [key for key in rows[0] if key not in (*MEASURED, "reason", "checkpoint")]
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as lines:
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow([*settings, *MEASURED, *DIAGNOSED])
         for row in sorted(rows, key=lambda row: int(row["job"])):
-            seen = diagnosed(sweep / row["job"] / "diagnoses.json")
+            seen = diagnosed(sweep / row["job"] / DIAGNOSES)
             writer.writerow([*(row[key] for key in (*settings, *MEASURED)), *(seen.get(key, "") for key in DIAGNOSED)])
-    manifest = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
-    about = {key: manifest[key] for key in ("started", "commit", "versions", "machine")}
-    about["command"] = ["python", "src/train.py", *manifest["command"][2:]]
-    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / "effects.svg").write_text(
-        forest(effects(results(read(name))), "What each choice is worth"), encoding="utf-8"
-    )
+    manifest = Manifest.read(sweep)
+    assert manifest is not None, f"{sweep} is no sweep"
+    about = {key: getattr(manifest.about, key) for key in ("started", "commit", "versions", "machine")}
+    about["command"] = ["python", "src/train.py", *manifest.about.command[2:]]
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / EFFECTS).write_text(forest(effects(results(read(name))), "What each choice is worth"), encoding="utf-8")
 
 
 def few(folder: Path) -> None:
@@ -86,7 +88,7 @@ def diagnosed(file: Path) -> dict[str, float]:
 
 def read(name: str) -> list[Row]:
     """The rows that were collected of a sweep."""
-    with (KEPT / name / "results.csv").open(newline="", encoding="utf-8") as lines:
+    with (KEPT / name / TABLE).open(newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
 
@@ -99,8 +101,8 @@ def results(rows: Iterable[Row]) -> list[Result]:
             overrides=[f"{key}={row[key]}" for key in row if key not in ("job", *MEASURED, *DIAGNOSED)],
             seed=int(row.get("seed", 1)),
             scale=2,
-            psnr=float(row["psnr"]) if row["psnr"] else None,
-            gain=float(row["gain"]) if row["gain"] else None,
+            declared=FIGURES_OF_VERSION_1,
+            figures={figure.name: float(row[figure.name]) for figure in FIGURES_OF_VERSION_1 if row[figure.name]},
         )
         for row in rows
     ]
@@ -135,7 +137,7 @@ def cells() -> str:
 
 
 def _psnr(group: Iterable[Result]) -> str:
-    known = [result.psnr for result in finished(group) if result.psnr is not None]
+    known = [result.value for result in finished(group) if result.value is not None]
     return "-" if not known else f"{statistics.fmean(known):.2f} ± {statistics.stdev(known):.2f}"
 
 
@@ -213,7 +215,7 @@ def _spread(values: Iterable[float]) -> str:
 
 def made(sweep: str) -> str:
     """The command, commit and versions behind a sweep's figures."""
-    about: dict[str, Any] = json.loads((KEPT / sweep / "about.json").read_text(encoding="utf-8"))
+    about: dict[str, Any] = json.loads((KEPT / sweep / ABOUT).read_text(encoding="utf-8"))
     count = len(read(sweep))
     done = sum(row["state"] == "finished" for row in read(sweep))
     versions = f"torch {about['versions']['torch']}, commit {str(about['commit'])[:7]}"

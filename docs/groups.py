@@ -19,13 +19,14 @@ GROUPS = (
         "optimizer",
         "scheduler",
     ),
-    *("data", "degradation", "protocol", "trainer", "logger", "callbacks", "debug", "experiment", "hparams_search"),
+    *("task", "data", "feed", "degradation", "protocol"),
+    *("trainer", "logger", "callbacks", "debug", "experiment", "hparams_search"),
 )
 
 
-def headline(path: Path) -> str:
+def description(path: Path) -> str:
     """What a config file says of itself."""
-    said = cli.headline(path.read_text(encoding="utf-8"))
+    said = cli.description(path.read_text(encoding="utf-8"))
     return said or sys.exit(f"{path.relative_to(ROOT)} begins with no comment that says what it is.")
 
 
@@ -33,7 +34,7 @@ def default_of(group: str) -> str:
     """The name that train.yaml chooses in a group."""
     for line in (ROOT / "conf" / "train.yaml").read_text(encoding="utf-8").splitlines():
         key, _, value = line.strip().removeprefix("- ").partition(": ")
-        if key == group:
+        if key == group and line.startswith("  - "):
             return value.split("#")[0].strip()
     return "null"
 
@@ -47,7 +48,7 @@ def table() -> str:
     for group in GROUPS:
         default = default_of(group)
         files = sorted((ROOT / "conf" / group).rglob("*.yaml"))
-        names = {str(f.relative_to(ROOT / "conf" / group).with_suffix("")): headline(f) for f in files}
+        names = {str(f.relative_to(ROOT / "conf" / group).with_suffix("")): description(f) for f in files}
         for i, (name, said) in enumerate(sorted(names.items(), key=lambda item: (item[0] != default, item[0]))):
             lines.append(
                 f"| {f'`{group}`' if i == 0 else ''} | {f'**{name}**' if name == default else name} | {said} |"

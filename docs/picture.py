@@ -10,13 +10,13 @@ from pathlib import Path
 from PIL import Image
 
 from upsweep import release
-from upsweep.checkpoints import load_generator
-from upsweep.data.modules import EvalImages
 from upsweep.data.photos import photo_files
 from upsweep.data.store import Settings, open_images
 from upsweep.evaluation import evaluate, mean
-from upsweep.generators.bicubic import Bicubic
-from upsweep.training.pictures import comparison
+from upsweep.networks.checkpoints import load_upscaler
+from upsweep.networks.upscalers.bicubic import Bicubic
+from upsweep.tasks.super_resolution.data import EvalImages
+from upsweep.tasks.super_resolution.pictures import comparison
 
 HERE = Path(__file__).resolve().parent
 PHOTO, SCALE = "chelsea.png", 3
@@ -26,7 +26,7 @@ def main() -> None:
     """Enlarge, judge, write both files."""
     images = EvalImages(open_images(photo_files((PHOTO,)), Settings(SCALE, 1, colour=True), None).images)
     weights = release.path(None, SCALE)
-    generator = load_generator(weights)
+    generator = load_upscaler(weights)
     (psnr, ssim), (plain, plain_ssim) = (mean(evaluate(g, images)) for g in (generator, Bicubic(scale=SCALE)))
     image = images[0]
     panel = comparison(

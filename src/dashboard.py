@@ -8,15 +8,11 @@ from upsweep.cli import door
 @door("dashboard")
 def main(cfg: DictConfig) -> None:
     """Save both, and print where they are."""
-    from importlib.util import find_spec
+    from upsweep.common.errors import extra
 
-    from upsweep.errors import UserError
-
-    if find_spec("wandb_workspaces") is None:
-        raise UserError(
-            "The dashboards need the package wandb-workspaces: pip install 'wandb-workspaces>=0.4.13,<0.5'."
-        )
-    from upsweep.reporting import dashboard
+    sentence = "The dashboards need the package wandb-workspaces: pip install 'wandb-workspaces>=0.4.13,<0.5'."
+    with extra("wandb_workspaces", sentence):
+        from upsweep.reporting import dashboard
 
     workspace, report = dashboard.save(cfg.project, cfg.entity, cfg.name)
     print(f"workspace  {workspace}\nreport     {report}")

@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
 
     from upsweep.evaluation.benchmarks import find_benchmarks
     from upsweep.evaluation.methods import Views, asked
-    from upsweep.evaluation.run import Evaluation, run
+    from upsweep.evaluation.run import Evaluation, evaluate_all
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         pictures=cfg.pictures,
         cache_dir=Path(data["cache_dir"]) if data["cache"] == "disk" else None,
     )
-    for comparison in run(evaluation):
+    for comparison in evaluate_all(evaluation):
         comparison.table().print()
         print()
     print(f"Tables, figures of every image, pictures: {folder}")

@@ -10,7 +10,7 @@ from upsweep.cli import door, own_targets
 @door("export", paths=("checkpoint", "output"))
 def main(cfg: DictConfig) -> None:
     """Export what the config names, and say what was written."""
-    from upsweep.exporting import export
+    from upsweep.networks.exporting import export
 
     said = export(
         cfg.checkpoint and Path(cfg.checkpoint).expanduser(),

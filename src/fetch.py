@@ -16,9 +16,9 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from upsweep.data.fetch import fetch
-    from upsweep.data.known import made_root
+    from upsweep.data.known import data_root
 
-    fetch(HydraConfig.get().runtime.choices["data"], made_root(cfg.root), mirror=cfg.mirror)
+    fetch(HydraConfig.get().runtime.choices["data"], data_root(cfg.root, make=True), mirror=cfg.mirror)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from upsweep.cli import door
 def main(cfg: DictConfig) -> None:
     """Write report.html, and effects.svg where choices were swept, into the sweep's folder."""
     from upsweep.reporting.report import write_report
-    from upsweep.reporting.runs import find_sweep
+    from upsweep.reporting.sweep import find_sweep
 
     print(f"Report: {write_report(find_sweep(str(cfg.sweep))).resolve()}")
 

@@ -1,67 +1,109 @@
 """Train one generator, or with -m a sweep of them: python src/train.py -m init=xavier,he norm=bn,none."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from upsweep.cli import door, importing
+from upsweep.common.errors import UserError
+
+if TYPE_CHECKING:
+    from upsweep.training.job import Job, MakeTraining
 
 
 @door("train", claims=True)
 def main(cfg: DictConfig) -> float | None:
-    """Train what the config says; the value is the best val/psnr in dB, for sweepers."""
+    """Train what the config says; the value is the best one of the task's headline, for sweepers."""
     # torch and Lightning take seconds to import: only a job that really trains pays for them.
     with importing():
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.utils import instantiate
-
-        from upsweep import release
-        from upsweep.sweeps.folders import writable
-        from upsweep.sweeps.results import chosen
         from upsweep.training import console
-        from upsweep.training.job import Job, run
-        from upsweep.training.optimizers import by_dotted_name
-        from upsweep.training.scaling import RateRule
+        from upsweep.training.job import train
+
+    if cfg.quiet:
+        console.hush()
+    job = job_of(cfg)
+    if not cfg.quiet:
+        console.show_config(job.config, job.choices)
+    result = train(job)
+    console.show_end(job, result, quiet=cfg.quiet)
+    return result.objective
+
+
+def job_of(cfg: DictConfig) -> "Job":
+    """The training that a config describes, in the folder that Hydra gave it."""
+    from upsweep import release
+    from upsweep.analysis.ranking import chosen
+    from upsweep.runs.folders import writable
+    from upsweep.training.job import Job
+    from upsweep.training.start import start_of
 
     hydra = HydraConfig.get()
     # the door has claimed it for a run; the jobs of hydra/launcher=basic do not pass through there
     folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)
+    refuse_unknown(cfg.data)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
-    if cfg.quiet:
-        console.hush()
-    else:
-        console.show_config(config, choices)
-    about = {"config": config, "choices": choices, "overrides": overrides}
+    task = instantiate(cfg.task, _convert_="all")
+    about: dict[str, Any] = {
+        "config": config,
+        "choices": chosen(hydra.runtime.choices, config),
+        "overrides": list(hydra.overrides.task),
+    }
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
-    job = Job(
+    flat = {"seed": cfg.seed, "scale": cfg.scale}
+    return Job(
         folder=folder,
+        task=task,
         generator=config["generator"],
-        data=instantiate(cfg.data, _convert_="all"),
+        training=learning(cfg),
+        trainer=config["trainer"],
+        callbacks=[instantiate(c) for c in cfg.callbacks.values() if c is not None],
+        logger=make_logger and make_logger(folder, **about, figures=task.figures, flat=flat),
+        start=start_of(
+            folder,
+            config,
+            config["trainer"]["max_epochs"],
+            resume=cfg.resume is not None,
+            checkpoint=cfg.checkpoint and release.located(cfg.checkpoint),
+            init_from=cfg.init_from and release.located(cfg.init_from),
+        ),
+        channels_last=cfg.channels_last,
+        **flat,
+        **about,
+    )
+
+
+def refuse_unknown(data: DictConfig) -> None:
+    """Refuse what a data set's file says and nobody reads.
+
+    Raises:
+        UserError: a key is neither the source's nor one of those by which train.yaml says how images are fed.
+    """
+    (main,) = [source for source in HydraConfig.get().runtime.config_sources if source.provider == "main"]
+    fed = OmegaConf.load(Path(main.path) / "train.yaml").data if main.schema == "file" else data
+    known = sorted({*map(str, fed), *map(str, data.get("source") or {})} - {"_target_"})
+    if unknown := [key for key in map(str, data) if key not in (*known, "source")]:
+        raise UserError(f"data.{unknown[0]} is read by nothing: a file in conf/data may say {', '.join(known)}.")
+
+
+def learning(cfg: DictConfig) -> "MakeTraining":
+    """How the generator learns."""
+    from upsweep.training.optimizers import by_dotted_name
+    from upsweep.training.scaling import RateRule
+    from upsweep.training.supervised import Supervised
+
+    return partial(
+        Supervised,
         objective=instantiate(cfg.objective, _convert_="all"),
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
         schedule=instantiate(cfg.scheduler, _convert_="all"),
-        factors=by_dotted_name(config["factors"]),
-        protocol=instantiate(cfg.protocol),
-        trainer=config["trainer"],
-        callbacks=[instantiate(c) for c in cfg.callbacks.values() if c is not None],
-        logger=make_logger and make_logger(folder, **about, flat={"seed": cfg.seed, "scale": cfg.scale}),
-        seed=cfg.seed,
-        scale=cfg.scale,
-        choices=choices,
-        overrides=overrides,
-        config=config,
-        checkpoint=cfg.checkpoint and release.located(cfg.checkpoint),
-        init_from=cfg.init_from and release.located(cfg.init_from),
-        resume=cfg.resume is not None,
-        rate_rule=RateRule(cfg.lr_rule, cfg.lr_batch_size),
-        compile=cfg.compile,
-        channels_last=cfg.channels_last,
+        factors=by_dotted_name(cast(dict[str, Any], OmegaConf.to_container(cfg.factors, resolve=True))),
+        rule=RateRule(cfg.lr_rule, cfg.lr_batch_size),
+        compiled=cfg.compile,
     )
-    result = run(job)
-    console.show_end(job, result, quiet=cfg.quiet)
-    return result.objective
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from upsweep import checkpoints
 from upsweep.blocks import Block, Recipe, activation
 from upsweep.blocks.conv import SubPixelConv2d, conv
 from upsweep.blocks.deconv import Deconv2d, Form, deconv_as_subpixel, run_as
@@ -37,13 +36,15 @@ from upsweep.blocks.init import (
     fans,
 )
 from upsweep.blocks.norm import BatchNorm, ChannelNorm, GroupNorm, Norm, SpectralNorm, WeightNorm
-from upsweep.blocks.upsampler import Bicubic, Deconv, Resize, SubPixel, Upsampler
-from upsweep.errors import UserError
-from upsweep.generators import Generator
-from upsweep.generators.deconvnet import DeconvNet
-from upsweep.generators.fsrcnn import FSRCNN
+from upsweep.blocks.upsampler import Deconv, FixedBicubic, Resize, SubPixel, Upsampler
+from upsweep.common.errors import UserError
 from upsweep.imaging.resize import enlarge
 from upsweep.metrics.checkerboard import checkerboard, portrait, response
+from upsweep.networks import checkpoints
+from upsweep.networks.upscalers import Upscaler
+from upsweep.networks.upscalers.article_net import ArticleNet
+from upsweep.networks.upscalers.deconvnet import DeconvNet
+from upsweep.networks.upscalers.fsrcnn import FSRCNN
 
 CONF = Path(__file__).parents[1] / "conf"
 Factory = Callable[..., nn.Module]
@@ -345,7 +346,7 @@ def test_a_deconvolution_enlarges_exactly(kernel: int, stride: int, height: int,
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from([Deconv(), Deconv(multiple=3), SubPixel(), SubPixel(5), Resize(1, "bilinear"), Bicubic()]),
+    st.sampled_from([Deconv(), Deconv(multiple=3), SubPixel(), SubPixel(5), Resize(1, "bilinear"), FixedBicubic()]),
     st.integers(1, 4),
     SIZES,
     SIZES,
@@ -370,8 +371,8 @@ def test_whose_kernel_a_deconvolution_has(stride: int) -> None:
 
 def test_bicubic_learns_nothing_but_the_change_of_channels() -> None:
     x = torch.rand(1, 3, 5, 6)
-    assert torch.equal(Bicubic().layer(3, 3, 2)(x), enlarge(x, 2))
-    assert [p.numel() for p in Bicubic().layer(3, 5, 2).parameters()] == [15, 5]
+    assert torch.equal(FixedBicubic().layer(3, 3, 2)(x), enlarge(x, 2))
+    assert [p.numel() for p in FixedBicubic().layer(3, 5, 2).parameters()] == [15, 5]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -436,10 +437,19 @@ def outputs(network: nn.Module, x: Tensor) -> dict[nn.Module, Tensor]:
 def test_lsuv_beside_spectral_norm_scales_what_it_can_to_what_really_comes_in() -> None:
     torch.manual_seed(9)
     init = LSUV()
-    net = DeconvNet(Recipe(init, nn.Tanh, SpectralNorm(), Dropout(), Deconv()))
+    net = DeconvNet(Recipe(init, nn.Tanh, SpectralNorm(covers="blocks"), Dropout(), Deconv()))
     batch = torch.rand(4, 1, 12, 12)
     init.calibrate(net, lambda: batch, net.last)
     assert outputs(net, batch)[net.last].std().item() == pytest.approx(1, abs=1e-4)  # which has no spectral norm
+
+
+def test_lsuv_leaves_a_network_whose_every_layer_has_spectral_norm_as_it_is() -> None:
+    torch.manual_seed(9)
+    net = DeconvNet(Recipe(LSUV(), nn.Tanh, SpectralNorm(), Dropout(), Deconv()))
+    batch = torch.rand(4, 1, 12, 12)
+    before = net.eval()(batch)
+    net.calibrate(lambda: batch)
+    torch.testing.assert_close(net.eval()(batch), before, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("norm", [Norm(), BatchNorm(), WeightNorm()])
@@ -543,14 +553,40 @@ def test_group_norm_takes_a_number_of_groups_that_divides(channels: int, groups:
     assert isinstance(layer, nn.GroupNorm) and layer.num_groups == groups
 
 
-@pytest.mark.parametrize("norm", [WeightNorm(), SpectralNorm()])
-@pytest.mark.parametrize("upsampler", [Deconv(), SubPixel(), Resize(), Bicubic()])
-def test_norms_of_weights_reach_a_blocks_layers_but_never_the_output(norm: Norm, upsampler: Upsampler) -> None:
-    recipe = Recipe(He(), nn.ReLU, norm, Dropout(), upsampler)
-    assert block(recipe) == ["layer", "activation"]
-    for reached, chosen in ((True, recipe), (False, recipe.plain())):
-        made = Block(upsampler.layer(4, 6, 2), 6, chosen)
-        assert all(is_parametrized(layer) == reached for layer in made.modules() if isinstance(layer, Layer))
+@pytest.mark.parametrize("norm", ["WeightNorm", "SpectralNorm"])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *((f"generator={file.stem}",) for file in sorted((CONF / "generator").glob("*.yaml"))),
+        *(("generator=deconvnet", f"upsampler={file.stem}") for file in (CONF / "upsampler").glob("*.yaml")),
+    ],
+    ids=" ".join,
+)
+def test_norms_of_weights_reach_every_layer(norm: str, choices: tuple[str, ...]) -> None:
+    node = spec(*choices)
+    rules = {"norm": {"_target_": f"upsweep.blocks.norm.{norm}"}, "init": {"_target_": "upsweep.blocks.init.Xavier"}}
+    narrow = {"width": 8} if "width" in node else {}
+    net = checkpoints.build({**node, **narrow, "recipe": {**node["recipe"], **rules}})
+    layers = [layer for layer in net.modules() if isinstance(layer, Layer)]
+    assert layers or choices == ("generator=bicubic",)
+    assert all(is_parametrized(layer, "weight") for layer in layers)
+    for layer in layers:
+        bound = math.sqrt(3) * Xavier().std(layer, nn.ReLU)  # the rule's, of the weights that the two make up
+        by_output = (layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight).flatten(1)
+        if norm == "WeightNorm":
+            assert 0.5 * bound < layer.weight.abs().max().item() <= bound * (1 + 1e-5)
+        else:
+            assert torch.linalg.matrix_norm(by_output, 2).item() == pytest.approx(1, rel=0.25)
+
+
+@pytest.mark.parametrize("norm", [WeightNorm(covers="blocks"), SpectralNorm(covers="blocks")])
+def test_norms_of_weights_can_be_left_to_the_layers_of_blocks(norm: Norm) -> None:
+    """As checkpoints of format 1 have it: a block without a norm, such as an output, is no such block."""
+    recipe = Recipe(He(), nn.ReLU, norm, Dropout(), Deconv())
+    reached = {name for name, layer in DeconvNet(recipe, depth=1).named_modules() if is_parametrized(layer)}
+    assert reached == {"convs.0.layer", "upsampler.0.layer"}
+    reached = {name for name, layer in ArticleNet(recipe).named_modules() if is_parametrized(layer)}
+    assert reached == {"conv.layer"}
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(6, 4, 3), Deconv2d(6, 4, 5, 2), SubPixelConv2d(6, 1, 3, 2)])
@@ -641,7 +677,7 @@ def test_both_forms_of_fsrcnns_deconvolution_are_equal_in_float32(stride: int, l
 
 
 def test_the_form_changes_neither_parameters_nor_state() -> None:
-    nets: list[Generator] = []
+    nets: list[Upscaler] = []
     forms: list[Form] = ["auto", "deconv", "subpixel"]
     for form in forms:
         torch.manual_seed(18)
@@ -779,7 +815,7 @@ def test_no_checkerboard_at_the_start_of_a_whole_generator() -> None:
 def test_no_border_of_a_deep_generator_is_taken_for_a_checkerboard(name: str, choices: tuple[str, str]) -> None:
     torch.manual_seed(20)
     node = spec(f"generator={name}", *choices)
-    net = checkpoints.build({**node, **({"width": 8} if "width" in node else {})})
+    net = checkpoints.as_upscaler(checkpoints.build({**node, **({"width": 8} if "width" in node else {})}), name)
     image = response(net, net.channels)
     assert checkerboard(image, net.scale) < 1e-6 * max(1.0, image.abs().max().item())
 
@@ -852,7 +888,7 @@ def test_rules_for_kinds_of_layers_are_chosen_by_name() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: He(fan="true"), r"init\.fan=true must be effective or torch"),  # type: ignore[arg-type]
+        (lambda: He(fan="true"), r"init\.fan=true must be one of effective, torch"),  # type: ignore[arg-type]
         (lambda: He(gain=0), r"init\.gain=0"),
         (lambda: He(gain="relu"), r"init\.gain=relu"),  # type: ignore[arg-type]
         (lambda: He(mode="fan"), r"init\.mode=fan"),  # type: ignore[arg-type]
@@ -869,6 +905,7 @@ def test_rules_for_kinds_of_layers_are_chosen_by_name() -> None:
         (lambda: LSUV().calibrate(conv(1, 1, 3), lambda: torch.zeros(1, 1, 8, 8)), r"init=lsuv cannot scale Conv2d"),
         (lambda: GroupNorm(groups=0), r"norm\.groups=0"),
         (lambda: SpectralNorm(iterations=0), r"norm\.iterations=0"),
+        (lambda: WeightNorm(covers="last"), r"norm\.covers=last"),  # type: ignore[arg-type]
         (lambda: Deconv(form="fast"), r"upsampler\.form=fast must be one of auto"),  # type: ignore[arg-type]
         (lambda: Deconv(kernel=8, multiple=2), r"leave one of them empty"),
         (lambda: Deconv(kernel=8, padding=0).layer(1, 1, 2), r"upsampler\.kernel=8 with padding 0"),

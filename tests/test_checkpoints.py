@@ -9,20 +9,22 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from upsweep import checkpoints
-from upsweep.checkpoints import load_generator
-from upsweep.errors import UserError
-from upsweep.generators.base import Generator
+from upsweep.blocks import Block, Recipe, conv
+from upsweep.common.errors import UserError
+from upsweep.networks import Network, checkpoints
+from upsweep.networks.checkpoints import load_generator, load_upscaler
+from upsweep.networks.network import Cost, cost
+from upsweep.networks.upscalers import Upscaler
 
 SPEC: dict[str, Any] = {
-    "_target_": "upsweep.generators.deconvnet.DeconvNet",
+    "_target_": "upsweep.networks.upscalers.deconvnet.DeconvNet",
     "recipe": {
         "_target_": "upsweep.blocks.Recipe",
         "init": {"_target_": "upsweep.blocks.init.Xavier", "gain": 1.0},
@@ -38,7 +40,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-def state_of(spec: dict[str, Any], generator: Generator | None = None) -> dict[str, Any]:
+def state_of(spec: dict[str, Any], generator: nn.Module | None = None) -> dict[str, Any]:
     """What Lightning saves of a training of `generator`, as far as it matters here."""
     generator = generator or checkpoints.build(SPEC)
     return {
@@ -76,7 +78,7 @@ def test_round_trip_gives_the_same_numbers(path: Path) -> None:
     lr = torch.rand(2, 1, 7, 9)
     generator.train()(lr)  # moves batch norm's running statistics
     expected = generator.eval()(lr)
-    loaded = load_generator(saved(path, state_of(SPEC, generator)))
+    loaded = load_upscaler(saved(path, state_of(SPEC, generator)))
     assert not loaded.training
     assert type(loaded) is type(generator) and loaded.scale == 3
     assert torch.equal(loaded(lr), expected)
@@ -88,7 +90,7 @@ def test_a_checkpoint_is_rebuilt_in_a_new_process_without_any_config(path: Path,
     saved(path, state_of(SPEC, generator))
     torch.save(lr, tmp_path / "lr.pt")
     code = (
-        "import torch; from pathlib import Path; from upsweep.checkpoints import load_generator;"
+        "import torch; from pathlib import Path; from upsweep.networks.checkpoints import load_generator;"
         "torch.save(load_generator(Path('best.ckpt'))(torch.load('lr.pt')).detach(), 'sr.pt')"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
@@ -97,7 +99,7 @@ def test_a_checkpoint_is_rebuilt_in_a_new_process_without_any_config(path: Path,
 
 def test_it_holds_plain_values_and_weights_only(path: Path) -> None:
     state = torch.load(saved(path, state_of(SPEC)), weights_only=True)
-    assert state[checkpoints.KEY] == {"format": 1, "generator": SPEC, "best": {"psnr": 30.0}}
+    assert state[checkpoints.KEY] == {"format": 2, "generator": SPEC, "best": {"psnr": 30.0}}
     assert set(checkpoints.generator_weights(state)) == set(checkpoints.build(SPEC).state_dict())
 
 
@@ -127,7 +129,7 @@ def _bytes_of(value: object) -> bytes:
         (_bytes_of([1, 2]), "list"),
         (_bytes_of({"state_dict": {}}), "which generator"),
         (_bytes_of({checkpoints.KEY: "DeconvNet"}), "which generator"),
-        (_bytes_of({checkpoints.KEY: {"format": 2, "generator": SPEC}}), "format 2"),
+        (_bytes_of({checkpoints.KEY: {"format": 3, "generator": SPEC}}), "format 3"),
         (_bytes_of({checkpoints.KEY: {"format": 1, "generator": SPEC}}), "does not fit"),
         (_bytes_of({checkpoints.KEY: {"format": 1, "generator": SPEC}, "state_dict": [1]}), "does not fit"),
         (
@@ -211,15 +213,15 @@ TARGETS = [
     "torch.nn.functional.relu",
     "torch.nn.init.zeros_",
     "torch.nn.modules.module.torch.load",
-    "upsweep.checkpoints.load_generator",
-    "upsweep.checkpoints.os.system",
+    "upsweep.networks.checkpoints.load_generator",
+    "upsweep.networks.checkpoints.os.system",
     "upsweep.imaging.files.read_image",
     "upsweep.blocks.activation.gain",
     "upsweep.blocks.activation.inspect",
     "upsweep.blocks.conv.nn.Conv2d",
-    "upsweep.generators.base.torch",
-    "upsweep.generators.nothing.Here",
-    "upsweep.generators",
+    "upsweep.networks.upscalers.upscaler.torch",
+    "upsweep.networks.upscalers.nothing.Here",
+    "upsweep.networks.upscalers",
     "upsweep.blocks.\0.Recipe",
     "upsweep",
     "",
@@ -267,7 +269,7 @@ def test_a_target_that_is_not_ours_is_not_called(path: Path, target: object) -> 
         ({"width": {1, 2}}, "set"),
         ({"_partial_": True}, "derive from it"),
         ({"_target_": "torch.nn.ReLU"}, ""),
-        ({"_target_": "upsweep.generators.base.Generator"}, ""),
+        ({"_target_": "upsweep.networks.upscalers.upscaler.Upscaler"}, ""),
         ({"width": "16"}, ""),
         ({"width": "???"}, ""),
         ({"width": None}, ""),
@@ -322,6 +324,89 @@ def test_weights_larger_than_their_file_take_no_memory(path: Path) -> None:
     assert path.stat().st_size < 100_000
 
 
+# Files of before
+
+
+FORMAT_1 = sorted((Path(__file__).parent / "format_1").glob("*.ckpt"))  # of upsweep b3252d2, each with an lr and its sr
+
+
+@pytest.mark.parametrize("old", FORMAT_1, ids=lambda path: path.stem)
+def test_a_checkpoint_of_format_1_makes_what_it_made(old: Path, path: Path) -> None:
+    state = checkpoints.read(old)
+    said = state[checkpoints.KEY]
+    assert said["format"] == 1 and said["generator"]["_target_"].startswith("upsweep.generators.")
+    generator, spec = checkpoints.load(old)
+    with torch.no_grad():
+        torch.testing.assert_close(generator(state["lr"]), state["sr"])
+    release = path.with_suffix(".safetensors")
+    checkpoints.save_release(generator, spec, release)  # in the words of today
+    again, its_spec = checkpoints.load(release)
+    assert "upsweep.generators" not in json.dumps(its_spec) and its_spec == spec
+    assert torch.equal(again(state["lr"]), generator(state["lr"]))
+
+
+@pytest.mark.parametrize("norm", ["weight", "spectral"])
+def test_weights_under_a_norm_of_other_layers_are_refused_with_the_remedy(norm: str) -> None:
+    (old,) = (file for file in FORMAT_1 if file.stem == norm)
+    blocks = checkpoints.described(checkpoints.read(old), old)
+    everywhere = copy.deepcopy(blocks)
+    everywhere["recipe"]["norm"]["covers"] = "all"
+    networks = {"blocks": checkpoints.build(blocks), "all": checkpoints.build(everywhere)}
+    for asked, had in (("all", "blocks"), ("blocks", "all")):
+        with pytest.raises(UserError, match=rf"\(it was trained with norm\.covers={had}: add that\)\.$"):
+            checkpoints.fit(networks[asked], networks[had].state_dict(), old)
+
+
+def test_weights_that_do_not_fit_for_another_reason_get_no_such_remedy() -> None:
+    norm = {"_target_": "upsweep.blocks.norm.WeightNorm"}
+    spec = {**SPEC, "recipe": {**SPEC["recipe"], "norm": norm}}
+    for other in (SPEC, {**spec, "depth": 3}, {**spec, "depth": 1}):
+        with pytest.raises(UserError) as refused:
+            checkpoints.fit(checkpoints.build(spec), checkpoints.build(other).state_dict(), Path("x.ckpt"))
+        assert "covers" not in str(refused.value)
+
+
+def test_names_of_before_may_stand_in_a_config() -> None:
+    old = {**SPEC, "_target_": "upsweep.generators.deconvnet.DeconvNet"}
+    old["recipe"] = {**SPEC["recipe"], "upsampler": {"_target_": "upsweep.blocks.upsampler.Bicubic"}}
+    assert type(checkpoints.build(old)) is type(checkpoints.build(SPEC))
+
+
+# Networks of other tasks
+
+
+class Denoiser(Network):
+    """A network that enlarges nothing."""
+
+    def __init__(self, recipe: Recipe, channels: int = 1) -> None:
+        super().__init__(channels)
+        self.first, self.last = Block(conv(channels, 4, 3), 4, recipe), conv(4, channels, 3)
+        self.initialise(recipe, self.last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - cast(Tensor, self.last(self.first(x)))
+
+
+def test_a_network_of_another_task_is_kept_and_is_no_upscaler(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own_networks", sys.modules[__name__])
+    spec = {"_target_": "own_networks.Denoiser", "recipe": SPEC["recipe"]}
+    network = checkpoints.build(spec).eval()
+    saved(path, state_of(spec, network))
+    x = network.example(6, 7)
+    assert x.shape == (1, 1, 6, 7) and torch.equal(x, network.example(6, 7))
+    loaded = load_generator(path, allow=[spec["_target_"]])
+    assert isinstance(loaded, Denoiser) and torch.equal(loaded(x), network(x))
+    assert cost(network) == Cost(9 * 4 + 4 + 2 * 4 + 4 * 9 + 1, 2 * 9 * 4)
+    with pytest.raises(UserError, match=r"best\.ckpt names a Denoiser, which is no upscaler"):
+        load_upscaler(path, allow=[spec["_target_"]])
+
+
+def test_a_class_that_is_not_there_is_named() -> None:
+    for name in ("own.Net", "upsweep.networks.upscalers.deconvnet.Nothing", "", "x y"):
+        with pytest.raises(UserError, match=f"There is no {name}, "):
+            checkpoints.build({**SPEC, "_target_": name})
+
+
 # Releases: safetensors
 
 
@@ -352,7 +437,9 @@ HOSTILE = [
     ({"format": 1, "generator": {**SPEC, "skip": "${oc.env:HOME}"}}, "interpolation"),
     ({"format": 1, "generator": {**SPEC, "width": 10**12}}, "absurd"),
     ({"format": 1, "generator": {**SPEC, "width": 2000}}, "does not fit"),
-    ({"format": 2, "generator": SPEC}, "format 2"),
+    ({"format": 3, "generator": SPEC}, "format 3"),
+    ({"format": True, "generator": {**SPEC, "_target_": "os.system"}}, "neither upsweep's"),
+    ({"format": [1], "generator": SPEC}, "format [1]"),
     ({"generator": 3}, "which generator"),
     ("null", "which generator"),
     ("[]", "which generator"),
@@ -411,7 +498,7 @@ def test_a_file_that_would_unpack_to_much_more_is_refused(path: Path) -> None:
     assert "compressed" in refusal(path)
 
 
-class Own(Generator):
+class Own(Upscaler):
     """A generator outside upsweep."""
 
     def __init__(self, scale: int) -> None:
@@ -436,11 +523,45 @@ def test_a_class_outside_upsweep_is_built_only_where_the_caller_names_it(
     assert torch.equal(load_generator(path, allow=[name])(lr), generator(lr))
 
 
-def test_a_constructor_that_refuses_is_heard_through_hydra() -> None:
+def test_a_constructor_that_refuses_is_heard() -> None:
     with pytest.raises(UserError, match="scale=5"):
         checkpoints.build({**SPEC, "scale": 5})
     with pytest.raises(UserError, match="place=between"):
         norm = {"_target_": "upsweep.blocks.norm.Norm", "place": "between"}
         checkpoints.build({**SPEC, "recipe": {**SPEC["recipe"], "norm": norm}})
-    with pytest.raises(UserError, match=r"no upsweep\.generators\.Generator"):
+    with pytest.raises(UserError, match=r"no upsweep\.networks\.Network"):
         checkpoints.build({"_target_": "torch.nn.ReLU"})
+
+
+def test_wrong_arguments_are_a_sentence_that_names_the_class() -> None:
+    with pytest.raises(
+        UserError, match=r"DeconvNet refuses its arguments \(.*unexpected keyword argument 'wdith'\)\.$"
+    ):
+        checkpoints.build({**SPEC, "wdith": 4})
+    activation = {"_target_": "torch.nn.LeakyReLU", "_partial_": True, "slope": 0.2}  # found out where it is called
+    with pytest.raises(UserError, match=r"LeakyReLU.*slope=0\.2"):
+        checkpoints.build({**SPEC, "recipe": {**SPEC["recipe"], "activation": activation}})
+
+
+def test_a_name_that_cannot_be_imported_is_a_sentence_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "needy.py").write_text("import nothing_by_this_name\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, why in [
+        ("own_package.needy.Net", "No module named 'nothing_by_this_name'"),
+        ("own_package.none.Net", "module 'own_package' has no attribute 'none'"),
+        ("no_package.Net", "No module named 'no_package'"),
+        ("Net", ""),
+    ]:
+        with pytest.raises(UserError, match=rf"There is no {name}, which the generator asks for \(.*{why}"):
+            checkpoints.build({"_target_": name})
+
+
+def test_a_factory_inside_of_a_class_may_stand_in_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own_generators", sys.modules[__name__])
+    monkeypatch.setattr(Own, "doubling", staticmethod(lambda: Own(2)), raising=False)
+    assert isinstance(checkpoints.build({"_target_": "own_generators.Own.doubling"}), Own)

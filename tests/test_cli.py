@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upsweep import cli
-from upsweep.cli import headline
+from upsweep.cli import description
 from upsweep.sweeps.live import Status, display
 from upsweep.training import console
 
@@ -25,8 +25,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[25])[0-9;]*m")
 
 
 def test_the_headline_is_the_first_comment_that_is_no_directive() -> None:
-    assert headline("# @package _global_\n# What it is\nx: 1\n") == "What it is"
-    assert headline("x: 1\n# What it is not\n") is None and headline("") is None
+    assert description("# @package _global_\n# What it is\nx: 1\n") == "What it is"
+    assert description("x: 1\n# What it is not\n") is None and description("") is None
 
 
 def test_help_has_a_line_for_every_choice_those_of_a_users_own_folder_too(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_help_has_a_line_for_every_choice_those_of_a_users_own_folder_too(tmp_pa
     assert "activation=" in lines and "mine My very own" in lines and "bare" in lines
     for file in sorted((ROOT / "conf").glob("*/**/*.yaml")):
         if "local" not in file.parts:
-            said = " ".join(f"{file.stem} {headline(file.read_text())}".split())
+            said = " ".join(f"{file.stem} {description(file.read_text())}".split())
             assert said in lines, file
     assert ESCAPE not in done.stdout
 
@@ -93,9 +93,8 @@ def test_the_config_is_coloured_on_a_terminal_alone_and_not_where_no_color_is_se
 
 def test_a_quiet_sweep_shows_nothing_while_it_runs(tmp_path: Path) -> None:
     out = io.StringIO()
-    shown = display({"0": Status(tmp_path, {})}, 1, out, quiet=True)
-    shown.update()
-    shown.close()
+    with display({"0": Status(tmp_path, {})}, 1, out, quiet=True) as update:
+        update()
     assert out.getvalue() == ""
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
 
+from upsweep.metrics.figure import figures_of
 from upsweep.sweeps.launcher import gather_runs
 
 ws = pytest.importorskip("wandb_workspaces.workspaces", reason="the extra `dashboard` is not installed")
@@ -221,7 +221,7 @@ def test_a_project_without_pictures_has_no_empty_panel() -> None:
     assert grids and all(grid.panels for grid in grids)
 
 
-@pytest.mark.parametrize("panel", [*dashboard.curves(), *dashboard.gradient_flow(), *dashboard.health()])
+@pytest.mark.parametrize("panel", [*dashboard.curves(PLACE.figures), *dashboard.gradient_flow(), *dashboard.health()])
 def test_no_panel_lies_upon_another_or_off_the_page(panel: Any) -> None:
     assert panel.layout.x >= 0 and panel.layout.x + panel.layout.w <= 24
 
@@ -230,8 +230,33 @@ def test_every_key_on_them_is_one_that_a_run_has() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train")
     assert set(dashboard.CHOICES) - {"seed"} <= set(config) and "seed" in config
-    best = yaml.safe_load((ROOT / "conf" / "logger" / "wandb.yaml").read_text())["best"]
-    assert f"val/psnr.{best['psnr']}" == dashboard.BEST
+    if "task" in config:
+        assert tuple(figure.name for figure in figures_of(config.task.figures)) == ("psnr", "ssim")
+
+
+def test_another_task_s_figures_are_on_them_as_their_runs_declare_them() -> None:
+    figure = {"name": "rmse", "title": "RMSE", "better": "lower", "digits": 3, "noise": 0.01, "baseline": "noisy"}
+
+    class Run:
+        summary = {"pictures/a": 1, "val/rmse": 2}  # noqa: RUF012
+
+        def __init__(self, config: dict[str, Any]) -> None:
+            self.config = config
+
+    class Api:
+        def runs(self, *_: object, **__: object) -> list[Run]:
+            return [Run({}), Run({"config": {"scale": None, "task": {"figures": [figure]}}})]
+
+    place = dashboard.seen(Api(), "me", "mine")
+    assert (place.pictures, place.headline.title) == (("pictures/a",), "RMSE")
+    made = dashboard.workspace(place, "x")
+    assert [(o.item.name, o.ascending) for o in made.runset_settings.order] == [("val/rmse.min", True)]
+    assert {"summary:val/rmse.min", "summary:val/rmse_gain.max"} < set(made.runset_settings.pinned_columns)
+    panels = {section.name: section.panels for section in made.sections}
+    assert {panel.y[0] for panel in panels["What each choice is worth"]} == {"val/rmse"}
+    assert "Pictures: noisy | made | wanted" in panels
+    told = " ".join(str(block.text) for block in dashboard.report(place, "x").blocks if hasattr(block, "text"))
+    assert "Less than 0.01 is noise." in told and "PSNR" not in told
 
 
 # what is sent
@@ -288,7 +313,7 @@ def test_wandb_sync_of_a_whole_sweep_uploads_every_run_with_its_choices(tmp_path
     sweep.mkdir()
     (sweep / "sweep.json").write_text("{}")
     job = (
-        "import sys\nfrom upsweep.training.tracking import WandbRun\n"
+        "import sys\nfrom upsweep.tracking.wandb_run import WandbRun\n"
         "for i, init in enumerate(('he', 'xavier')):\n"
         "    run = WandbRun(f'{sys.argv[1]}/{i}', best={'psnr': 'max'}, choices={'init': init}, flat={'seed': i})\n"
         "    for step in (1, 2): run.log_metrics({'val/psnr': 30.0 + step}, step=step)\n"

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields
 from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,23 +27,15 @@ from hypothesis import strategies as st
 from numpy.random import Philox
 from PIL import Image
 
-from upsweep.data import modules, photos, store
+from upsweep.common.errors import UserError
+from upsweep.data import photos, sources, store
 from upsweep.data.degradation import Noise
-from upsweep.data.modules import (
-    EvalImage,
-    FolderData,
-    KnownData,
-    PairsData,
-    PhotosData,
-    SuperResolutionData,
-    held_out,
-    paired,
-)
-from upsweep.data.patches import EpochSampler, Patch, TrainPatches, crop_of, draw, turned
+from upsweep.data.sources import Folder, Known, Pairs, Source, held_out, paired
 from upsweep.data.store import Settings, StoredImage, open_images
-from upsweep.errors import UserError
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.resize import imresize, shrink
+from upsweep.tasks.super_resolution.data import EvalImage, PatchData
+from upsweep.tasks.super_resolution.patches import EpochSampler, Patch, TrainPatches, draw, place_of, turned
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +51,13 @@ def save(path: Path, pixels: np.ndarray, **kwargs: Any) -> Path:
     return path
 
 
+def fed(kind: type[Source], **given: Any) -> PatchData:
+    """Patches of a source, whose own arguments are among the others."""
+    own = {field.name: given[field.name] for field in fields(cast(Any, kind)) if field.name in given}
+    rest = {key: value for key, value in given.items() if key not in own or key == "scale"}
+    return PatchData(source=kind(**own), **rest)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six good images of several sizes, one of them grey and one two folders down."""
@@ -70,14 +71,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(tmp_path: Path, folder: Path):
-    def make(**kwargs: Any) -> FolderData:
+    def make(**kwargs: Any) -> PatchData:
         settings = dict(root=str(folder), scale=2, channels=1, seed=3, patch_size=8, patches_per_epoch=64)
-        return FolderData(**{**settings, "cache_dir": str(tmp_path / "cache"), **kwargs})
+        return fed(Folder, **{**settings, "cache_dir": str(tmp_path / "cache"), **kwargs})
 
     return make
 
 
-def epochs(data: SuperResolutionData, count: int = 1) -> list[Patch]:
+def epochs(data: PatchData, count: int = 1) -> list[Patch]:
     """All patches of the first epochs, in the order of the loader."""
     loader, batches = data.train_dataloader(), []
     for epoch in range(count):
@@ -121,7 +122,7 @@ def test_a_patch_is_cut_from_the_file_with_no_false_border(make, folder: Path) -
     sizes = [(image.lr.shape[1], image.lr.shape[2]) for image in data.train_images]
     ends = list(accumulate(h * w for h, w in sizes))
     for index, patch in enumerate(epochs(data)):
-        crop = crop_of(3, 0, index, sizes, ends, 8)
+        crop = place_of(3, 0, index, sizes, ends, 8)
         hr, lr = whole[data.train_images[crop.image].name]
         y, x = crop.top, crop.left
         expected = hr[:, 2 * y : 2 * y + 16, 2 * x : 2 * x + 16], lr[:, y : y + 8, x : x + 8]
@@ -160,7 +161,7 @@ def test_draw_is_one_philox_block(seed: int, epoch: int, index: int) -> None:
     st.integers(0, 5000),
 )
 def test_every_crop_lies_inside_its_image(sizes: list[tuple[int, int]], seed: int, index: int) -> None:
-    crop = crop_of(seed, 0, index, sizes, list(accumulate(h * w for h, w in sizes)), 5)
+    crop = place_of(seed, 0, index, sizes, list(accumulate(h * w for h, w in sizes)), 5)
     height, width = sizes[crop.image]
     assert 0 <= crop.top <= height - 5
     assert 0 <= crop.left <= width - 5
@@ -169,7 +170,7 @@ def test_every_crop_lies_inside_its_image(sizes: list[tuple[int, int]], seed: in
 
 def test_crops_are_uniform_over_images_by_area_places_and_turns() -> None:
     sizes, count = [(8, 8), (8, 24), (16, 24)], 20_000
-    crops = [crop_of(0, 1, i, sizes, [64, 256, 640], 8) for i in range(count)]
+    crops = [place_of(0, 1, i, sizes, [64, 256, 640], 8) for i in range(count)]
     for seen, shares in [
         (Counter(c.image for c in crops), [0.1, 0.3, 0.6]),
         (Counter(c.turn for c in crops), [1 / 8] * 8),
@@ -293,7 +294,7 @@ def test_even_draws_every_image_as_often(make) -> None:
     data.setup()
     patches = cast(TrainPatches, data.train_dataloader().dataset)
     sizes, ends = patches.sizes, patches.ends
-    drawn = Counter(crop_of(3, 0, index, sizes, ends, 8).image for index in range(6000))
+    drawn = Counter(place_of(3, 0, index, sizes, ends, 8).image for index in range(6000))
     assert all(abs(count - 6000 / len(sizes)) < 200 for count in drawn.values()) and len(drawn) == len(sizes)
 
 
@@ -325,7 +326,7 @@ def test_moving_an_image_to_a_device_keeps_its_name_and_its_gaps() -> None:
     assert moved.lr.device.type == moved.hr.device.type == "meta"
 
 
-def on_rank(data: SuperResolutionData, rank: int, world: int) -> SuperResolutionData:
+def on_rank(data: PatchData, rank: int, world: int) -> PatchData:
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world, strategy=strategy)  # type: ignore[assignment]
     return data
@@ -490,15 +491,39 @@ def test_cache_follows_files_and_settings(make, tmp_path: Path, folder: Path) ->
     assert same(epochs(data), epochs(fresh))
 
 
-def test_a_damaged_cache_is_rebuilt(make, tmp_path: Path) -> None:
+def flip(file: Path, at: int) -> None:
+    """Change one bit, and neither size nor time."""
+    stat, content = file.stat(), bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "cut": lambda folder: os.truncate(folder / "pixels.bin", 100),
+    "the first bit": lambda folder: flip(folder / "pixels.bin", 0),
+    "the last bit": lambda folder: flip(folder / "pixels.bin", -1),
+    "index emptied": lambda folder: os.truncate(folder / "index.json", 0),
+    "index cut": lambda folder: os.truncate(folder / "index.json", 40),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_once_more_and_says_so(
+    make, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     first = make()
     first.setup()
     expected = epochs(first)
-    for folder in caches(tmp_path):
-        os.truncate(folder / "pixels.bin", 100)
-    again = make()
-    again.setup()
-    assert same(epochs(again), expected)
+    make().setup()
+    assert "damaged" not in caplog.text
+    found = list(caches(tmp_path))
+    for folder in found:
+        DAMAGES[damage](folder)
+    second = make()
+    second.setup()
+    assert same(epochs(second), expected)
+    assert caplog.text.count("was damaged: it is made once more") == len(found)
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(make, tmp_path: Path) -> None:
@@ -553,7 +578,7 @@ def test_a_process_killed_while_writing_leaves_nothing_that_looks_whole(folder: 
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     (half,) = caches(tmp_path)
-    assert ".part-" in half.name
+    assert half.name.endswith(".part")
     files = {path.name: path for path in sorted(folder.glob("*.png"))}
     settings = Settings(2, 1, colour=False)
     opened = open_images(files, settings, tmp_path / "cache")
@@ -563,7 +588,7 @@ def test_a_process_killed_while_writing_leaves_nothing_that_looks_whole(folder: 
         assert np.array_equal(a.hr, b.hr)
         assert np.array_equal(a.lr, b.lr)
     (whole,) = caches(tmp_path)
-    assert ".part-" not in whole.name
+    assert not whole.name.endswith(".part")
 
 
 def test_a_mapped_image_is_pickled_as_its_place(make) -> None:
@@ -643,6 +668,25 @@ def below(folder: Path, *names: str, size: tuple[int, int] = (48, 56)) -> None:
         save(folder / name, noise(*size, seed=number))
 
 
+SETS = {
+    "t91": {"T91", "BSDS500-test"},
+    "bsd200": {"BSD200", "BSDS500-test"},
+    "t91_bsd200": {"T91", "BSD200", "BSDS500-test"},
+    "div2k": {"DIV2K_train_HR", "DIV2K_valid_HR"},
+    "df2k": {"DIV2K_train_HR", "Flickr2K", "DIV2K_valid_HR"},
+}
+
+
+def composed(*overrides: str, mine: Path | None = None) -> PatchData:
+    """What the command line gives; `mine` is a --config-dir."""
+    more = [f"hydra.searchpath=[file://{mine}]"] if mine else []
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [*more, *overrides])
+    data = instantiate(cfg.task.data, _convert_="all")
+    assert isinstance(data, PatchData)
+    return data
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")))
 def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Path) -> None:
     assert (ROOT / "conf" / "data" / f"{name}.yaml").read_text().startswith("# ")
@@ -651,35 +695,34 @@ def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Pa
     below(tmp_path, "DIV2K_train_HR/0001.png", "Flickr2K/1.png", "DIV2K_valid_HR/0801.png", "Set5/HR/baby.png")
     below(tmp_path, *(f"lr/{n}x2.png" for n in range(3)), size=(24, 28))
     below(tmp_path, *(f"hr/{n}.png" for n in range(3)))
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        node = compose("train", [f"data={name}"]).data
-    node.cache_dir = str(tmp_path / "cache")
-    node.patch_size = 8
-    if "root" in node:
-        node.root = str(folder if name == "folder" else tmp_path)
-    if name == "pairs":
-        node.update(lr_root=str(tmp_path / "lr"), hr_root=str(tmp_path / "hr"))
-    data = instantiate(node, _convert_="all")
-    assert isinstance(data, SuperResolutionData)
+    roots = {
+        "photos": [],
+        "folder": [f"data.root={folder}"],
+        "pairs": [f"data.lr_root={tmp_path}/lr", f"data.hr_root={tmp_path}/hr"],
+    }
+    given = [f"data.cache_dir={tmp_path}/cache", "data.patch_size=8", "data.patches_per_epoch=48", "scale=2"]
+    data = composed(f"data={name}", *roots.get(name, [f"data.root={tmp_path}"]), *given)
     data.setup("fit")
-    described = data.describe()
-    assert described["train_images"] == len(data.train_images) > 0
-    assert described["val_images"] == len(data.val_images) > 0
+    assert data.train_images and data.val_images
     assert next(iter(data.train_dataloader())).lr.shape == (16, 1, 8, 8)
+    assert len(data.train_dataloader()) == 3
     names = {image.name for image in (*data.train_images, *data.val_images)}
     assert not any("Set5" in name for name in names)  # a benchmark is for evaluate.py
-    used = {
-        "t91": {"T91", "BSDS500-test"},
-        "bsd200": {"BSD200", "BSDS500-test"},
-        "t91_bsd200": {"T91", "BSD200", "BSDS500-test"},
-        "div2k": {"DIV2K_train_HR", "DIV2K_valid_HR"},
-        "df2k": {"DIV2K_train_HR", "Flickr2K", "DIV2K_valid_HR"},
-    }
-    assert (
-        {name.split("/")[0] for name in names} == used[name]
-        if name in used
-        else isinstance(data, {"photos": PhotosData, "folder": FolderData, "pairs": PairsData}[name])
-    )
+    if name in SETS:
+        assert isinstance(data.source, Known)
+        assert {name.split("/")[0] for name in names} == SETS[name]
+    else:
+        assert type(data.source).__name__.lower() == name
+
+
+def test_a_data_set_of_the_users_own_is_a_file_of_three_lines(folder: Path, tmp_path: Path) -> None:
+    """The command line goes before it, and it before the defaults."""
+    mine = tmp_path / "conf" / "data" / "holiday.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(f"# mine\ndefaults: [folder]\nroot: {folder}\npatch_size: 12\nbatch_size: 4\n")
+    data = composed("data=holiday", "data.batch_size=2", mine=tmp_path / "conf")
+    assert data.source == Folder(root=str(folder))
+    assert (data.patch_size, data.batch_size, data.num_workers) == (12, 2, 0)
 
 
 # ---- sets known by name ----
@@ -687,9 +730,9 @@ def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Pa
 
 @pytest.fixture
 def known(tmp_path: Path):
-    def known(**kwargs: Any) -> KnownData:
+    def known(**kwargs: Any) -> PatchData:
         given = dict(name="t91", root=str(tmp_path), val_set="bsds500_test", scale=2, channels=1, seed=3, patch_size=8)
-        return KnownData(**{**given, "cache_dir": str(tmp_path / "cache"), **kwargs})
+        return fed(Known, **{**given, "cache_dir": str(tmp_path / "cache"), **kwargs})
 
     return known
 
@@ -728,7 +771,7 @@ def test_a_missing_set_is_one_sentence_or_fetched(known, tmp_path: Path, monkeyp
     monkeypatch.delenv("UPSWEEP_DATA", raising=False)
     with pytest.raises(UserError, match=r"set data\.root=PATH or the variable UPSWEEP_DATA"):
         known(root=None).setup()
-    monkeypatch.setattr(modules, "fetch", lambda name, root: below(root, *(f"T91/{n}.png" for n in range(3))))
+    monkeypatch.setattr(sources, "fetch", lambda name, root: below(root, *(f"T91/{n}.png" for n in range(3))))
     data = known(download=True, root=str(tmp_path / "new"))
     data.setup()
     assert len(data.train_images) + len(data.val_images) == 3
@@ -739,9 +782,9 @@ def test_a_missing_set_is_one_sentence_or_fetched(known, tmp_path: Path, monkeyp
 
 @pytest.fixture
 def pairs(tmp_path: Path):
-    def pairs(**kwargs: Any) -> PairsData:
+    def pairs(**kwargs: Any) -> PatchData:
         given = dict(lr_root=str(tmp_path / "lr"), hr_root=str(tmp_path / "hr"), scale=2, channels=3, seed=3)
-        return PairsData(**{**given, "patch_size": 8, "cache_dir": str(tmp_path / "cache"), **kwargs})
+        return fed(Pairs, **{**given, "patch_size": 8, "cache_dir": str(tmp_path / "cache"), **kwargs})
 
     return pairs
 
@@ -792,7 +835,31 @@ def test_a_changed_lr_file_is_read_again(pairs, tmp_path: Path) -> None:
     ],
 )
 def test_names_match_but_for_the_usual_marks(lr: str, hr: str) -> None:
-    assert paired({hr: Path(hr)}, {lr: Path(lr)}) == ({hr: Path(hr)}, {hr: Path(lr)})
+    assert paired({hr: Path(hr)}, {lr: Path(lr)}, 2) == ({hr: Path(hr)}, {hr: Path(lr)})
+
+
+@pytest.mark.parametrize(
+    ("pairs", "scale"),
+    [
+        ({"tile_0x1": "tile_0x1", "tile_0x2": "tile_0x2", "tile_0x3": "tile_0x3"}, 2),
+        ({"tile_0x1x2": "tile_0x1", "tile_0x2x2": "tile_0x2"}, 2),
+        ({"tile_0x1_LR": "tile_0x1_HR", "tile_0x2_LR": "tile_0x2_HR"}, 2),
+        ({"tile_0x2": "tile_0", "tile_0x2x2": "tile_0x2"}, 2),  # each exact name here is another image's
+        ({"tile_0x1_LR_x4": "tile_0x1", "tile_0x4_LR_x4": "tile_0x4"}, 4),
+        ({"tile_0x1": "tile_0x1", "tile_0x2x2": "tile_0x2", "b": "b"}, 2),
+    ],
+)
+def test_a_name_that_ends_like_a_mark_is_a_name(pairs: dict[str, str], scale: int) -> None:
+    hr, lr = ({f"{name}.png": Path(f"{name}.png") for name in names} for names in (pairs.values(), pairs))
+    found_hr, found_lr = paired(hr, lr, scale)
+    assert found_hr == hr
+    assert found_lr == {f"{name}.png": Path(f"{small}.png") for small, name in pairs.items()}
+
+
+def test_marks_of_another_scale_are_no_marks() -> None:
+    hr, lr = {"0001.png": Path("0001.png")}, {"0001x4.png": Path("0001x4.png")}
+    with pytest.raises(UserError, match=r"0001\.png has no LR image of its name"):
+        paired(hr, lr, 2)
 
 
 @pytest.mark.parametrize(
@@ -801,6 +868,11 @@ def test_names_match_but_for_the_usual_marks(lr: str, hr: str) -> None:
         (["0.png", "1.png"], ["0.png"], r"lr/1\.png has no HR image of its name \(1 such"),
         (["0.png"], ["0.png", "2.png", "3.png"], r"hr/2\.png has no LR image of its name \(2 such"),
         (["0x2.png", "0.png"], ["0.png"], r"are one image's by their names"),
+        (
+            ["t1x1.png", "t1x2.png", "z.png"],
+            ["t1x1.png", "t1x2.png"],
+            r"lr/z\.png has no HR image of its name \(1 such",
+        ),
     ],
 )
 def test_files_without_a_partner_are_one_sentence(pairs, tmp_path: Path, lr, hr, sentence: str) -> None:
@@ -835,3 +907,21 @@ def test_pairs_are_validated_on_pairs_of_their_own(pairs, tmp_path: Path) -> Non
     assert (len(data.train_images), [image.name for image in data.val_images]) == (3, ["v.png"])
     with pytest.raises(UserError, match="need both folders"):
         pairs(val_lr_root=str(tmp_path / "val" / "lr")).setup()
+
+
+@pytest.mark.slow
+def test_a_key_that_nobody_reads_in_a_data_sets_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [folder]\nroot: photos\nval_shar: 0.2\n", encoding="utf-8")
+    door = Path(__file__).resolve().parent.parent / "src" / "train.py"
+    command = [
+        sys.executable,
+        str(door),
+        "--config-dir",
+        str(tmp_path),
+        "data=mine",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "data.val_shar is read by nothing" in done.stderr and "val_share" in done.stderr

@@ -17,32 +17,33 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from upsweep.common.errors import UserError
 from upsweep.data.degradation import (
     BICUBIC,
-    VALIDATION,
-    Bicubic,
-    BicubicUint8,
+    BicubicShrink,
+    BicubicShrinkUint8,
     Blur,
     Chain,
     Jpeg,
     Noise,
     Step,
     Window,
-    generator,
-    run,
-    run_window,
+    degrade,
+    degrade_window,
+    stream,
+    stream_of,
 )
-from upsweep.data.modules import FolderData, SuperResolutionData
-from upsweep.data.patches import EpochSampler, Patch, draw
-from upsweep.errors import UserError
+from upsweep.data.sources import Folder
 from upsweep.imaging.resize import shrink
+from upsweep.tasks.super_resolution.data import PatchData
+from upsweep.tasks.super_resolution.patches import EpochSampler, Patch, draw
 
 CONF = Path(__file__).parents[1] / "conf"
 CHAINS = {
-    "fixed": {"blur": Blur(1.2), "bicubic": Bicubic(), "jpeg": Jpeg(60)},
-    "noise_last": {"bicubic_uint8": BicubicUint8(), "noise": Noise(10)},
-    "camera": {"blur": Blur((0.2, 2.0)), "bicubic": Bicubic(), "noise": Noise((0, 25)), "jpeg": Jpeg((30, 95))},
-    "odd": {"jpeg": Jpeg((30, 60)), "noise": Noise(5), "bicubic": Bicubic(), "blur": Blur(1.0)},
+    "fixed": {"blur": Blur(1.2), "bicubic": BicubicShrink(), "jpeg": Jpeg(60)},
+    "noise_last": {"bicubic_uint8": BicubicShrinkUint8(), "noise": Noise(10)},
+    "camera": {"blur": Blur((0.2, 2.0)), "bicubic": BicubicShrink(), "noise": Noise((0, 25)), "jpeg": Jpeg((30, 95))},
+    "odd": {"jpeg": Jpeg((30, 60)), "noise": Noise(5), "bicubic": BicubicShrink(), "blur": Blur(1.0)},
 }
 
 
@@ -62,7 +63,7 @@ def test_blur_is_that_of_scipy(sigma: float) -> None:
     image = picture()
     reach = int(np.ceil(3 * sigma))
     expected = gaussian_filter(image.numpy(), (0, sigma, sigma), mode="reflect", radius=(0, reach, reach))
-    found = run([Blur(sigma)], image, 2, generator(0, 0, 0))
+    found = degrade([Blur(sigma)], image, 2, stream(0, 0, 0))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
@@ -72,30 +73,30 @@ def test_jpeg_is_a_file_of_pillow(channels: int) -> None:
     pixels = (image * 255).to(torch.uint8).permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels).save(file, "JPEG", quality=40, subsampling=0)
-    found = run([Jpeg(40)], image, 2, generator(0, 0, 0)).mul(255).permute(1, 2, 0)
+    found = degrade([Jpeg(40)], image, 2, stream(0, 0, 0)).mul(255).permute(1, 2, 0)
     assert np.array_equal(found.numpy().round(), np.asarray(Image.open(file)).reshape(pixels.shape))
     assert not np.array_equal(found.numpy().round(), pixels)
 
 
 def test_noise_has_the_deviation_asked_for_and_is_not_clipped() -> None:
     image = torch.ones(1, 200, 200)
-    noise = run([Noise(20)], image, 2, generator(0, 0, 0)) - image
+    noise = degrade([Noise(20)], image, 2, stream(0, 0, 0)) - image
     assert abs(noise.std().item() * 255 - 20) < 0.3
     assert abs(noise.mean().item() * 255) < 0.5
 
 
 def test_bicubic_uint8_is_rounded_in_each_pass() -> None:
     image = picture()
-    lr = Chain((BicubicUint8(),))(image, 2, generator(0, 0, 0)) * 255
+    lr = Chain((BicubicShrinkUint8(),))(image, 2, stream(0, 0, 0)) * 255
     torch.testing.assert_close(lr, lr.round(), rtol=0, atol=1e-9)
     twice = shrink(image, 2).mul(255).round().clamp(0, 255)
     changed = (lr - twice).abs()
     assert 0 < changed.max() <= 1.001  # facts: 1 or 2 levels, in some of the pixels
-    assert torch.equal(BICUBIC(image, 2, generator(0, 0, 0)), shrink(image, 2))
+    assert torch.equal(BICUBIC(image, 2, stream(0, 0, 0)), shrink(image, 2))
 
 
 def test_strengths_are_drawn_from_the_whole_range() -> None:
-    drawn = [cast(float, Blur((0.5, 1.5)).drawn(generator(0, 0, index)).sigma) for index in range(300)]
+    drawn = [cast(float, Blur((0.5, 1.5)).drawn(stream(0, 0, index)).sigma) for index in range(300)]
     assert 0.5 <= min(drawn) < 0.52
     assert 1.48 < max(drawn) <= 1.5
 
@@ -108,21 +109,21 @@ def test_the_order_asked_for_is_the_order_done(names: tuple[str, ...]) -> None:
     """From the command line, through Hydra, against the steps done one by one."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [f"degradation=[{','.join(names)}]", "degradation.blur.sigma=1.2"])
-    steps = {"blur": Blur(1.2), "bicubic": Bicubic(), "noise": Noise((0, 25)), "jpeg": Jpeg((30, 95))}
+    steps = {"blur": Blur(1.2), "bicubic": BicubicShrink(), "noise": Noise((0, 25)), "jpeg": Jpeg((30, 95))}
     chain = Chain.of(instantiate(cfg.degradation, _convert_="all"))
     assert chain.steps == tuple(steps[name] for name in names)
-    image, rng = picture(), generator(1, 2, 3)
+    image, rng = picture(), stream(1, 2, 3)
     expected = image
     for step in [steps[name].drawn(rng) for name in names]:
         expected = step(expected, 2, rng)
-    assert torch.equal(chain(image, 2, generator(1, 2, 3)), expected)
+    assert torch.equal(chain(image, 2, stream(1, 2, 3)), expected)
 
 
 def test_every_order_gives_another_image() -> None:
     image = picture()
     made = [
-        Chain(order)(image, 2, generator(0, 0, 0))
-        for order in permutations([Blur(1.0), Bicubic(), Noise(10), Jpeg(50)])
+        Chain(order)(image, 2, stream(0, 0, 0))
+        for order in permutations([Blur(1.0), BicubicShrink(), Noise(10), Jpeg(50)])
     ]
     assert all(lr.shape == (3, 32, 44) for lr in made)
     assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(made) for b in made[:i])
@@ -130,16 +131,19 @@ def test_every_order_gives_another_image() -> None:
 
 def test_without_a_shrinking_step_bicubic_comes_after_the_last_blur() -> None:
     blur, noise, jpeg = Blur(1), Noise(1), Jpeg(50)
-    assert Chain.of({"b": blur}).steps == (blur, Bicubic())
-    assert Chain.of({"n": noise}).steps == (Bicubic(), noise)
-    assert Chain.of({"n": noise, "b": blur, "j": jpeg}).steps == (noise, blur, Bicubic(), jpeg)
+    assert Chain.of({"b": blur}).steps == (blur, BicubicShrink())
+    assert Chain.of({"n": noise}).steps == (BicubicShrink(), noise)
+    assert Chain.of({"n": noise, "b": blur, "j": jpeg}).steps == (noise, blur, BicubicShrink(), jpeg)
     assert Chain.of(None) == Chain.of({}) == BICUBIC
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Chain.of({"a": Bicubic(), "b": BicubicUint8()}), "exactly one step must shrink, and here 2 do"),
+        (
+            lambda: Chain.of({"a": BicubicShrink(), "b": BicubicShrinkUint8()}),
+            "exactly one step must shrink, and here 2 do",
+        ),
         (lambda: Chain.of({"a": cast(Any, 3)}), r"degradation\.a is no step"),
         (lambda: Blur(-1), r"degradation\.blur\.sigma=-1: it must be a number from 0 to 50, or a range"),
         (lambda: Noise((5, 2)), r"degradation\.noise\.sigma=\(5, 2\)"),
@@ -158,7 +162,7 @@ def test_every_degradation_of_the_config_folder_works_by_its_name(name: str) -> 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         steps = instantiate(compose("train", [f"degradation={name}"]).degradation, _convert_="all")
     assert list(steps) == [name]
-    lr = Chain.of(steps)(picture(channels=1), 2, generator(0, 0, 0))
+    lr = Chain.of(steps)(picture(channels=1), 2, stream(0, 0, 0))
     assert lr.shape == (1, 32, 44)
     assert torch.isfinite(lr).all()
 
@@ -176,7 +180,7 @@ def test_an_unknown_step_of_a_chain_is_answered_with_the_known_ones(tmp_path: Pa
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.permutations([Blur(0.8), Bicubic(), Jpeg(50)]),
+    st.permutations([Blur(0.8), BicubicShrink(), Jpeg(50)]),
     st.sampled_from([2, 3]),
     st.integers(0, 24),
     st.integers(0, 30),
@@ -188,8 +192,8 @@ def test_a_window_is_what_the_whole_image_shows_there(
     """No false border: at the image's own borders and inside, JPEG blocks included (to one level of rounding)."""
     hr = (picture(33 * scale, 39 * scale) * 255).to(torch.uint8)
     window = Window(top, top + side, left, left + side)
-    whole = run(steps, hr.float() / 255, scale, generator(0, 0, 0))
-    found = run_window(steps, hr.numpy(), window, scale, generator(0, 0, 0))
+    whole = degrade(steps, hr.float() / 255, scale, stream(0, 0, 0))
+    found = degrade_window(steps, hr.numpy(), window, scale, stream(0, 0, 0))
     assert found.shape == (3, side, side)
     torch.testing.assert_close(found, window.of(whole), rtol=0, atol=1e-5)
 
@@ -203,7 +207,7 @@ def test_a_window_touches_little_of_the_image() -> None:
             return np.asarray(super().__getitem__(key))
 
     hr = np.zeros((1, 4000, 4000), np.uint8).view(Spy)
-    run_window([Blur(2.0), Bicubic(), Jpeg(50)], hr, Window(101, 125, 200, 224), 2, generator(0, 0, 0))
+    degrade_window([Blur(2.0), BicubicShrink(), Jpeg(50)], hr, Window(101, 125, 200, 224), 2, stream(0, 0, 0))
     assert read == [Window(96 * 2 - 4 - 6, 128 * 2 + 4 + 6, 400 - 4 - 6, 224 * 2 + 4 + 6)]
 
 
@@ -222,16 +226,17 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(tmp_path: Path, folder: Path):
-    def make(**kwargs: Any) -> FolderData:
-        given = dict(root=str(folder), scale=2, channels=3, seed=3, patch_size=12, patches_per_epoch=24, batch_size=8)
-        data = FolderData(**{**given, "cache_dir": str(tmp_path / "cache"), **kwargs})
+    def make(root: Path = folder, val_share: float = 0.1, **kwargs: Any) -> PatchData:
+        given = dict(scale=2, channels=3, seed=3, patch_size=12, patches_per_epoch=24, batch_size=8)
+        source = Folder(root=str(root), val_share=val_share)
+        data = PatchData(source=source, **{**given, "cache_dir": str(tmp_path / "cache"), **kwargs})
         data.setup()
         return data
 
     return make
 
 
-def epoch(data: SuperResolutionData, number: int = 0) -> list[Patch]:
+def epoch(data: PatchData, number: int = 0) -> list[Patch]:
     loader = data.train_dataloader()
     assert isinstance(loader.sampler, EpochSampler)
     loader.sampler.set_epoch(number)
@@ -260,18 +265,24 @@ def test_patches_are_a_function_of_seed_epoch_and_index(make: Any, name: str) ->
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_validation_is_degraded_as_training_is_and_always_the_same(make: Any, name: str) -> None:
+def test_validation_is_degraded_as_training_is_and_alike_for_every_seed(make: Any, folder: Path, name: str) -> None:
+    """LR hangs on the image and its name alone: not on seed and cache, nor on the files that lie beside it."""
     steps = CHAINS[name]
-    chain = Chain.of(steps)
-    data, again = make(degradation=steps, val_share=0.5), make(degradation=steps, val_share=0.5, cache="none")
+    data, other = make(degradation=steps, val_share=0.5), make(degradation=steps, val_share=0.5, cache="none", seed=4)
     assert len(data.val_images) == 2
-    for index, (a, b) in enumerate(zip(data.val_dataloader(), again.val_dataloader(), strict=True)):
+    for a, b in zip(data.val_dataloader(), other.val_dataloader(), strict=True):
         assert torch.equal(a.lr, b.lr)
-        expected = chain(a.hr[0].double(), 2, generator(3, VALIDATION, index))
+        expected = Chain.of(steps)(a.hr[0].double(), 2, stream_of(a.name))
         torch.testing.assert_close(a.lr[0], expected.float(), rtol=0, atol=1e-6)
-    other = make(degradation=steps, val_share=0.5, seed=4)
-    changed = [not torch.equal(a.lr, b.lr) for a, b in zip(data.val_dataloader(), other.val_dataloader(), strict=True)]
-    assert changed == [chain.random] * 2
+    known = {image.name: image for image in data.val_dataloader()}
+    for number in range(4):
+        (folder / f"{number}a.png").write_bytes((folder / "0.png").read_bytes())
+    more = {image.name: image for image in make(degradation=steps, val_share=0.85).val_dataloader()}
+    assert known.keys() & more.keys()
+    assert all(torch.equal(known[name].lr, more[name].lr) for name in known.keys() & more.keys())
+    copies = [image.lr for name, image in more.items() if name[1:] in ("a.png",)]
+    assert len(copies) > 1
+    assert torch.equal(copies[0], copies[1]) != Chain.of(steps).random  # one noise for all would be none of its own
 
 
 def test_a_fixed_chain_is_done_once_to_whole_images(make: Any) -> None:
@@ -279,7 +290,7 @@ def test_a_fixed_chain_is_done_once_to_whole_images(make: Any) -> None:
     for steps in (CHAINS["fixed"], {"jpeg": Jpeg(60)}, {"jpeg": Jpeg(61)}, {}):
         data = make(degradation=steps, augment=False)
         assert data.train_dataloader().dataset.steps == ()
-        wholes = [Chain.of(steps)(torch.from_numpy(i.hr / 255.0), 2, generator(0, 0, 0)) for i in data.train_images]
+        wholes = [Chain.of(steps)(torch.from_numpy(i.hr / 255.0), 2, stream(0, 0, 0)) for i in data.train_images]
         for image, whole in zip(data.train_images, wholes, strict=True):
             np.testing.assert_allclose(image.lr, whole, rtol=0, atol=1e-6)
 
@@ -295,6 +306,6 @@ def test_luma_is_degraded_like_its_colours(make: Any) -> None:
 
 def test_no_word_that_places_a_crop_is_used_again() -> None:
     words = {word for index in range(50) for word in draw(7, 2, index)}
-    noise = {int(w) for index in range(50) for w in generator(7, 2, index).bit_generator.random_raw(64)}
+    noise = {int(w) for index in range(50) for w in stream(7, 2, index).bit_generator.random_raw(64)}
     assert not words & noise
     assert len(noise) == 50 * 64

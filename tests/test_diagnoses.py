@@ -14,34 +14,29 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from tests.small_job import FIGURES, NET, RECIPE, TRAINER, small_job
 from torch import Tensor, nn
 
-from upsweep import checkpoints
-from upsweep.data.modules import FolderData, PhotosData
-from upsweep.metrics import Protocol
-from upsweep.training import schedules
-from upsweep.training.diagnoses import Diagnoses, Probe, read_sentences, silent
-from upsweep.training.job import Job, run
+from upsweep.data.sources import Folder
+from upsweep.metrics.figure import figures_of
+from upsweep.networks import checkpoints
+from upsweep.runs.verdicts import Judgement, Layer, Price, Sentence, overall, read_sentences
+from upsweep.runs.verdicts import sentences as sentences_of
+from upsweep.tasks.super_resolution.data import PatchData
+from upsweep.tracking.csv_run import CsvRun
+from upsweep.training.diagnoses import Diagnoses
+from upsweep.training.job import Job, train
+from upsweep.training.probe import Probe, silent
 from upsweep.training.saving import SaveLast
-from upsweep.training.tracking import CsvRun
-from upsweep.training.verdicts import Judgement, Layer, Price, Sentence, overall, sentences
 
 DOOR = Path(__file__).resolve().parent.parent / "src" / "train.py"
-RECIPE: dict[str, Any] = {
-    "_target_": "upsweep.blocks.Recipe",
-    "init": {"_target_": "upsweep.blocks.init.He"},
-    "activation": {"_target_": "torch.nn.ReLU", "_partial_": True},
-    "norm": {"_target_": "upsweep.blocks.norm.Norm"},
-    "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.1},
-    "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
-}
 RELU_ALONE: dict[str, Any] = {"dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0}}
 PRICE = Price(parameters=12_809, macs_per_pixel=6_000.0, seconds_per_megapixel=0.25)
 
 
 def net(**changes: Any) -> dict[str, Any]:
     recipe = {**RECIPE, **changes.pop("recipe", {})}
-    return {"_target_": "upsweep.generators.deconvnet.DeconvNet", "recipe": recipe, "width": 4, "depth": 1, **changes}
+    return {**NET, "recipe": recipe, **changes}
 
 
 def activation(name: str) -> dict[str, Any]:
@@ -54,26 +49,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_job(folder: Path, cache: Path, *, epochs: int = 2, **changes: Any) -> Job:
-    folder.mkdir(parents=True, exist_ok=True)
-    data = PhotosData(
-        scale=2, channels=1, seed=1, patch_size=8, batch_size=4, patches_per_epoch=12, cache_dir=str(cache)
-    )
-    trainer = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "limit_val_batches": 2}
-    job = Job(
-        folder=folder,
-        generator=net(),
-        data=data,
-        objective=nn.L1Loss(),
-        optimizer=partial(torch.optim.Adam, lr=1e-3),
-        schedule=schedules.Cosine(),
-        protocol=Protocol(),
-        trainer=trainer,
-        callbacks=[SaveLast(folder / "checkpoints"), Diagnoses(folder)],
-        logger=None,
-        seed=1,
-        scale=2,
-    )
-    return replace(job, **changes)
+    watched = {"callbacks": [SaveLast(folder), Diagnoses(folder)], "generator": net()}
+    return small_job(folder, cache, **{**watched, "trainer": {**TRAINER, "max_epochs": epochs}, **changes})
+
+
+def sentences(*measured: Any) -> list[Sentence]:
+    """What is said of layers, judgements, price, of which the headline is PSNR."""
+    layers, judgements, price, *diverged = measured
+    return sentences_of(layers, judgements, price, figures_of(FIGURES)[0], *diverged)
 
 
 def said(folder: Path, problem: str) -> Sentence:
@@ -286,31 +269,25 @@ def images_in(folder: Path, count: int, seed: int, side: int = 48) -> Path:
 
 
 def memoriser(folder: Path, *, images: int, steps: int, **changes: Any) -> Job:
-    data = FolderData(
+    source = Folder(
         root=str(images_in(folder / "train", images, seed=0, side=24)),
         val_root=str(images_in(folder / "val", 3, seed=1, side=24)),
-        scale=2,
-        channels=1,
-        seed=1,
-        patch_size=12,
-        batch_size=4,
-        patches_per_epoch=steps,
-        augment=False,
-        cache="none",
     )
+    sizes: dict[str, Any] = {"patch_size": 12, "batch_size": 4, "patches_per_epoch": steps, "augment": False}
+    data = PatchData(source=source, scale=2, channels=1, seed=1, cache="none", **sizes)
     return make_job(folder / "run", folder, data=data, optimizer=partial(torch.optim.Adam, lr=3e-3), **changes)
 
 
 def test_four_images_and_a_large_network_overfit(tmp_path: Path) -> None:
     job = memoriser(tmp_path, images=4, steps=160, epochs=4, generator=net(width=32, depth=2, recipe=RELU_ALONE))
-    run(job)
+    train(job)
     sentence = said(job.folder, "overfitting")
     assert sentence.found and sentence.group == "dropout" and "It overfits" in sentence.text
 
 
 def test_a_training_that_diverges_is_said_to_explode(tmp_path: Path, cache: Path) -> None:
     job = make_job(tmp_path, cache, objective=nn.MSELoss(), optimizer=partial(torch.optim.SGD, lr=1e30))
-    assert run(job).state == "diverged"
+    assert train(job).state == "diverged"
     sentence = said(tmp_path, "exploding gradients")
     assert sentence.found and sentence.group == "optimizer" and "the loss was not finite" in sentence.text
 
@@ -318,7 +295,7 @@ def test_a_training_that_diverges_is_said_to_explode(tmp_path: Path, cache: Path
 def test_a_validation_that_falls_while_training_rises_is_overfitting_and_one_that_only_stays_is_not() -> None:
     def judged(*gains: tuple[float, float]) -> list[Judgement]:
         return [
-            Judgement(epoch=i + 1, train_psnr=30 + t, train_gain=t, val_psnr=30 + v, val_gain=v, error=0.2)
+            Judgement(epoch=i + 1, train=30 + t, train_lead=t, val=30 + v, val_lead=v, error=0.2)
             for i, (t, v) in enumerate(gains)
         ]
 
@@ -356,19 +333,19 @@ def test_twenty_relu_layers_with_he_are_not_accused() -> None:
 
 
 def test_a_run_on_photos_is_not_accused_and_says_what_was_measured(tmp_path: Path, cache: Path) -> None:
-    run(make_job(tmp_path, cache, logger=CsvRun(tmp_path), generator=net(width=8)))
+    train(make_job(tmp_path, cache, logger=CsvRun(tmp_path), generator=net(width=8)))
     assert not any(sentence.found for sentence in read_sentences(tmp_path))
     report = json.loads((tmp_path / "diagnoses.json").read_text())
     assert report["version"] == 1
     assert [s["problem"] for s in report["sentences"]] == ["vanishing gradients", "overfitting", "cost"]
     assert [layer["name"] for layer in report["layers"]] == ["convs.0.layer", "upsampler.0.layer", "last"]
     last = report["judgements"][-1]
-    assert last["epoch"] == 2 and last["val_psnr"] - last["val_gain"] == pytest.approx(33.5, abs=3)
+    assert last["epoch"] == 2 and last["val"] - last["val_lead"] == pytest.approx(33.5, abs=3)
     assert report["cost"]["seconds_per_megapixel"] > 0 and last["checkerboard"] > 0
     header = (tmp_path / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
     for name in (
         *("gradient_norm/last", "gradient_to_weight/convs.0.layer", "signal/convs.0.layer", "dead/convs.0.layer"),
-        *("mean/upsampler.0.layer", "deviation/last", "gap", "train_psnr", "checkerboard"),
+        *("mean/upsampler.0.layer", "deviation/last", "gap", "train_psnr", "train_gain", "checkerboard"),
     ):
         assert f"diagnoses/{name}" in header
 
@@ -385,8 +362,8 @@ def test_the_weights_are_the_same_without_diagnoses(tmp_path: Path, cache: Path,
     seen, unseen = make_job(tmp_path / "a", cache), make_job(tmp_path / "b", cache)
     for job in (seen, unseen):
         job.trainer["accumulate_grad_batches"] = accumulate
-    run(seen)
-    run(replace(unseen, callbacks=unseen.callbacks[:1]))
+    train(seen)
+    train(replace(unseen, callbacks=unseen.callbacks[:1]))
     a, b = weights(seen.folder), weights(unseen.folder)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not (unseen.folder / "diagnoses.json").exists()
@@ -413,14 +390,14 @@ class Samples(pl.Callback):
 
 def test_a_resumed_run_ends_with_the_same_weights_and_has_seen_as_much(tmp_path: Path, cache: Path) -> None:
     whole = make_job(tmp_path / "a", cache, epochs=3)
-    run(whole)
+    train(whole)
     broken = make_job(tmp_path / "b", cache, epochs=3)
     with pytest.raises(KillError):
-        run(replace(broken, callbacks=[*broken.callbacks, Samples(Diagnoses(tmp_path), stop=7)]))
-    again = make_job(tmp_path / "b", cache, epochs=3, resume=True)
-    (watched,) = [c for c in again.callbacks if isinstance(c, Diagnoses)]
+        train(replace(broken, callbacks=[*broken.callbacks, Samples(Diagnoses(tmp_path), stop=7)]))
+    resumed = make_job(tmp_path / "b", cache, epochs=3, resume=True)
+    (watched,) = [c for c in resumed.callbacks if isinstance(c, Diagnoses)]
     count = Samples(watched)
-    run(replace(again, callbacks=[*again.callbacks, count]))
+    train(replace(resumed, callbacks=[*resumed.callbacks, count]))
     a, b = weights(whole.folder), weights(broken.folder)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert (count.steps, count.judged) == (9, 3)
@@ -452,7 +429,7 @@ def test_hooks_are_there_on_sampled_steps_alone(tmp_path: Path, cache: Path) -> 
                 steps.append(trainer.global_step)
 
     job = make_job(tmp_path, cache, epochs=4)
-    run(replace(job, callbacks=[Diagnoses(tmp_path, samples=4), Hooks()]))
+    train(replace(job, callbacks=[Diagnoses(tmp_path, samples=4), Hooks()]))
     assert steps == [0, 3, 6, 9]
 
 
@@ -461,7 +438,7 @@ def test_a_compiled_training_says_what_is_not_seen(
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda function: function)
     with caplog.at_level("INFO", "upsweep"):
-        run(make_job(tmp_path, cache, compile=True))
+        train(make_job(tmp_path, cache, compiled=True))
     assert "neither activations nor dead units" in caplog.text
     (first, *_) = json.loads((tmp_path / "diagnoses.json").read_text())["layers"]
     assert first["gradient_norm"] > 0 and first["dead"] is None and first["signal"] is None

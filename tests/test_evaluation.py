@@ -15,26 +15,27 @@ import torch
 import yaml
 from torch import Tensor
 
-from upsweep import checkpoints
-from upsweep.data.modules import EvalImages, batch_of_one
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images, find_benchmarks
-from upsweep.evaluation.judge import bicubic as bicubic_sr
-from upsweep.evaluation.judge import pair, seen
 from upsweep.evaluation.methods import Views, asked, bicubic
 from upsweep.evaluation.pictures import FULL_ERROR, LABEL, MARK, TILE, heat, overview
 from upsweep.evaluation.published import facts
-from upsweep.evaluation.run import Evaluation, place, run
+from upsweep.evaluation.run import Evaluation, device_of_rank, evaluate_all
 from upsweep.evaluation.speed import speed_of
 from upsweep.evaluation.tables import Cell, Comparison, Row, published_rows
-from upsweep.generators.base import Generator
-from upsweep.generators.bicubic import Bicubic
 from upsweep.imaging.files import Picture, read_image, write_image
 from upsweep.imaging.resize import enlarge
 from upsweep.imaging.tiles import GAP
-from upsweep.metrics import PSNR, SSIM, Protocol
-from upsweep.sweeps.results import Result
+from upsweep.metrics.metric import PSNR, SSIM
+from upsweep.metrics.protocol import Protocol
+from upsweep.networks import checkpoints
+from upsweep.networks.upscalers.bicubic import Bicubic
+from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.runs.result import Result
+from upsweep.tasks.super_resolution.data import EvalImages, batch_of_one
+from upsweep.tasks.super_resolution.judging import bicubic as bicubic_sr
+from upsweep.tasks.super_resolution.judging import pair, seen
 
 ROOT = Path(__file__).resolve().parent.parent
 DOOR = ROOT / "src" / "evaluate.py"
@@ -43,7 +44,7 @@ PROTOCOLS = {
     for path in (ROOT / "conf" / "protocol").glob("*.yaml")
 }
 SPEC: dict[str, Any] = {
-    "_target_": "upsweep.generators.deconvnet.DeconvNet",
+    "_target_": "upsweep.networks.upscalers.deconvnet.DeconvNet",
     "recipe": {
         "_target_": "upsweep.blocks.Recipe",
         "init": {"_target_": "upsweep.blocks.init.He"},
@@ -59,7 +60,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-class Known(Generator):
+class Known(Upscaler):
     """Bicubic and a constant: an SR whose every figure can be worked out."""
 
     def __init__(self, channels: int, offset: float = 0.02) -> None:
@@ -70,7 +71,7 @@ class Known(Generator):
         return enlarge(x, self.scale) + self.offset
 
 
-class Hungry(Generator):
+class Hungry(Upscaler):
     """Takes 64 MB for a moment."""
 
     def body(self, x: Tensor) -> Tensor:
@@ -218,7 +219,7 @@ def test_an_image_that_cannot_be_judged_is_named(photos: Path, tmp_path: Path) -
         evaluate(Known(1), benchmark_images(str(photos), scale=3, channels=1))
     write_image(tmp_path / "small.png", Picture(np.zeros((14, 40, 3), np.uint8)))
     with pytest.raises(UserError, match=r"small.* 40x14 pixels .* needs 15x15"):
-        run(
+        evaluate_all(
             Evaluation(
                 folder=tmp_path,
                 methods=[bicubic(2)],
@@ -253,10 +254,10 @@ def test_one_process_and_two_come_to_the_same(photos: Path, tmp_path: Path) -> N
 
 
 def test_devices_are_told_apart() -> None:
-    assert place("cpu", 1, 2) == torch.device("cpu")
+    assert device_of_rank("cpu", 1, 2) == torch.device("cpu")
     for wrong in ("gpu", "cuda:99"):
         with pytest.raises(UserError, match=f"device={wrong}"):
-            place(wrong, 0, 1)
+            device_of_rank(wrong, 0, 1)
     with pytest.raises(UserError, match="devices=0"):
         Evaluation(folder=Path(), methods=[], benchmarks=[], protocol=Protocol(), devices=0)
 
@@ -355,7 +356,7 @@ def test_an_evaluation_leaves_tables_figures_and_pictures(photos: Path, tmp_path
     checkpoint = trained(tmp_path / "run", result=finished())
     out = tmp_path / "out"
     out.mkdir()
-    (comparison,) = run(
+    (comparison,) = evaluate_all(
         Evaluation(
             folder=out,
             methods=[
@@ -446,7 +447,8 @@ def test_memory_is_what_a_run_takes() -> None:
 @pytest.mark.slow
 def test_the_door_judges_a_generator_of_the_users_own(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from upsweep.generators.deconvnet import DeconvNet\nclass Mine(DeconvNet):\n    pass\n", encoding="utf-8"
+        "from upsweep.networks.upscalers.deconvnet import DeconvNet\nclass Mine(DeconvNet):\n    pass\n",
+        encoding="utf-8",
     )
     own = tmp_path / "conf" / "generator" / "mine.yaml"
     own.parent.mkdir(parents=True)

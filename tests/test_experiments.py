@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from upsweep.sweeps.results import Result
+from upsweep.runs.result import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"

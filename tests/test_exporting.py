@@ -2,8 +2,9 @@
 
 import builtins
 import json
+import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from upsweep import checkpoints
-from upsweep.errors import UserError
-from upsweep.exporting import export, export_onnx
-from upsweep.generators.base import Generator
+from upsweep.blocks import conv
+from upsweep.common.errors import UserError
+from upsweep.networks import Network, checkpoints
+from upsweep.networks.exporting import export, export_onnx
+from upsweep.networks.upscalers import Upscaler
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -70,7 +72,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def exported(tmp_path: Path, spec: dict[str, Any]) -> Path:
     """The ONNX file of a generator with random weights; it is compared with PyTorch here too, on other sizes."""
     torch.manual_seed(0)
-    generator = checkpoints.build(spec).eval()
+    generator = checkpoints.as_upscaler(checkpoints.build(spec), "generator").eval()
     path = tmp_path / "x.onnx"
     assert export_onnx(generator, spec, path) < 1e-4
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -108,7 +110,55 @@ def test_both_forms_of_a_deconvolution_export(tmp_path: Path, form: str) -> None
     exported(tmp_path, described("deconvnet", f"upsampler.form={form}", depth=1))
 
 
-class Fickle(Generator):
+class Denoiser(Network):
+    """A network that enlarges nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=3)
+        self.conv = conv(3, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - cast(Tensor, self.conv(x))
+
+
+class Constant(Network):
+    """A network whose input is a latent of one size."""
+
+    free: ClassVar[dict[int, str]] = {}
+
+    def __init__(self) -> None:
+        super().__init__(channels=1)
+        self.linear = torch.nn.Linear(4, 6)
+
+    def example(self, height: int, width: int) -> Tensor:
+        del height, width
+        return torch.linspace(-1, 1, 4)[None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.linear(x)).reshape(-1, 1, 2, 3)
+
+
+@pytest.mark.parametrize(("kind", "size"), [(Denoiser, ["height", "width"]), (Constant, [])])
+def test_a_network_of_another_task_exports_in_both_formats(
+    kind: type[Network], size: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "own_networks", sys.modules[__name__])
+    spec = {"_target_": f"own_networks.{kind.__name__}"}
+    path = tmp_path / "best.ckpt"
+    checkpoints.save(state_of(spec), path)
+    said = export(path, "onnx", allow=[spec["_target_"]])
+    assert f"best.onnx: {kind.__name__}, opset 18, {'any height and width' if size else 'one size'}; off" in said
+    graph = onnx.load(path.with_suffix(".onnx")).graph
+    assert (graph.input[0].name, graph.output[0].name) == ("input", "output")
+    assert [d.dim_param for d in graph.input[0].type.tensor_type.shape.dim if d.dim_param] == size
+    assert f"{kind.__name__}, weights" in export(path, "safetensors", allow=[spec["_target_"]])
+    loaded = [
+        checkpoints.load_generator(path.with_suffix(s), allow=[spec["_target_"]]) for s in (".ckpt", ".safetensors")
+    ]
+    assert torch.equal(*(network(network.example(5, 4)) for network in loaded))
+
+
+class Fickle(Upscaler):
     """Does what no graph can say."""
 
     def body(self, x: Tensor) -> Tensor:
@@ -116,7 +166,7 @@ class Fickle(Generator):
         return y if bool(x.sum() > 0) else -y
 
 
-class Forgetful(Generator):
+class Forgetful(Upscaler):
     """Its export has the answer for one size only."""
 
     def body(self, x: Tensor) -> Tensor:
@@ -126,7 +176,7 @@ class Forgetful(Generator):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Fickle, Forgetful])
-def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path, kind: type[Generator]) -> None:
+def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path, kind: type[Upscaler]) -> None:
     with pytest.raises(UserError) as caught:
         export_onnx(kind(2, 1), {}, tmp_path / "x.onnx")
     said = str(caught.value)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from upsweep.errors import UserError
-from upsweep.sweeps.folders import first_rank, writable
+from upsweep.common.errors import UserError
+from upsweep.common.ranks import first_rank
+from upsweep.runs.folders import writable
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 HOLD = """
 import sys
 from pathlib import Path
-from upsweep.sweeps.folders import writable
+from upsweep.runs.folders import writable
 writable(Path(sys.argv[1]), resume=True)
 print("mine", flush=True)
 sys.stdin.read()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y, rgb_to_ycbcr, with_chroma, ycbcr_to_rgb
 from upsweep.imaging.files import Picture, find_images, read_image, to_tensor, to_uint8, write_image
 from upsweep.imaging.resize import crop_to_multiple, enlarge, imresize, shrink
@@ -344,7 +344,7 @@ def test_colour_profile_is_kept(tmp_path: Path) -> None:
     + [(p, a) for p in (DEEP_GREY, DEEP_RGB) for a in (None, DEEP_ALPHA)],
 )
 def test_round_trip(tmp_path: Path, suffix: str, pixels: np.ndarray, alpha: np.ndarray | None) -> None:
-    write_image(tmp_path / f"a{suffix}", Picture(pixels, alpha))
+    write_image(tmp_path / f"a{suffix}", Picture(pixels if alpha is None else np.dstack([pixels, alpha])))
     check(read_image(tmp_path / f"a{suffix}"), pixels, alpha)
     assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
 
@@ -366,7 +366,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.gif.*\.png"):
         write_image(tmp_path / "a.gif", Picture(RGB))
     with pytest.raises(UserError, match=r"a\.jpg.*transparency"):
-        write_image(tmp_path / "a.jpg", Picture(RGB, ALPHA))
+        write_image(tmp_path / "a.jpg", Picture(np.dstack([RGB, ALPHA])))
     with pytest.raises(UserError, match=r"nowhere.*cannot be written"):
         write_image(tmp_path / "nowhere" / "a.png", Picture(RGB))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from upsweep.common.errors import UserError
 from upsweep.data.known import (
     BENCHMARKS,
     SETS,
@@ -13,7 +14,6 @@ from upsweep.data.known import (
     present_benchmarks,
     training_files,
 )
-from upsweep.errors import UserError
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource
 import numpy as np
-from upsweep.memory import keep_freed
+from upsweep.common.memory import keep_freed
 
 def step() -> None:
     kept = [np.ones(2 << 20, np.uint8) for _ in range(10)]  # 2 MiB each, 5,120 pages in all

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.files import find_images, read_image, to_tensor
 from upsweep.imaging.resize import crop_to_multiple, enlarge, imresize
-from upsweep.metrics import PSNR, SSIM, Protocol
 from upsweep.metrics.functional import psnr, ssim
+from upsweep.metrics.metric import PSNR, SSIM
+from upsweep.metrics.protocol import Protocol
 
 PAPER = Protocol()
 RGB = Protocol("rgb", "rgb", lr="uint8")

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 from upsweep.imaging.resize import imresize
 from upsweep.objectives.charbonnier import Charbonnier
 from upsweep.objectives.ssim import SSIM

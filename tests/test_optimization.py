@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 from upsweep.training import schedules
 from upsweep.training.optimizers import (
     Muon,

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.resize import imresize, shrink
 from upsweep.imaging.tiles import GAP
-from upsweep.training.pictures import busiest, caption, comparison
+from upsweep.tasks.super_resolution.pictures import busiest, caption, comparison
 
 
 def photo(height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -10,17 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from upsweep import checkpoints
-from upsweep.data.modules import FolderData
+from upsweep.common.errors import UserError
 from upsweep.data.photos import photo_files
-from upsweep.errors import UserError
-from upsweep.metrics import PSNR, Protocol
-from upsweep.sweeps.results import Result
+from upsweep.data.sources import Folder
+from upsweep.metrics.metric import PSNR
+from upsweep.metrics.protocol import Protocol
+from upsweep.networks import checkpoints
+from upsweep.runs.result import Result
+from upsweep.tasks.super_resolution.data import PatchData
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FILES = re.findall(r"```\w+ file=(\S+)\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"```sh run\n(.*?)```", README, re.DOTALL)
+# The section on a task of one's own is tests/test_own_task.py's.
+SECTION = README[README.index("## Adding your own") : README.index("### Your own task")]
+FILES = re.findall(r"```\w+ file=(\S+)\n(.*?)```", SECTION, re.DOTALL)
+COMMANDS = re.findall(r"```sh run\n(.*?)```", SECTION, re.DOTALL)
 
 
 def test_every_example_takes_fewer_than_ten_lines() -> None:
@@ -73,7 +77,7 @@ def test_a_generator_an_activation_and_a_data_set_are_added_as_the_readme_says_a
     assert {row.split(",")[-3] for row in rows} == {"finished"}
 
     monkeypatch.syspath_prepend(tmp_path / "my")
-    held_out = FolderData(root=str(photos), scale=2, channels=1, seed=1, cache="none")
+    held_out = PatchData(source=Folder(root=str(photos)), scale=2, channels=1, seed=1, cache="none")
     held_out.setup()
     for run in tmp_path.glob("multirun/*/[0-9]"):
         result = Result.read(run)
@@ -85,4 +89,4 @@ def test_a_generator_an_activation_and_a_data_set_are_added_as_the_readme_says_a
         with torch.no_grad():
             for image in held_out.val_dataloader():
                 psnr.update(generator(image.lr), image.hr)
-        assert psnr.compute().item() == pytest.approx(result.psnr, abs=1e-5), "it is what was judged"
+        assert psnr.compute().item() == pytest.approx(result.value, abs=1e-5), "it is what was judged"

@@ -10,11 +10,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from upsweep import checkpoints, release
-from upsweep.checkpoints import load_generator
+from upsweep import release
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images
-from upsweep.generators.base import cost
+from upsweep.networks import checkpoints
+from upsweep.networks.checkpoints import load_upscaler
+from upsweep.networks.network import cost
 
 SHIPPED = sorted(release.available())
 ROOT = os.environ.get("UPSWEEP_DATA", "")
@@ -33,7 +34,7 @@ def test_the_default_weights_are_there_at_every_scale_of_the_papers() -> None:
 def test_weights_are_those_of_their_card(name: str, scale: int) -> None:
     path, card = release.path(name, scale), card_of(name, scale)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
-    generator = load_generator(path)
+    generator = load_upscaler(path)
     price = cost(generator)
     assert (generator.scale, price.parameters, price.macs_per_pixel) == (
         scale,
@@ -53,11 +54,11 @@ def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> N
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parents[1] / "conf")):
         config = compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
     asked = OmegaConf.to_container(config.generator, resolve=True)
-    assert checkpoints.read(release.path(name, scale))[checkpoints.KEY]["generator"] == asked
+    assert checkpoints.load(release.path(name, scale))[1] == asked
 
 
 def test_shipped_weights_are_found_by_name_and_others_by_their_path(tmp_path: Path) -> None:
-    assert load_generator(release.located("fsrcnn_x3")).scale == 3
+    assert load_upscaler(release.located("fsrcnn_x3")).scale == 3
     assert release.located(str(tmp_path / "fsrcnn_x3")) == tmp_path / "fsrcnn_x3"
 
 
@@ -74,7 +75,7 @@ def test_the_readme_has_the_figures_of_the_cards() -> None:
 @pytest.mark.skipif(not (Path(ROOT) / "benchmarks" / "Set5").is_dir() or not ROOT, reason="UPSWEEP_DATA has no Set5")
 @pytest.mark.parametrize(("name", "scale"), SHIPPED)
 def test_set5_gives_the_cards_figures_again(name: str, scale: int) -> None:
-    generator, said = load_generator(release.path(name, scale)), card_of(name, scale)["benchmarks"]["Set5"]
+    generator, said = load_upscaler(release.path(name, scale)), card_of(name, scale)["benchmarks"]["Set5"]
     images = benchmark_images("set5", Path(ROOT), scale=scale, channels=generator.channels)
     psnr, ssim = mean(evaluate(generator, images))
     assert psnr == pytest.approx(said["psnr"], abs=0.005)

@@ -8,7 +8,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,30 +19,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
-from scipy import stats
 
-from upsweep.errors import UserError
+from upsweep.analysis.effects import Effect, effects
+from upsweep.common.errors import UserError
 from upsweep.imaging.files import Picture, write_image
-from upsweep.reporting.effects import Effect, effects, paired_interval, sentence, swept
+from upsweep.metrics.figure import Figure
 from upsweep.reporting.forest import forest, span, ticks
 from upsweep.reporting.plots import axes, cells, pareto
 from upsweep.reporting.report import write_report
-from upsweep.reporting.runs import find_sweep, read_sweep
-from upsweep.sweeps.about import About
-from upsweep.sweeps.results import Result, State
+from upsweep.reporting.sweep import find_sweep, read_sweep
+from upsweep.runs.about import About
+from upsweep.runs.result import FIGURES_OF_VERSION_1, Result, State
 
 ROOT = Path(__file__).resolve().parent.parent
+PSNR = FIGURES_OF_VERSION_1[0]
+RMSE = Figure(name="rmse", title="RMSE", unit="%", better="lower", digits=3, noise=0.01, baseline="noisy")
 CHOICES = {"generator": "deconvnet", "init": "he", "norm": "none", "activation": "prelu", "data": "photos"}
 
 
 def write_sweep(
     folder: Path,
     grid: Mapping[str, Sequence[str]],
-    psnr: Callable[[Mapping[str, str], np.random.Generator], float | None],
+    reached: Callable[[Mapping[str, str], np.random.Generator], float | None],
     epochs: int = 12,
     crops: bool = True,
+    **of_results: Any,
 ) -> Path:
-    """A sweep over `grid`; `psnr` gives a run's final figure, or None where it diverges."""
+    """A sweep over `grid`; `reached` gives a run's final figure, or None where it diverges."""
     rng = np.random.default_rng(0)
     about = About.now({"scale": 2, "optimizer": {"lr": 2e-3}})
     hr = rng.integers(0, 256, (96, 96, 3), np.uint8)
@@ -53,15 +56,17 @@ def write_sweep(
         job = folder / str(number)
         job.mkdir(parents=True)
         jobs.append({"name": job.name, "number": number, "overrides": overrides})
-        final = psnr(settings, rng)
-        write_result(job, settings, overrides, final, parameters=11_000 + 160 * (settings.get("norm") == "bn"), rng=rng)
+        final = reached(settings, rng)
+        size = 11_000 + 160 * (settings.get("norm") == "bn")
+        write_result(job, settings, overrides, final, parameters=size, rng=rng, **of_results)
         config = {"init": {"_target_": settings.get("init", "he")}, "folder": f"{job.resolve()}/checkpoints"}
-        About(**{**about.plain(), "config": {**about.config, **config}}).write(job)
-        lines = ["epoch,step,seconds,loss,psnr,ssim"]
+        About(**{**asdict(about), "config": {**about.config, **config}}).write(job)
+        headline = of_results.get("figures", FIGURES_OF_VERSION_1)[0].name
+        lines = [f"epoch,step,seconds,loss,{headline},other"]
         for epoch in range(1, (epochs if final is not None else 3) + 1):
             left = np.exp(-4 * epoch / epochs) * (1 + 0.2 * rng.random())
-            reached = (30.0 if final is None else final) - 4 * left
-            lines.append(f"{epoch},{125 * epoch},{2.5 * epoch + rng.random():.3f},{0.02 + 0.08 * left},{reached},0.9")
+            now = (30.0 if final is None else final) - 4 * left
+            lines.append(f"{epoch},{125 * epoch},{2.5 * epoch + rng.random():.3f},{0.02 + 0.08 * left},{now},0.9")
         (job / "history.csv").write_text("\n".join(lines) + "\n")
         if crops and final is not None:
             gap = np.full((96, 8, 3), 255, np.uint8)
@@ -72,7 +77,7 @@ def write_sweep(
             said: dict[str, str | bool] = {"problem": "vanishing gradients", "group": "init"}
             said |= {"text": "The first layer sees 0.01 of the last.", "found": settings.get("seed") != "3"}
             (job / "diagnoses.json").write_text(json.dumps({"sentences": [said], "layers": []}))
-    (folder / "sweep.json").write_text(json.dumps({"version": 1, **about.plain(), "jobs": jobs}))
+    (folder / "sweep.json").write_text(json.dumps({"version": 1, **asdict(about), "jobs": jobs}))
     return folder
 
 
@@ -80,23 +85,24 @@ def write_result(
     job: Path,
     settings: Mapping[str, str],
     overrides: Sequence[str],
-    psnr: float | None,
+    final: float | None,
     *,
     parameters: int = 11_000,
     rng: np.random.Generator | None = None,
+    figures: tuple[Figure, ...] = FIGURES_OF_VERSION_1,
+    baseline: float = 31.5,
 ) -> Result:
-    state: State = "diverged" if psnr is None else "finished"
-    rest: dict[str, Any] = {"reason": "the loss was not finite in epoch 3 (step 375)"} if psnr is None else {}
+    state: State = "diverged" if final is None else "finished"
+    rest: dict[str, Any] = {"reason": "the loss was not finite in epoch 3 (step 375)"} if final is None else {}
     result = Result(
         state=state,
         choices=CHOICES | {key: value for key, value in settings.items() if key in CHOICES},
         overrides=list(overrides),
         seed=int(settings.get("seed", 1)),
         scale=2,
-        psnr=psnr,
-        ssim=None if psnr is None else psnr / 35,
-        psnr_bicubic=31.5,
-        gain=None if psnr is None else psnr - 31.5,
+        declared=figures,
+        figures={} if final is None else {figures[0].name: final},
+        baseline={figures[0].name: baseline},
         parameters=parameters,
         seconds=30.0 + (0 if rng is None else 5 * rng.random()) + (12.0 if settings.get("norm") == "bn" else 0.0),
         **rest,
@@ -105,8 +111,8 @@ def write_result(
     return result
 
 
-def result(psnr: float | None, state: State = "finished", **settings: str) -> Result:
-    """A run with these settings; PSNR in dB."""
+def result(value: float | None, state: State = "finished", figure: Figure = PSNR, **settings: str) -> Result:
+    """A run with these settings, and its headline."""
     keys = {key.replace("__", "."): value for key, value in settings.items()}
     return Result(
         state=state,
@@ -114,116 +120,9 @@ def result(psnr: float | None, state: State = "finished", **settings: str) -> Re
         overrides=[f"{key}={value}" for key, value in keys.items()],
         seed=int(keys.get("seed", 1)),
         scale=2,
-        psnr=psnr,
+        declared=(figure,),
+        figures={} if value is None else {figure.name: value},
     )
-
-
-# ------------------------------------------------------------------------------------------- effects
-
-
-def test_an_interval_is_students_by_hand() -> None:
-    # Mean 2, deviation 1, three differences: t(0.975, 2) = 4.302653, over sqrt(3).
-    assert paired_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2 - 2.484138, 2 + 2.484138), abs=1e-6)
-    with pytest.raises(ValueError, match="1 difference"):
-        paired_interval([1.0])
-
-
-@given(st.lists(st.floats(-50, 50), min_size=2, max_size=40), st.sampled_from([0.8, 0.95, 0.99]))
-def test_an_interval_is_scipys(differences: list[float], level: float) -> None:
-    mean, low, high = paired_interval(differences, level)
-    assert low <= mean <= high
-    if np.ptp(differences) > 1e-6:
-        theirs = stats.ttest_rel(differences, np.zeros(len(differences))).confidence_interval(level)
-        assert (low, high) == pytest.approx((theirs.low, theirs.high), rel=1e-6, abs=1e-9)
-
-
-def test_pairs_differ_in_the_choice_alone_so_that_a_small_effect_is_seen_under_large_ones() -> None:
-    rng = np.random.default_rng(0)
-    runs, differences = [], []
-    for init, seed in product(("he", "xavier", "torch"), "123"):
-        level = 30 + 5 * rng.standard_normal()  # of this init and seed: far more than the norm is worth
-        gap = 0.3 + 0.05 * rng.standard_normal()
-        differences.append(gap)
-        runs += [result(level, init=init, norm="bn", seed=seed), result(level + gap, init=init, norm="none", seed=seed)]
-    rng.shuffle(runs)
-    (effect,) = [e for e in effects(runs) if e.key == "norm"]
-    theirs = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert (effect.better, effect.worse, effect.pairs, effect.planned) == ("none", "bn", 9, 9)
-    assert effect.difference == pytest.approx(np.mean(differences))
-    assert (effect.low, effect.high) == pytest.approx((theirs.low, theirs.high))
-    assert sentence(effect) == (
-        f"norm=none beats norm=bn by {np.mean(differences):.2f} dB ({theirs.low:.2f} to {theirs.high:.2f}) "
-        "on this data; the article expects the opposite."
-    )
-
-
-def test_each_choice_stands_at_its_own_best_rate_and_a_rate_is_no_choice() -> None:
-    psnr = {("none", "1e-3"): 31.0, ("none", "1e-2"): 25.0, ("bn", "1e-3"): 29.0, ("bn", "1e-2"): 30.9}
-    noise = {"1": 0.0, "2": 0.01, "3": -0.01}
-    runs = [
-        result(psnr[norm, rate] + (noise[seed] if norm == "bn" else 0), norm=norm, optimizer__lr=rate, seed=seed)
-        for norm, rate, seed in product(("none", "bn"), ("1e-3", "1e-2"), "123")
-    ]
-    (effect,) = effects(runs)
-    assert (effect.key, effect.better, effect.pairs) == ("norm", "none", 3)
-    assert effect.difference == pytest.approx(0.1)
-
-
-def test_runs_that_did_not_finish_are_missing_pairs_and_said_so() -> None:
-    runs = [
-        *(result(31.0 + i / 100, norm="none", seed=str(i)) for i in range(4)),
-        result(30.5, norm="bn", seed="0"),
-        result(30.4, norm="bn", seed="1"),
-        result(99.0, "diverged", norm="bn", seed="2"),
-    ]
-    (effect,) = effects(runs)
-    assert (effect.pairs, effect.planned) == (2, 4)
-    assert effect.missing == {"norm=bn diverged": 1, "norm=bn was not run": 1}
-    assert sentence(effect).endswith("2 of 4 pairs are missing: norm=bn diverged (1), norm=bn was not run (1).")
-    gone = [replace(run, state="failed", psnr=None) if "norm=bn" in run.overrides else run for run in runs]
-    (effect,) = effects(gone)
-    assert effect.difference is None and not effect.shown
-    assert "cannot be compared: no two finished runs differ in norm alone" in sentence(effect)
-    assert "norm=bn failed (3)" in sentence(effect)
-
-
-def test_one_pair_shows_nothing() -> None:
-    (effect,) = effects([result(31.0, dropout="none"), result(30.0, dropout="p20")])
-    assert sentence(effect) == (
-        "dropout=none and dropout=p20: no difference that these runs can show; dropout=none is 1.00 dB ahead in the "
-        "only pair, which has no interval; the article expects dropout=p20 to win."
-    )
-
-
-@pytest.mark.parametrize(
-    ("effect", "said"),
-    [
-        (
-            ("activation", "relu", "tanh", 0.2, 0.1, 0.3),
-            "by 0.20 dB (0.10 to 0.30) on this data; the article expects so.",
-        ),
-        (("activation", "relu", "elu", 0.03, 0.02, 0.04), "on this data, less than the 0.05 dB that matter."),
-        (("init", "he", "xavier", 0.1, -0.1, 0.3), "no difference that these runs can show; init=he is 0.10 dB ahead"),
-    ],
-)
-def test_a_sentence_says_what_the_interval_does(effect: tuple[str, str, str, float, float, float], said: str) -> None:
-    key, better, worse, mean, low, high = effect
-    made = Effect(
-        key=key, better=better, worse=worse, difference=mean, low=low, high=high, pairs=5, planned=5, missing={}
-    )
-    assert said in sentence(made)
-
-
-def test_only_what_was_set_is_a_choice_not_what_follows_from_it() -> None:
-    fsrcnn, espcn = (
-        replace(result(30.0, generator=name), choices=CHOICES | {"generator": name, "activation": act})
-        for name, act in (("fsrcnn", "prelu"), ("espcn", "tanh"))
-    )
-    assert swept([fsrcnn, espcn]) == ["generator"]
-    (effect,) = effects([fsrcnn, espcn])
-    assert effect.pairs == 1
-    scales = [replace(result(psnr, scale=str(scale)), scale=scale) for psnr, scale in ((37.0, 2), (30.0, 4))]
-    assert swept(scales) == ["scale"] and effects(scales) == [], "another scale is another yardstick"
 
 
 # --------------------------------------------------------------------------------------------- plots
@@ -247,14 +146,29 @@ def test_points_are_means_over_the_seeds_that_finished() -> None:
         result(50.0, "diverged", init="xavier", seed="1"),
     ]
     first, second = cells(runs, ["init"])
-    assert (first["label"], first["psnr"], first["sd"], first["seeds"], first["of"]) == (
+    assert (first["label"], first["value"], first["sd"], first["seeds"], first["of"]) == (
         "init=xavier",
         33.0,
         None,
         1,
         2,
     )
-    assert (second["psnr"], second["sd"], second["seeds"]) == (31.0, 1.0, 3)
+    assert (second["value"], second["sd"], second["seeds"]) == (31.0, 1.0, 3)
+
+
+def test_points_and_the_front_know_where_less_is_better() -> None:
+    priced = {"a": (0.3, 100), "b": (0.2, 200), "c": (0.4, 300)}
+    runs = [
+        replace(result(value, figure=RMSE, init=name), parameters=parameters, baseline={"rmse": 0.5})
+        for name, (value, parameters) in priced.items()
+    ]
+    found = cells(runs, ["init"])
+    assert [(cell["label"], cell["lead"]) for cell in found] == [
+        ("init=b", pytest.approx(0.3)),
+        ("init=a", pytest.approx(0.2)),
+        ("init=c", pytest.approx(0.1)),
+    ]
+    assert [cell["label"] for cell in found if "parameters" in cell["fronts"]] == ["init=b", "init=a"]
 
 
 def test_a_continuum_of_numbers_is_an_axis_not_a_list_of_choices() -> None:
@@ -343,11 +257,12 @@ def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(tmp_path: Path)
     (folder / "2" / "diagnoses.json").write_text("[]")
     (folder / "3" / "result.json").unlink()
     (folder / "4" / "result.json").write_text("{")
+    (folder / "6" / "about.json").write_text("")
     other = json.loads((folder / "5" / "about.json").read_text())
     (folder / "5" / "about.json").write_text(json.dumps(other | {"commit": "0123abc"}))
     sweep = read_sweep(folder)
     assert len(sweep.runs) == 12
-    for part in ("0/history.csv", "1/crop.png", "2/diagnoses.json", "4/result.json"):
+    for part in ("0/history.csv", "1/crop.png", "2/diagnoses.json", "4/result.json", "6/about.json"):
         assert any(str(folder / part) in note for note in sweep.notes), part
     assert "2 of 12 jobs have no result (yet): 3, 4." in sweep.notes
     assert "The runs were made with 2 different values of commit; the first one is shown." in sweep.notes
@@ -355,6 +270,40 @@ def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(tmp_path: Path)
     assert (norm.pairs, norm.planned) == (4, 6)
     html = page_of(folder)
     assert '<td class="word">stopped</td>' in html and "2 of 6 pairs are missing" in html
+
+
+def test_a_broken_entry_of_the_manifest_costs_its_own_job(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False)
+    manifest = json.loads((folder / "sweep.json").read_text())
+    manifest["jobs"][1] = {"name": "1", "overrides": None}
+    (folder / "sweep.json").write_text(json.dumps(manifest))
+    sweep = read_sweep(folder)
+    assert [run.name for run in sweep.runs] == ["0", "2", "3"]
+    (note,) = sweep.notes
+    assert "sweep.json cannot be read at its job 1" in note and note.endswith("and is left out.")
+
+
+def test_the_only_result_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("")
+    with pytest.raises(UserError, match=r"result\.json cannot be read"):
+        write_report(tmp_path)
+
+
+def falling(settings: Mapping[str, str], rng: np.random.Generator) -> float:
+    return 0.2 + 0.1 * (settings.get("norm") == "bn") + 0.01 * rng.random()
+
+
+def test_the_page_knows_the_figure_of_another_task(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, GRID, falling, crops=False, figures=(RMSE,), baseline=0.5)
+    html = page_of(folder)
+    (data,) = map(json.loads, re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL))
+    assert (data["figure"]["better"], data["baseline"]) == ("lower", 0.5)
+    assert data["cells"][0]["settings"]["norm"] == "none"
+    text = " ".join(re.sub(r"<[^>]*>", "", without_scripts(html)).split())
+    assert re.search(r"Best: init=\w+ norm=none with 0\.20\d ± 0\.00\d % over 3 seeds, \+0\.29\d % against noisy", text)
+    assert "norm=none beats norm=bn by 0.1" in text and "Mean difference in RMSE" in text
+    assert "Validation RMSE, %" in text and "PSNR" not in text and "dB" not in text.split("How it was made")[0]
+    assert "%, 95 % interval" in (folder / "effects.svg").read_text()
 
 
 def test_a_job_without_a_result_has_the_scale_and_the_seed_of_its_command_line(tmp_path: Path) -> None:
@@ -367,12 +316,6 @@ def test_a_job_without_a_result_has_the_scale_and_the_seed_of_its_command_line(t
     assert [(run.result.scale, run.result.seed) for run in runs[4:]] == [(3, 1), (3, 2), (3, 1), (3, 2)]
     (norm,) = effects([run.result for run in runs])
     assert (norm.pairs, norm.planned) == (2, 4)
-
-
-def test_a_choice_without_any_effect_is_said_to_have_none() -> None:
-    same = [result(30.0 + int(seed), init=init, seed=seed) for init in ("he", "icnr") for seed in ("1", "2")]
-    (found,) = effects(same)
-    assert sentence(found).startswith("init=he and init=icnr gave the same figures to the last digit")
 
 
 def test_the_page_says_how_it_was_made(tmp_path: Path) -> None:
@@ -482,7 +425,7 @@ def column(page: Page, header: str) -> list[str]:
 
 @needs_browser
 def test_every_plot_is_drawn_and_the_effects_are_read_first(page: Page) -> None:
-    for name in ("psnr", "loss", "paths", "parameters", "seconds"):
+    for name in ("value", "loss", "paths", "parameters", "seconds"):
         lines = page.locator(f"#plot-{name} .scatterlayer .trace")
         assert lines.count() >= 2, name
     headings = page.locator("h2").all_inner_texts()
@@ -516,7 +459,7 @@ def test_a_filter_reaches_tables_plots_and_pictures(page: Page) -> None:
     page.get_by_role("checkbox", name="bn").press("Space")
     assert set(column(page, "norm")) == {"bn"} and len(column(page, "norm")) == 6
     assert page.locator("#count").inner_text() == "6 of 12 runs shown"
-    assert page.locator("#plot-psnr .legend .traces").count() == 1
+    assert page.locator("#plot-value .legend .traces").count() == 1
     assert page.locator(".of-run:visible .tile").count() == 5
     page.get_by_role("checkbox", name="he", exact=True).check()
     assert len(column(page, "norm")) == 3
@@ -536,7 +479,7 @@ def test_a_choice_has_one_colour_everywhere(page: Page) -> None:
         )
         return sorted(set(found))
 
-    curves = colours("plot-psnr", "line")
+    curves = colours("plot-value", "line")
     assert len(curves) == 2 and {text.split()[0] for text in curves} == {"init=he", "init=xavier"}
     assert colours("plot-loss", "line") == colours("plot-paths", "line") == colours("plot-seconds", "marker") == curves
 
@@ -558,9 +501,9 @@ def test_the_wipe_moves_by_key_and_by_mouse_between_any_two_pictures(page: Page)
     page.mouse.up()
     assert 15 <= int(slider.input_value()) <= 25
     before = page.locator("#wipe-right").get_attribute("src")
-    page.locator("#right").select_option("0-hr")
+    page.locator("#right").select_option("0-wanted")
     hr = page.locator("#wipe-right").get_attribute("src")
-    assert hr != before and hr == page.locator('button[data-crop="0-hr"] img').get_attribute("src")
+    assert hr != before and hr == page.locator('button[data-crop="0-wanted"] img').get_attribute("src")
     page.locator('button[data-crop="0-2"]').click()
     assert page.locator("#right").input_value() == "0-2"
 
@@ -577,7 +520,7 @@ def test_steps_become_seconds(page: Page) -> None:
 def test_light_and_dark_follow_the_system_and_the_button(page: Page) -> None:
     light, dark = "rgb(255, 255, 255)", "rgb(16, 20, 24)"
     paper = "getComputedStyle(document.body).backgroundColor"
-    font = "document.getElementById('plot-psnr').layout.font.color"
+    font = "document.getElementById('plot-value').layout.font.color"
     button = page.get_by_role("button", name="switch between light and dark")
     assert page.evaluate(paper) == light
     button.press("Enter")
@@ -588,6 +531,26 @@ def test_light_and_dark_follow_the_system_and_the_button(page: Page) -> None:
     page.emulate_media(color_scheme="dark")
     assert page.evaluate(paper) == dark
     page.emulate_media(color_scheme="light")
+
+
+@needs_browser
+def test_the_best_is_first_and_on_top_where_less_is_better(tmp_path: Path, browser: Browser) -> None:
+    folder = write_sweep(tmp_path, GRID, falling, crops=False, figures=(RMSE,), baseline=0.5)
+    with opened(browser) as page:
+        page.goto(write_report(folder).as_uri())
+        last = page.locator("#ranking table").last
+        last.get_by_role("button", name="RMSE").click()
+        found = [float(cell) for cell in column(page, "RMSE")]
+        assert found == sorted(found), "the first click puts the best first"
+        tops = page.evaluate(
+            "document.getElementById('plot-paths').layout.annotations.filter((a) => a.x === 2 && a.y <= 1)"
+            ".map((a) => [a.y, Number(a.text)])"
+        )
+        assert max(tops)[1] == found[0] and min(tops)[1] == found[-1]
+        low, high = page.evaluate("document.getElementById('plot-value').layout.yaxis.range")
+        assert low < found[0] < high and low < 0.5 < high, "the best and the baseline are seen"
+        front = page.locator("#cost ol.front").first.inner_text()
+        assert "%" in front and "dB" not in front
 
 
 @needs_browser

@@ -17,9 +17,9 @@ import yaml
 from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from upsweep import checkpoints
-from upsweep.errors import UserError
-from upsweep.sweeps.results import Result
+from upsweep.common.errors import UserError
+from upsweep.networks import checkpoints
+from upsweep.runs.result import Result
 from upsweep.sweeps.resuming import resumed
 from upsweep.training.saving import Preemption
 
@@ -103,6 +103,14 @@ def test_a_run_goes_on_with_all_that_its_training_was_begun_with(tmp_path: Path)
     assert line == ["-cp=/conf", "-cd=mine", "init=he", "+a.b=1", "hydra.verbose=true", *placed]
 
 
+@pytest.mark.parametrize("name", ["about.json", "sweep.json"])
+def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str) -> None:
+    folder = a_run(tmp_path / "run", ["init=he"])
+    (folder / name).write_text("")
+    with pytest.raises(UserError, match=f"{name} cannot be read"):
+        resumed([*(["-m"] if name == "sweep.json" else []), f"resume={folder}"])
+
+
 def test_a_folder_beside_the_one_to_go_on_in_is_refused(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "run", [])
     with pytest.raises(UserError, match=r"leave hydra\.run\.dir=other out"):
@@ -167,7 +175,7 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_with_the_same_weights(tmp_p
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     first, second = Result.read(tmp_path / "whole"), Result.read(folder)
     assert first is not None and second is not None
-    assert (first.psnr, first.ssim, first.epoch) == (second.psnr, second.ssim, second.epoch)
+    assert (first.figures, first.epoch) == (second.figures, second.epoch)
 
 
 def done(folder: Path) -> int:

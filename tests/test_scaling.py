@@ -14,29 +14,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.small_job import NET as DEFAULT
+from tests.small_job import RECIPE as DROPPING
+from tests.small_job import TRAINER, small_job
 from torch import nn
 
-from upsweep import checkpoints
 from upsweep.blocks.layout import in_channels_last
-from upsweep.data.modules import PhotosData
-from upsweep.errors import UserError
-from upsweep.metrics import Protocol
-from upsweep.sweeps.results import Result
+from upsweep.common.errors import UserError
+from upsweep.data.sources import Photos
+from upsweep.networks import checkpoints
+from upsweep.runs.layout import LAST
+from upsweep.runs.result import Result
+from upsweep.tasks.super_resolution.data import PatchData
 from upsweep.training import schedules
-from upsweep.training.job import Job, run
+from upsweep.training.job import train as run
 from upsweep.training.saving import SaveLast
 from upsweep.training.scaling import Batch, RateRule, synchronised
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE: dict[str, Any] = {
-    "_target_": "upsweep.blocks.Recipe",
-    "init": {"_target_": "upsweep.blocks.init.He"},
-    "activation": {"_target_": "torch.nn.ReLU", "_partial_": True},
-    "norm": {"_target_": "upsweep.blocks.norm.Norm"},
-    "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0},
-    "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
-}
-NET = {"_target_": "upsweep.generators.deconvnet.DeconvNet", "recipe": RECIPE, "width": 4, "depth": 1}
+RECIPE = {**DROPPING, "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0}}
+NET = {**DEFAULT, "recipe": RECIPE}
 BATCH_NORM = {**NET, "recipe": {**RECIPE, "norm": {"_target_": "upsweep.blocks.norm.BatchNorm"}}}
 
 
@@ -53,23 +50,16 @@ def train(tmp_path: Path, cache: Path) -> Callable[..., tuple[Result, dict[str, 
         name: str, batch_size: int = 4, trainer: dict[str, Any] | None = None, **changes: Any
     ) -> tuple[Result, dict[str, torch.Tensor]]:
         folder = tmp_path / name
-        folder.mkdir()
-        sizes: dict[str, Any] = {"patch_size": 8, "batch_size": batch_size, "patches_per_epoch": 12}
         settings: dict[str, Any] = {
             "generator": NET,
-            "data": PhotosData(scale=2, channels=1, seed=1, cache_dir=str(cache), **sizes),
             "optimizer": partial(torch.optim.SGD, lr=1e-3),
-            "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "limit_val_batches": 1, **(trainer or {})},
-            "objective": nn.L1Loss(),
+            "trainer": {**TRAINER, "limit_val_batches": 1, **(trainer or {})},
             "schedule": schedules.Constant(),
-            "protocol": Protocol(),
-            "callbacks": [SaveLast(folder / "checkpoints")],
-            "logger": None,
-            "seed": 1,
-            "scale": 2,
+            "callbacks": [SaveLast(folder)],
         }
-        result = run(Job(folder=folder, **{**settings, **changes}))
-        return result, checkpoints.generator_weights(checkpoints.read(folder / "checkpoints" / "last.ckpt"))
+        sizes = {} if "data" in changes else {"batch_size": batch_size}
+        result = run(small_job(folder, cache, **{**settings, **sizes, **changes}))
+        return result, checkpoints.generator_weights(checkpoints.read(folder / LAST))
 
     return trained
 
@@ -105,13 +95,13 @@ def test_a_rule_that_does_not_exist_is_one_sentence() -> None:
 
 def test_the_log_says_the_batch_and_the_rate_at_the_start(train: Train, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "upsweep")
-    train("a", 2, {"accumulate_grad_batches": 3}, rate_rule=RateRule("linear", 24))
+    train("a", 2, {"accumulate_grad_batches": 3}, rule=RateRule("linear", 24))
     assert "6 patches a step (batch_size 2 x accumulated 3 x devices 1 x nodes 1)" in caplog.text
     assert "learning rate 0.00025 (lr_rule=linear, from 0.001 at 24)" in caplog.text
 
 
 def test_the_rule_is_the_rate_that_one_would_have_typed(train: Train) -> None:
-    _, ruled = train("ruled", optimizer=partial(torch.optim.SGD, lr=4e-3), rate_rule=RateRule("sqrt", 16))
+    _, ruled = train("ruled", optimizer=partial(torch.optim.SGD, lr=4e-3), rule=RateRule("sqrt", 16))
     _, typed = train("typed", optimizer=partial(torch.optim.SGD, lr=2e-3))
     assert all(torch.equal(typed[name], value) for name, value in ruled.items())
 
@@ -130,9 +120,9 @@ def test_accumulating_is_a_larger_batch(train: Train) -> None:
 def test_bfloat16_judges_bicubic_as_float32_does_and_keeps_float32_weights(train: Train) -> None:
     plain, full = train("plain")
     mixed, half = train("mixed", trainer={"precision": "bf16-mixed"})
-    assert mixed.psnr_bicubic == plain.psnr_bicubic
-    assert mixed.psnr == pytest.approx(plain.psnr, abs=0.1)
-    assert mixed.psnr != plain.psnr, "nothing ran in bfloat16"
+    assert mixed.baseline == plain.baseline
+    assert mixed.value == pytest.approx(plain.value, abs=0.1)
+    assert mixed.value != plain.value, "nothing ran in bfloat16"
     assert {value.dtype for value in half.values()} == {torch.float32}
     assert_alike(full, half, atol=1e-2)
 
@@ -179,7 +169,9 @@ def test_channels_last_reaches_the_layers_and_changes_nothing_else(train: Train)
     results = {}
     for name in ("first", "last"):
         changes = data(name)
-        photos = PhotosData(scale=2, channels=3, seed=1, patch_size=8, batch_size=4, patches_per_epoch=12, cache="none")
+        photos = PatchData(
+            source=Photos(), scale=2, channels=3, seed=1, patch_size=8, batch_size=4, patches_per_epoch=12, cache="none"
+        )
         results[name] = train(name, data=photos, **changes)
     assert seen == [False] * 6 + [True] * 6
     assert_alike(results["first"][1], results["last"][1], atol=1e-6)
@@ -197,7 +189,7 @@ def test_compiling_keeps_names_and_weights(train: Train, monkeypatch: pytest.Mon
 
     _, plain = train("plain")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    _, compiled = train("compiled", compile=True)
+    _, compiled = train("compiled", compiled=True)
     assert graphs == 1, "a graph break, or another graph for every batch"
     assert_alike(plain, compiled, atol=0)
 
@@ -228,7 +220,7 @@ def test_batch_norm_is_synchronised_where_torch_can(caplog: pytest.LogCaptureFix
 def test_batches_are_pinned_for_cuda_and_copied_without_waiting() -> None:
     from lightning_fabric.utilities.apply_func import move_data_to_device
 
-    data: Any = PhotosData(scale=2, channels=1, seed=1)
+    data: Any = PatchData(source=Photos(), scale=2, channels=1, seed=1)
     assert not data._pinned
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))
     assert data._pinned

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from upsweep.errors import UserError
-from upsweep.sweeps.results import Result
+from upsweep.common.errors import UserError
+from upsweep.runs.result import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -85,7 +85,9 @@ import os, signal, sys, time
 from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from upsweep.cli import door
-from upsweep.sweeps.results import Result, chosen
+from upsweep.analysis.ranking import chosen
+from upsweep.runs.result import Result
+from upsweep.sweeps.jobs import declared_in
 
 @door("train")
 def main(config):
@@ -95,9 +97,12 @@ def main(config):
     if Path("hang").exists() and config.x > 0.5: time.sleep(60)
     state = "pruned" if config.x > config.prune_above else "finished"
     value = -(config.x - 0.3) ** 2 - config.penalty[config.act]
+    declared = declared_in(config)
+    if declared[0].better == "lower": value = -value
     if config.act == "fail": raise RuntimeError("a bug")
     Result(state=state, choices=chosen(hydra.runtime.choices), overrides=list(hydra.overrides.task), seed=1, scale=2,
-           psnr=value, objective=value if state == "finished" else None).write(folder)
+           declared=declared, figures={declared[0].name: value}, objective=value if state == "finished" else None
+    ).write(folder)
 
 if __name__ == "__main__":
     main()
@@ -109,6 +114,7 @@ act: good
 prune_above: 1
 penalty: {good: 0, bad: 1, fail: 0}
 resume: null
+task: {figures: [{name: f, title: F, better: higher}]}
 hydra: {sweep: {dir: sweep}, run: {dir: run}, sweeper: {trials: 8}}
 """
 SPACE = ["-m", "x=interval(0,1)"]
@@ -190,6 +196,17 @@ def test_a_search_finds_what_is_good_and_tells_the_study_everything(door: Path) 
     assert f"Best: {best.value:.3f} with x={best.params['x']:.6g} act=good" in done.stdout
     assert "16 trials, 0 of them pruned or diverged" in done.stdout
     assert len([path for path in (door / "sweep").iterdir() if path.is_dir()]) == 16
+
+
+def test_a_search_goes_down_where_less_is_better(door: Path) -> None:
+    done = search(door, "-m", "x=0.1,0.3,0.9", "task.figures.0.better=lower", "hydra.sweeper.trials=5")
+    assert done.returncode == 0, done.stderr
+    told = of_state(door, "COMPLETE")
+    assert all(trial.value == pytest.approx((float(trial.params["x"]) - 0.3) ** 2) for trial in told)
+    best = min(told, key=lambda trial: trial.value)
+    assert f"Best: {best.value:.3f} with x={best.params['x']}" in done.stdout
+    other = search(door, "-m", "resume=sweep", "x=0.1,0.3,0.9", "task.figures.0.better=higher")
+    assert other.returncode == 1 and "was not searched for higher values" in other.stderr
 
 
 @pytest.mark.slow
@@ -284,7 +301,7 @@ def test_two_workers_share_a_study_and_stop_none_of_each_others_trials(door: Pat
 
 
 def test_help_does_not_wait_for_optuna(door: Path) -> None:
-    code = "import sys, upsweep.cli, hydra_plugins.upsweep_search; assert 'optuna' not in sys.modules"
+    code = "import sys, upsweep.cli, hydra_plugins.upsweep; assert 'optuna' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
 
 
@@ -341,10 +358,10 @@ def test_a_training_below_the_median_is_pruned_and_one_above_it_is_not(tmp_path:
         if name == "bad":
             assert result.state == "pruned" and result.objective is None and result.complete
             assert str(result.reason).startswith("pruned after epoch 1, at ")
-            assert reported == {0: pytest.approx(result.psnr)}
+            assert reported == {0: pytest.approx(result.value)}
         else:
             assert result.state == "finished"
-            assert max(reported.values()) == pytest.approx(result.psnr) and sorted(reported) == [0, 1, 2]
+            assert max(reported.values()) == pytest.approx(result.value) and sorted(reported) == [0, 1, 2]
 
 
 @pytest.mark.slow
@@ -366,7 +383,7 @@ def test_the_real_door_searches_side_by_side(tmp_path: Path) -> None:
     assert [trial.state.name for trial in told] == ["COMPLETE"] * 2
     for trial in told:
         result = Result.read(tmp_path / "sweep" / str(trial.number))
-        assert result is not None and result.psnr == trial.value
-        assert trial.intermediate_values == {0: pytest.approx(result.psnr)}  # float32 on its way through Lightning
+        assert result is not None and result.value == trial.value
+        assert trial.intermediate_values == {0: pytest.approx(result.value)}  # float32 on its way through Lightning
         assert result.choices["init"] == trial.params["init"] and result.choices["norm"] == "none"
         assert set(trial.params) == {"init", "upsampler", "optimizer.lr"}

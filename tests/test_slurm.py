@@ -17,10 +17,10 @@ import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import OmegaConf
 
-from upsweep import checkpoints
-from upsweep.errors import UserError
-from upsweep.sweeps import pool
-from upsweep.sweeps.results import Result
+from upsweep.common.errors import UserError
+from upsweep.networks import checkpoints
+from upsweep.runs.layout import JOB_LOG
+from upsweep.runs.result import Result
 
 submitit = pytest.importorskip("submitit")
 from upsweep.sweeps import slurm  # noqa: E402
@@ -37,7 +37,8 @@ import os, signal, time
 from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from upsweep.cli import door
-from upsweep.sweeps.results import Result, chosen
+from upsweep.analysis.ranking import chosen
+from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
 
 @door("train")
 def main(config):
@@ -59,7 +60,7 @@ def main(config):
         deadline = time.monotonic() + 60
         while not (folder / "go").exists() and time.monotonic() < deadline: time.sleep(0.05)
     if config.act in ("bug", "kill"): time.sleep(60)  # for a rank that has failed
-    end("finished", psnr=30.0 + config.seed, objective=1.0)
+    end("finished", declared=FIGURES_OF_VERSION_1, figures={"psnr": 30.0 + config.seed}, objective=1.0)
 
 if __name__ == "__main__":
     main()
@@ -134,7 +135,7 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 
 def wants(**given: object) -> dict[str, Any]:
     """The launcher's settings under a trainer, as a job's config has them."""
-    from hydra_plugins.upsweep_slurm import SlurmLauncherConf
+    from hydra_plugins.upsweep import SlurmLauncherConf
 
     trainer = {"devices": 1, "num_nodes": 1, "accelerator": "auto"} | dict(given.pop("trainer", {}))  # type: ignore[call-overload]
     config = OmegaConf.create({"trainer": trainer, "hydra": {"launcher": OmegaConf.structured(SlurmLauncherConf)}})
@@ -344,7 +345,7 @@ def test_a_training_that_submitit_requeues_ends_with_the_same_weights(
     preempted.send_signal(signal.SIGUSR2)
     out, err = sweep.communicate(timeout=200)
     assert sweep.returncode == 0, out + err
-    log = (home / "sweep/0" / pool.LOG).read_text()
+    log = (home / "sweep/0" / JOB_LOG).read_text()
     assert "Going on from" in log, log
     disturbed, whole = weights(home / "sweep/0"), weights(home / "sweep/1")
     assert all(torch.equal(disturbed[name], whole[name]) for name in whole)
@@ -358,8 +359,8 @@ def test_two_ranks_on_slurm_are_preempted_and_go_on(home: Path, started: Callabl
     until(lambda: (folder / "checkpoints/last.ckpt").exists(), seconds=120)
     stand_in.Stand(home / "bin").tell("1000", signal.SIGUSR2)
     out, err = sweep.communicate(timeout=200)
-    assert sweep.returncode == 0, out + err + (folder / pool.LOG).read_text()
-    log = (folder / pool.LOG).read_text()
+    assert sweep.returncode == 0, out + err + (folder / JOB_LOG).read_text()
+    log = (folder / JOB_LOG).read_text()
     assert "Going on from" in log and "x devices 2 x nodes 1" in log, log
     assert result(folder).epoch > 0 and result(folder).state == "finished"
     assert json.loads((home / "bin/1000.json").read_text())["restarts"] == 1

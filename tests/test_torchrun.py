@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from upsweep.sweeps.results import Result
+from upsweep.runs.result import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [

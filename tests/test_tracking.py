@@ -25,9 +25,12 @@ from hydra.utils import instantiate
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 
-from upsweep.errors import UserError
-from upsweep.training.pictures import Panel
-from upsweep.training.tracking import CsvRun, RunLog, WandbRun, best_of, obstacle, run_name
+from upsweep.common.errors import UserError
+from upsweep.imaging.tiles import Panel
+from upsweep.tracking.csv_run import CsvRun
+from upsweep.tracking.run_log import RunLog
+from upsweep.tracking.server import obstacle
+from upsweep.tracking.wandb_run import WandbRun, best_of, run_name
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BEST = {"psnr": "max", "loss": "min"}
@@ -38,8 +41,8 @@ JOB = """
 import sys
 from pathlib import Path
 import numpy as np
-from upsweep.training import tracking
-from upsweep.training.pictures import Panel
+from upsweep.tracking import wandb_run as tracking
+from upsweep.imaging.tiles import Panel
 
 folder, repository = map(Path, sys.argv[1:])
 tracking.SOURCE = repository

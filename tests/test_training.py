@@ -17,42 +17,32 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from tests.small_job import NET, RECIPE, TRAINER, small_job
 from torch import nn
 
-from upsweep import checkpoints
-from upsweep.data.modules import PhotosData
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
+from upsweep.data.sources import Photos
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge, shrink
-from upsweep.metrics import PSNR, SSIM, Protocol
-from upsweep.sweeps.about import About
-from upsweep.sweeps.results import Progress, Result
-from upsweep.training import schedules
+from upsweep.metrics.metric import PSNR, SSIM
+from upsweep.metrics.protocol import Protocol
+from upsweep.networks import checkpoints
+from upsweep.runs import history
+from upsweep.runs.about import About
+from upsweep.runs.progress import Progress
+from upsweep.runs.result import Result
+from upsweep.tasks.super_resolution.data import PatchData
+from upsweep.tasks.super_resolution.pictures import busiest
+from upsweep.tasks.super_resolution.task import level_of
+from upsweep.tracking.csv_run import CsvRun
 from upsweep.training.averaging import EMA
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
-from upsweep.training.job import Job, run
-from upsweep.training.module import level_of
-from upsweep.training.pictures import busiest
-from upsweep.training.records import Crop, History
-from upsweep.training.saving import SaveLast, newest
-from upsweep.training.tracking import CsvRun
+from upsweep.training.job import Job, train
+from upsweep.training.records import History, KeepCrop
+from upsweep.training.saving import SaveBest, SaveLast
+from upsweep.training.start import newest
 
 DOOR = Path(__file__).resolve().parent.parent / "src" / "train.py"
-RECIPE: dict[str, Any] = {
-    "_target_": "upsweep.blocks.Recipe",
-    "init": {"_target_": "upsweep.blocks.init.He"},
-    "activation": {"_target_": "torch.nn.ReLU", "_partial_": True},
-    "norm": {"_target_": "upsweep.blocks.norm.Norm"},
-    "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.1},
-    "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
-}
-NET: dict[str, Any] = {
-    "_target_": "upsweep.generators.deconvnet.DeconvNet",
-    "recipe": RECIPE,
-    "width": 4,
-    "depth": 1,
-}
-TRAINER = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "limit_val_batches": 2}
 
 
 @pytest.fixture(scope="session")
@@ -67,40 +57,12 @@ def job(tmp_path: Path, cache: Path) -> Job:
 
 
 def make_job(folder: Path, cache: Path, **changes: Any) -> Job:
-    folder.mkdir(parents=True, exist_ok=True)
-    seed = changes.get("seed", 1)
-    saved = partial(pl.callbacks.ModelCheckpoint, folder / "checkpoints", enable_version_counter=False)
-    return replace(
-        Job(
-            folder=folder,
-            generator=NET,
-            data=PhotosData(
-                scale=2,
-                channels=1,
-                seed=seed,
-                patch_size=8,
-                batch_size=4,
-                patches_per_epoch=12,
-                cache_dir=str(cache),
-            ),
-            objective=nn.L1Loss(),
-            optimizer=partial(torch.optim.Adam, lr=1e-3),
-            schedule=schedules.Cosine(),
-            protocol=Protocol(),
-            trainer=TRAINER,
-            callbacks=[
-                saved(filename="best", monitor="val/psnr", mode="max"),
-                SaveLast(folder / "checkpoints"),
-                Throughput(),
-                ShowProgress(folder, every=0),
-            ],
-            logger=None,
-            seed=seed,
-            scale=2,
-            choices={"generator": "deconvnet", "init": "he"},
-        ),
-        **changes,
-    )
+    shown = {"callbacks": [SaveBest(folder), SaveLast(folder), Throughput(), ShowProgress(folder, every=0)]}
+    return small_job(folder, cache, **{**shown, "choices": {"generator": "deconvnet", "init": "he"}, **changes})
+
+
+def task_of(job: Job) -> Any:
+    return job.task
 
 
 def weights(job: Job, *, ema: bool = True) -> dict[str, torch.Tensor]:
@@ -117,35 +79,34 @@ def averaging(job: Job, decay: float) -> Job:
 def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(tmp_path: Path, cache: Path) -> None:
     jobs = [make_job(tmp_path / str(i), cache, seed=seed) for i, seed in enumerate((0, 0, 1))]
     for each in jobs:
-        assert run(each).state == "finished"
+        assert train(each).state == "finished"
     first, second, other = (weights(each) for each in jobs)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_the_result_holds_the_figures_of_the_best_checkpoint(job: Job) -> None:
-    result = run(job)
+    result = train(job)
     assert Result.read(job.folder) == result
     assert result.state == "finished" and result.checkpoint is not None
     generator = checkpoints.load_generator(Path(result.checkpoint))
-    psnr, ssim, bicubic = PSNR(job.protocol, 2), SSIM(job.protocol, 2), PSNR(job.protocol, 2)
+    psnr, ssim, bicubic = PSNR(task_of(job).protocol, 2), SSIM(task_of(job).protocol, 2), PSNR(task_of(job).protocol, 2)
     with torch.no_grad():
-        for image in list(job.data.val_dataloader())[:2]:
+        for image in list(task_of(job).data.val_dataloader())[:2]:
             sr = generator(image.lr)
             psnr.update(sr, image.hr)
             ssim.update(sr, image.hr)
             bicubic.update(enlarge(image.lr, 2), image.hr)
-    assert result.psnr == pytest.approx(psnr.compute().item(), abs=1e-6)
-    assert result.ssim == pytest.approx(ssim.compute().item(), abs=1e-6)
-    assert result.psnr_bicubic == pytest.approx(bicubic.compute().item(), abs=1e-6)
-    assert result.psnr is not None and result.psnr_bicubic is not None
-    assert result.gain == pytest.approx(result.psnr - result.psnr_bicubic)
-    assert result.objective == result.psnr
+    assert result.figures["psnr"] == pytest.approx(psnr.compute().item(), abs=1e-6)
+    assert result.figures["ssim"] == pytest.approx(ssim.compute().item(), abs=1e-6)
+    assert result.baseline["psnr"] == pytest.approx(bicubic.compute().item(), abs=1e-6)
+    assert result.lead() == pytest.approx(result.figures["psnr"] - result.baseline["psnr"])
+    assert result.objective == result.figures["psnr"]
     assert result.parameters == sum(p.numel() for p in generator.parameters())
 
 
 def test_a_finished_training_says_so_in_its_progress_file(job: Job) -> None:
-    run(job)
+    train(job)
     progress = Progress.read(job.folder)
     assert progress is not None
     assert (progress.step, progress.steps, progress.epochs) == (6, 6, 2)
@@ -159,24 +120,24 @@ def lines_of(job: Job) -> list[dict[str, float]]:
 
 
 def recorded(job: Job) -> Job:
-    return replace(job, callbacks=[*job.callbacks, History(job.folder), Crop(job.folder, size=48)])
+    return replace(job, callbacks=[*job.callbacks, History(job.folder), KeepCrop(job.folder, size=48)])
 
 
 def test_a_run_leaves_a_line_an_epoch_how_it_was_made_and_one_crop(job: Job) -> None:
     job = recorded(replace(job, config={"scale": 2}))
-    result = run(job)
+    result = train(job)
     first, second = lines_of(job)
     assert (first["epoch"], first["step"], second["epoch"], second["step"]) == (1, 3, 2, 6)
     assert 0 < first["seconds"] < second["seconds"] and second["loss"] > 0
-    assert result.psnr == pytest.approx(max(first["psnr"], second["psnr"]), abs=1e-4), "logged as float32"
+    assert result.figures["psnr"] == pytest.approx(max(first["psnr"], second["psnr"]), abs=1e-4), "logged as float32"
     about = About.read(job.folder)
     assert about is not None
     assert about.config == {"scale": 2} and about.versions["torch"] == torch.__version__ and about.machine["cores"]
     with Image.open(job.folder / "crop.png") as picture:
         assert picture.size == (3 * 48 + 2 * 8, 48)
         crop = np.asarray(picture.convert("RGB"))
-    job.data.setup()
-    hr = job.data.val_dataloader().dataset[0].rgb_hr
+    task_of(job).data.setup()
+    hr = task_of(job).data.val_dataloader().dataset[0].rgb_hr
     assert hr is not None
     top, left = busiest(hr, (48, 48))
     np.testing.assert_array_equal(crop[:, -48:], to_uint8(hr[:, top : top + 48, left : left + 48]))
@@ -184,25 +145,29 @@ def test_a_run_leaves_a_line_an_epoch_how_it_was_made_and_one_crop(job: Job) -> 
 
 def test_a_history_goes_on_where_the_checkpoint_was_and_bicubic_has_one_line(tmp_path: Path, cache: Path) -> None:
     job = recorded(make_job(tmp_path / "run", cache))
-    run(job)
+    train(job)
     before = lines_of(job)
     with (job.folder / "history.csv").open("a") as file:  # of an epoch that the checkpoint does not know
         file.write("3,9,99.0,0.1,30.0,0.9\n")
-    run(recorded(make_job(tmp_path / "run", cache, resume=True, trainer={**TRAINER, "max_epochs": 3})))
+    train(recorded(make_job(tmp_path / "run", cache, resume=True, trainer={**TRAINER, "max_epochs": 3})))
     after = lines_of(job)
     assert after[:2] == before and [line["epoch"] for line in after] == [1, 2, 3]
     assert before[1]["seconds"] < after[2]["seconds"] < 99
-    bicubic = {"_target_": "upsweep.generators.bicubic.Bicubic", "recipe": RECIPE}
+    bicubic = {"_target_": "upsweep.networks.upscalers.bicubic.Bicubic", "recipe": RECIPE}
     job = recorded(make_job(tmp_path / "bicubic", cache, generator=bicubic))
-    result = run(job)
+    result = train(job)
     (line,) = lines_of(job)
-    assert line["step"] == 0 and math.isnan(line["loss"]) and line["psnr"] == pytest.approx(result.psnr, abs=1e-4)
+    assert (
+        line["step"] == 0
+        and math.isnan(line["loss"])
+        and line["psnr"] == pytest.approx(result.figures["psnr"], abs=1e-4)
+    )
     assert (job.folder / "crop.png").is_file()
 
 
 def test_a_loss_that_is_not_finite_ends_as_diverged_and_is_no_error(tmp_path: Path, cache: Path) -> None:
     job = make_job(tmp_path / "run", cache, objective=nn.MSELoss(), optimizer=partial(torch.optim.SGD, lr=1e30))
-    result = run(job)
+    result = train(job)
     assert result.state == "diverged" and "not finite" in str(result.reason)
     assert result.objective is None
     assert json.loads((job.folder / "result.json").read_text())["state"] == "diverged"
@@ -215,16 +180,16 @@ def test_a_failure_is_written_down_and_raised(tmp_path: Path, cache: Path) -> No
 
     job = make_job(tmp_path / "run", cache, objective=Broken())
     with pytest.raises(RuntimeError, match="the objective broke"):
-        run(job)
+        train(job)
     result = Result.read(job.folder)
     assert result is not None and (result.state, result.reason) == ("failed", "the objective broke")
 
 
 def test_bicubic_is_judged_without_a_training_and_gains_nothing(tmp_path: Path, cache: Path) -> None:
-    spec = {"_target_": "upsweep.generators.bicubic.Bicubic", "recipe": RECIPE}
-    result = run(make_job(tmp_path / "run", cache, generator=spec))
+    spec = {"_target_": "upsweep.networks.upscalers.bicubic.Bicubic", "recipe": RECIPE}
+    result = train(make_job(tmp_path / "run", cache, generator=spec))
     assert result.state == "finished" and result.parameters == 0
-    assert result.gain == 0 and result.psnr is not None and 25 < result.psnr < 45
+    assert result.lead() == 0 and 25 < result.figures["psnr"] < 45
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -232,51 +197,50 @@ def test_the_rgb_protocol_judges_generators_of_one_and_three_channels(
     tmp_path: Path, cache: Path, channels: int
 ) -> None:
     job = make_job(tmp_path / "run", cache, generator={**NET, "channels": channels}, protocol=Protocol("rgb", "rgb"))
-    job.data.channels = channels
-    result = run(job)
-    assert result.psnr is not None and 5 < result.psnr < 45
+    task_of(job).data.channels = channels
+    result = train(job)
+    assert 5 < result.figures["psnr"] < 45
 
 
 def test_training_starts_from_the_weights_of_a_checkpoint(tmp_path: Path, cache: Path) -> None:
     first = make_job(tmp_path / "first", cache)
-    run(first)
+    train(first)
     still = partial(torch.optim.SGD, lr=0.0)
     path = first.folder / "checkpoints" / "last.ckpt"
     second = make_job(tmp_path / "second", cache, checkpoint=path, optimizer=still, seed=5)
-    run(second)
+    train(second)
     assert all(torch.equal(weights(first)[name], value) for name, value in weights(second).items())
 
 
 def test_a_checkpoint_that_is_missing_or_does_not_fit_is_one_sentence(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(UserError, match=r"There is no checkpoint at .*nowhere\.ckpt"):
-        run(make_job(tmp_path / "a", cache, checkpoint=tmp_path / "nowhere.ckpt"))
+        train(make_job(tmp_path / "a", cache, checkpoint=tmp_path / "nowhere.ckpt"))
     first = make_job(tmp_path / "first", cache)
-    run(first)
+    train(first)
     path = first.folder / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match="does not fit"):
-        run(make_job(tmp_path / "b", cache, checkpoint=path, generator={**NET, "width": 5}))
+        train(make_job(tmp_path / "b", cache, checkpoint=path, generator={**NET, "width": 5}))
 
 
 def test_another_scale_takes_the_weights_that_fit_and_leaves_the_rest(tmp_path: Path, cache: Path) -> None:
     first = make_job(tmp_path / "first", cache)
-    run(first)
+    train(first)
     path = first.folder / "checkpoints" / "last.ckpt"
     still = partial(torch.optim.SGD, lr=0.0)
-    data = PhotosData(
-        scale=3, channels=1, seed=1, patch_size=8, batch_size=4, patches_per_epoch=12, cache_dir=str(cache)
-    )
+    sizes: dict[str, Any] = {"patch_size": 8, "batch_size": 4, "patches_per_epoch": 12, "cache_dir": str(cache)}
+    at_x3 = PatchData(source=Photos(), scale=3, channels=1, seed=1, **sizes)
     net = {**NET, "scale": 3}
-    second = make_job(tmp_path / "second", cache, generator=net, data=data, init_from=path, optimizer=still, scale=3)
-    run(second)
+    second = make_job(tmp_path / "second", cache, generator=net, data=at_x3, init_from=path, optimizer=still, scale=3)
+    train(second)
     old, new = weights(first), weights(second)
     assert torch.equal(old["convs.0.layer.weight"], new["convs.0.layer.weight"])
     assert old["upsampler.0.layer.weight"].shape != new["upsampler.0.layer.weight"].shape
     with pytest.raises(UserError, match=r"Nothing in .* fits"):
-        run(make_job(tmp_path / "third", cache, generator={**NET, "width": 5, "channels": 3}, init_from=path))
+        train(make_job(tmp_path / "third", cache, generator={**NET, "width": 5, "channels": 3}, init_from=path))
 
 
 def test_a_deconvolution_of_another_scale_is_not_taken_though_its_kernel_fits(tmp_path: Path) -> None:
-    spec = {"_target_": "upsweep.generators.fsrcnn.FSRCNN", "recipe": RECIPE, "d": 4, "s": 2, "m": 1}
+    spec = {"_target_": "upsweep.networks.upscalers.fsrcnn.FSRCNN", "recipe": RECIPE, "d": 4, "s": 2, "m": 1}
     two, three = (checkpoints.build({**spec, "scale": scale}) for scale in (2, 3))
     before = three.upsampler.weight.clone()  # type: ignore[union-attr, operator]
     assert two.upsampler.weight.shape == before.shape  # type: ignore[union-attr]
@@ -289,7 +253,7 @@ def test_a_deconvolution_of_another_scale_is_not_taken_though_its_kernel_fits(tm
 @pytest.mark.parametrize("given", [{"precision": "banana"}, {"strategy": "banana"}, {"devices": -1}])
 def test_what_the_trainer_does_not_know_is_one_sentence(tmp_path: Path, cache: Path, given: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="This machine cannot train with"):
-        run(make_job(tmp_path / "run", cache, trainer={**TRAINER, **given}))
+        train(make_job(tmp_path / "run", cache, trainer={**TRAINER, **given}))
 
 
 def test_a_disk_that_fills_up_under_any_file_is_one_sentence(
@@ -300,18 +264,18 @@ def test_a_disk_that_fills_up_under_any_file_is_one_sentence(
             def no_room(*_: Any) -> Path:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
-            monkeypatch.setattr("upsweep.sweeps.results.write_by_rename", no_room)  # from now on
+            monkeypatch.setattr("upsweep.runs.record.write_whole", no_room)  # from now on
             no_room()
 
     with pytest.raises(UserError, match=r"No space left on device.*resume="):
-        run(make_job(tmp_path / "run", cache, callbacks=[Full()]))
+        train(make_job(tmp_path / "run", cache, callbacks=[Full()]))
 
 
 def test_the_log_holds_every_metric_by_its_name_and_the_pictures(tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "run"
     job = make_job(folder, cache)
     job = replace(job, logger=CsvRun(folder), callbacks=[*job.callbacks, Pictures(folder, count=1)])
-    run(job)
+    train(job)
     lines = (folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
     assert {
         *("train/loss", "lr", "val/psnr", "val/ssim", "val/psnr_bicubic", "val/psnr_gain"),
@@ -322,11 +286,11 @@ def test_the_log_holds_every_metric_by_its_name_and_the_pictures(tmp_path: Path,
 
 def test_a_device_that_is_not_there_or_no_number_of_epochs_is_one_sentence(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(UserError, match="This machine cannot train with"):
-        run(make_job(tmp_path / "a", cache, trainer={**TRAINER, "accelerator": "tpu"}))
+        train(make_job(tmp_path / "a", cache, trainer={**TRAINER, "accelerator": "tpu"}))
     with pytest.raises(UserError, match=r"trainer\.max_epochs=abc must be a whole number"):
-        run(make_job(tmp_path / "b", cache, trainer={**TRAINER, "max_epochs": "abc"}))
+        train(make_job(tmp_path / "b", cache, trainer={**TRAINER, "max_epochs": "abc"}))
     with pytest.raises(UserError, match=r"trainer\.accumulate_grad_batches=0 must be"):
-        run(make_job(tmp_path / "c", cache, trainer={**TRAINER, "accumulate_grad_batches": 0}))
+        train(make_job(tmp_path / "c", cache, trainer={**TRAINER, "accumulate_grad_batches": 0}))
 
 
 def test_every_level_of_a_pyramid_is_held_to_hr_shrunk_to_it() -> None:
@@ -336,10 +300,11 @@ def test_every_level_of_a_pyramid_is_held_to_hr_shrunk_to_it() -> None:
 
 
 def test_the_best_figures_are_those_of_the_best_epoch(job: Job) -> None:
-    result = run(job)
+    result = train(job)
     state = checkpoints.read(job.folder / "checkpoints" / "best.ckpt")
     best = state[checkpoints.KEY]["best"]
-    assert best["psnr"] == result.psnr and math.isfinite(best["psnr"])
+    assert best["figures"] == result.figures and math.isfinite(best["figures"]["psnr"])
+    assert best["epoch"] + 1 == result.epoch == state["epoch"] + 1, "one best: file and figures agree"
 
 
 # the average of the weights, and stopping early
@@ -366,8 +331,8 @@ def test_the_average_is_that_of_the_weights_after_every_step_and_training_does_n
 ) -> None:
     plain, averaged = make_job(tmp_path / "a", cache), averaging(make_job(tmp_path / "b", cache), 0.5)
     record = Record()
-    run(plain)
-    run(replace(averaged, callbacks=[record, *averaged.callbacks]))
+    train(plain)
+    train(replace(averaged, callbacks=[record, *averaged.callbacks]))
     expected, *later = record.steps
     assert len(later) == 6
     for t, step in enumerate(later, start=1):
@@ -385,18 +350,18 @@ def test_validation_judges_the_average_which_a_checkpoint_gives_unless_it_is_ask
 ) -> None:
     norm = {"_target_": "upsweep.blocks.norm.BatchNorm"}  # its running statistics and its counter are averaged too
     job = averaging(make_job(tmp_path / "run", cache, generator={**NET, "recipe": {**RECIPE, "norm": norm}}), 0.9)
-    result = run(job)
+    result = train(job)
     assert result.checkpoint is not None
     figures = {}
     for ema in (True, False):
         generator = checkpoints.load_generator(Path(result.checkpoint), ema=ema)
-        psnr = PSNR(job.protocol, 2)
+        psnr = PSNR(task_of(job).protocol, 2)
         with torch.no_grad():
-            for image in list(job.data.val_dataloader())[:2]:
+            for image in list(task_of(job).data.val_dataloader())[:2]:
                 psnr.update(generator(image.lr), image.hr)
         figures[ema] = psnr.compute().item()
-    assert result.psnr == pytest.approx(figures[True], abs=1e-6)
-    assert result.psnr != pytest.approx(figures[False], abs=1e-3)
+    assert result.figures["psnr"] == pytest.approx(figures[True], abs=1e-6)
+    assert result.figures["psnr"] != pytest.approx(figures[False], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -411,25 +376,25 @@ def test_two_devices_hold_the_same_average_without_a_word_about_it(tmp_path: Pat
     assert result is not None and result.checkpoint is not None
     generator = checkpoints.load_generator(Path(result.checkpoint))  # of rank 0; rank 1 judged every second image
     psnr = PSNR(Protocol(), 2)
-    data = PhotosData(scale=2, channels=1, seed=1, cache_dir=str(tmp_path / "cache"))
+    data = PatchData(source=Photos(), scale=2, channels=1, seed=1, cache_dir=str(tmp_path / "cache"))
     data.setup()
     with torch.no_grad():
         for image in data.val_dataloader():
             psnr.update(generator(image.lr), image.hr)
-    assert result.psnr == pytest.approx(psnr.compute().item(), abs=1e-5)
+    assert result.figures["psnr"] == pytest.approx(psnr.compute().item(), abs=1e-5)
 
 
 def test_an_average_that_is_no_longer_wanted_is_forgotten(tmp_path: Path, cache: Path) -> None:
-    run(averaging(make_job(tmp_path / "run", cache), 0.9))
+    train(averaging(make_job(tmp_path / "run", cache), 0.9))
     longer = make_job(tmp_path / "run", cache, trainer={**TRAINER, "max_epochs": 3}, resume=True)
-    run(averaging(longer, 0.0))
+    train(averaging(longer, 0.0))
     assert checkpoints.EMA not in checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")
 
 
 def test_a_step_that_gathers_three_batches_is_averaged_once(tmp_path: Path, cache: Path) -> None:
     job = averaging(make_job(tmp_path / "run", cache, trainer={**TRAINER, "accumulate_grad_batches": 3}), 0.9)
     record = Record()
-    run(replace(job, callbacks=[record, *job.callbacks]))
+    train(replace(job, callbacks=[record, *job.callbacks]))
     start, first, second = record.steps[0], record.steps[3], record.steps[6]
     for name, value in weights(job).items():
         once = 2 / 11 * start[name] + 9 / 11 * first[name]
@@ -449,7 +414,7 @@ def test_a_training_that_no_longer_gains_stops(tmp_path: Path, cache: Path) -> N
         optimizer=partial(torch.optim.SGD, lr=0.0),
     )
     stop = pl.callbacks.EarlyStopping("val/psnr", mode="max", patience=2)
-    result = run(replace(job, callbacks=[*job.callbacks, stop]))
+    result = train(replace(job, callbacks=[*job.callbacks, stop]))
     assert (result.state, result.epoch) == ("finished", 1)
     assert checkpoints.read(job.folder / "checkpoints" / "last.ckpt")["epoch"] == 2
 
@@ -481,20 +446,24 @@ def test_a_run_that_was_broken_off_and_resumed_ends_with_the_same_weights(
 ) -> None:
     trainer = {**TRAINER, "max_epochs": 4}
     undisturbed = averaging(make_job(tmp_path / "a", cache, trainer=trainer), decay)
-    whole = run(undisturbed)
+    whole = train(undisturbed)
     broken = averaging(make_job(tmp_path / "b", cache, trainer=trainer), decay)
     with pytest.raises(KillError):
-        run(replace(broken, callbacks=[*broken.callbacks, Killer(*at)]))
-    result = run(averaging(make_job(tmp_path / "b", cache, trainer=trainer, resume=True), decay))
+        train(replace(broken, callbacks=[*broken.callbacks, Killer(*at)]))
+    result = train(averaging(make_job(tmp_path / "b", cache, trainer=trainer, resume=True), decay))
     for ema in (True, False):
         first, second = weights(undisturbed, ema=ema), weights(broken, ema=ema)
         assert all(torch.equal(first[name], second[name]) for name in first)
-    assert (result.psnr, result.ssim, result.epoch) == (whole.psnr, whole.ssim, whole.epoch)
+    assert (result.figures["psnr"], result.figures["ssim"], result.epoch) == (
+        whole.figures["psnr"],
+        whole.figures["ssim"],
+        whole.epoch,
+    )
 
 
 def test_a_resumed_run_trains_longer_where_it_is_told_to(tmp_path: Path, cache: Path) -> None:
-    run(make_job(tmp_path / "run", cache))
-    run(make_job(tmp_path / "run", cache, trainer={**TRAINER, "max_epochs": 3}, resume=True))
+    train(make_job(tmp_path / "run", cache))
+    train(make_job(tmp_path / "run", cache, trainer={**TRAINER, "max_epochs": 3}, resume=True))
     assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 9
 
 
@@ -504,9 +473,9 @@ def test_a_run_that_goes_on_with_another_objective_is_told_so(
     first, second = (
         {"objective": {"_target_": name}, "scheduler": {}} for name in ("torch.nn.L1Loss", "torch.nn.MSELoss")
     )
-    run(make_job(tmp_path / "run", cache, config=first))
+    train(make_job(tmp_path / "run", cache, config=first))
     for config, warnings in ((first, 0), (second, 1)):
-        run(make_job(tmp_path / "run", cache, config=config, resume=True, trainer={**TRAINER, "max_epochs": 3}))
+        train(make_job(tmp_path / "run", cache, config=config, resume=True, trainer={**TRAINER, "max_epochs": 3}))
         assert caplog.text.count("goes on with another objective than") == warnings
 
 
@@ -514,20 +483,20 @@ def test_weights_of_another_skip_or_centre_are_refused_to_a_resumed_run_and_told
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = make_job(tmp_path / "run", cache)
-    run(job)
+    train(job)
     longer = {**TRAINER, "max_epochs": 3}
-    silent = {**NET, "_target_": "upsweep.generators.sesr.SESR"}  # whose own centre is 0.5
+    silent = {**NET, "_target_": "upsweep.networks.upscalers.sesr.SESR"}  # whose own centre is 0.5
     for more in ({}, {"resume": True, "trainer": longer}):
-        run(make_job(tmp_path / "silent", cache, generator=silent, **more))
+        train(make_job(tmp_path / "silent", cache, generator=silent, **more))
     for other in ({"centre": 0.5}, {"skip": "none"}):
         with pytest.raises(UserError, match=rf"was trained with generator\.{next(iter(other))}="):
-            run(make_job(tmp_path / "run", cache, generator={**NET, **other}, resume=True, trainer=longer))
+            train(make_job(tmp_path / "run", cache, generator={**NET, **other}, resume=True, trainer=longer))
     assert "were trained with" not in caplog.text
     weights = job.folder / "checkpoints" / "last.ckpt"
     for name in ("checkpoint", "init_from"):
         caplog.clear()
         given: dict[str, Any] = {name: weights}
-        run(make_job(tmp_path / name, cache, generator={**NET, "centre": 0.5}, **given))
+        train(make_job(tmp_path / name, cache, generator={**NET, "centre": 0.5}, **given))
         assert "were trained with generator.centre=0.0" in caplog.text
 
 
@@ -535,37 +504,79 @@ def test_an_initialisation_that_finds_no_layer_is_told(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = {**RECIPE, "init": {"_target_": "upsweep.blocks.init.ICNR"}}
-    run(make_job(tmp_path / "run", cache, generator={**NET, "recipe": recipe}))
+    train(make_job(tmp_path / "run", cache, generator={**NET, "recipe": recipe}))
     assert "init=icnr starts all as init=he" in caplog.text
 
 
 def test_an_unreadable_last_checkpoint_falls_back_to_the_one_before_and_says_so(
     job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(job)
+    train(job)
     folder = job.folder / "checkpoints"
     last = folder / "last.ckpt"
-    assert newest(folder) == last
+    assert newest(job.folder) == last
     last.write_bytes(last.read_bytes()[:1000])
-    assert newest(folder) == folder / "previous.ckpt"
+    assert newest(job.folder) == folder / "previous.ckpt"
     assert "last.ckpt is broken" in caplog.text and "Falling back" in caplog.text
-    assert newest(job.folder) is None
+    assert newest(folder) is None
 
 
 def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: Job, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    run(job)
+    train(job)
     before = (job.folder / "checkpoints" / "last.ckpt").read_bytes()
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"No space left on device.*free some space"):
-        run(
-            replace(
-                job, resume=True, trainer={**TRAINER, "max_epochs": 3}, callbacks=[SaveLast(job.folder / "checkpoints")]
-            )
-        )
+        train(make_job(job.folder, cache, resume=True, trainer={**TRAINER, "max_epochs": 3}))
     assert (job.folder / "checkpoints" / "last.ckpt").read_bytes() == before
     assert {p.name for p in (job.folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+
+
+@pytest.mark.slow
+def test_the_loss_of_two_devices_is_that_of_all_their_patches(tmp_path: Path) -> None:
+    still = ["optimizer=sgd", "optimizer.lr=0", "trainer.max_epochs=1", "data.patches_per_epoch=128", "logger=none"]
+    losses = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        many = ["trainer=ddp", f"trainer.devices={devices}", "trainer.accelerator=cpu", f"hydra.run.dir={folder}"]
+        subprocess.run([sys.executable, DOOR, *still, *many], cwd=tmp_path, check=True, capture_output=True)
+        (epoch,) = history.read(folder / "history.csv")
+        losses.append(epoch.loss)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5), "the patches are the same, and no weight moves"
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_the_last_weights_are_judged_whatever_the_rhythm_of_validation(tmp_path: Path, cache: Path, every: int) -> None:
+    trainer = {**TRAINER, "max_epochs": 4, "check_val_every_n_epoch": every}
+    job = recorded(make_job(tmp_path, cache, trainer=trainer))
+    result = train(job)
+    judged = [line.epoch for line in history.read(tmp_path / "history.csv") if line.figures["psnr"] is not None]
+    assert judged == sorted({*range(every, 5, every), 4})
+    assert result.figures and (tmp_path / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_run_that_was_moved_goes_on_and_its_best_checkpoint_stays_the_one_of_its_figures(
+    tmp_path: Path, cache: Path
+) -> None:
+    def figures_of(folder: Path) -> Any:
+        return checkpoints.read(folder / "checkpoints" / "best.ckpt")[checkpoints.KEY]["best"]["figures"]
+
+    first = train(make_job(tmp_path / "here", cache))
+    (tmp_path / "here").rename(tmp_path / "there")
+    longer = {**TRAINER, "max_epochs": 3}
+    start = make_job(tmp_path / "there", cache, resume=True, trainer=longer)
+    assert train(start).figures == figures_of(tmp_path / "there")
+
+    class Spoil(pl.Callback):
+        def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            for parameter in module.generator.parameters():  # type: ignore[union-attr]
+                parameter.data.fill_(1.0)
+
+    before = figures_of(tmp_path / "there")
+    spoilt = make_job(tmp_path / "there", cache, resume=True, trainer={**TRAINER, "max_epochs": 4})
+    last = train(replace(spoilt, callbacks=[Spoil(), *spoilt.callbacks]))
+    assert last.figures == before == figures_of(tmp_path / "there") and last.figures["psnr"] >= first.figures["psnr"]

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from upsweep import checkpoints, release
-from upsweep.errors import UserError
-from upsweep.generators.base import Generator
+from upsweep import release
+from upsweep.common.devices import device_of
+from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_ycbcr
 from upsweep.imaging.files import Picture, read_image, write_image
 from upsweep.imaging.resize import enlarge
+from upsweep.networks import checkpoints
+from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.networks.wrappers import Tiled
 from upsweep.upscaling import model
 from upsweep.upscaling import picture as upscaling
-from upsweep.upscaling.files import Job, plan, run
-from upsweep.upscaling.picture import Painter, Upscaler
-from upsweep.wrappers import Tiled
+from upsweep.upscaling.files import Photo, enlarge_all, plan
+from upsweep.upscaling.picture import Enlarger, Painter
 
 ROOT = Path(__file__).parents[1]
 SPEC: dict[str, Any] = {
-    "_target_": "upsweep.generators.deconvnet.DeconvNet",
+    "_target_": "upsweep.networks.upscalers.deconvnet.DeconvNet",
     "recipe": {
         "_target_": "upsweep.blocks.Recipe",
         "init": {"_target_": "upsweep.blocks.init.Xavier", "gain": 1.0},
@@ -44,7 +47,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-class Plain(Generator):
+class Plain(Upscaler):
     """Bicubic enlargement, so that what comes out is known."""
 
     def __init__(self, channels: int, scale: int = 2) -> None:
@@ -59,13 +62,15 @@ def samples(channels: int, height: int = 13, width: int = 17, dtype: type = np.u
     return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels)).astype(dtype)
 
 
-def network(channels: int = 1, **changes: Any) -> Generator:
+def network(channels: int = 1, **changes: Any) -> Upscaler:
     torch.manual_seed(0)
-    return checkpoints.build({**SPEC, "channels": channels, **changes}).eval()
+    built = checkpoints.build({**SPEC, "channels": channels, **changes})
+    return checkpoints.as_upscaler(built, "the test").eval()
 
 
-def ignore(_: str) -> None:
-    pass
+def same(picture: Picture, advance: Callable[[float], None]) -> Picture:
+    advance(1)
+    return picture
 
 
 # One picture
@@ -76,13 +81,13 @@ def ignore(_: str) -> None:
 @pytest.mark.parametrize("own", [1, 3])
 def test_every_kind_of_picture_stays_what_it_is(own: int, channels: int, dtype: type) -> None:
     lr = samples(channels, dtype=dtype)
-    larger = Upscaler(Plain(own))(Picture.of(lr, b"profile"))
+    larger = Enlarger(Plain(own))(Picture(lr, b"profile"))
     assert larger.pixels.shape == (26, 34, 3 if channels > 2 else 1)
     assert (larger.alpha is None) == (channels % 2 == 1)
     assert larger.pixels.dtype == dtype and larger.icc_profile == b"profile"
     # Whatever the generator's channels, bicubic of every sample is what must come out, to a code.
     expected = enlarge(torch.from_numpy(lr.astype(np.float64)).permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0).numpy()
-    found = larger.samples().astype(np.float64)
+    found = larger.samples.astype(np.float64)
     assert np.abs(found - expected.clip(0, np.iinfo(dtype).max)).max() <= 0.5 + 1e-6 * np.iinfo(dtype).max + 0.1 * (
         dtype is np.uint16
     )
@@ -90,7 +95,7 @@ def test_every_kind_of_picture_stays_what_it_is(own: int, channels: int, dtype: 
 
 def test_a_luma_generator_leaves_the_chroma_bicubic() -> None:
     lr = samples(3)[:, :, :] // 4 + 96  # no colour near the edge of what RGB holds
-    sr = Upscaler(network(skip="bicubic"))(Picture.of(lr.astype(np.uint8))).pixels
+    sr = Enlarger(network(skip="bicubic"))(Picture(lr.astype(np.uint8))).pixels
 
     def chroma(pixels: np.ndarray) -> Tensor:
         return rgb_to_ycbcr(torch.from_numpy(pixels / 255).permute(2, 0, 1)[None])[:, 1:]
@@ -103,19 +108,19 @@ def test_a_luma_generator_leaves_the_chroma_bicubic() -> None:
 
 def test_alpha_is_enlarged_on_its_own() -> None:
     grey, alpha = samples(1), samples(1, dtype=np.uint8)[::-1]
-    both = Upscaler(network())(Picture.of(np.concatenate([grey, alpha], axis=2)))
-    alone = Upscaler(network())(Picture.of(grey))
+    both = Enlarger(network())(Picture(np.concatenate([grey, alpha], axis=2)))
+    alone = Enlarger(network())(Picture(grey))
     assert np.array_equal(both.pixels, alone.pixels)
-    only = Upscaler(Plain(1))(Picture.of(np.ascontiguousarray(alpha)))
+    only = Enlarger(Plain(1))(Picture(np.ascontiguousarray(alpha)))
     assert both.alpha is not None and np.array_equal(both.alpha, only.pixels[..., 0])
 
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_tiles_leave_no_trace(channels: int) -> None:
-    lr = Picture.of(samples(channels, 61, 47, np.uint16))
+    lr = Picture(samples(channels, 61, 47, np.uint16))
     shares: list[float] = []
-    whole = Upscaler(network(), tile=0)(lr).samples().astype(int)
-    tiled = Upscaler(network(), tile=10)(lr, shares.append).samples().astype(int)
+    whole = Enlarger(network(), tile=0)(lr).samples.astype(int)
+    tiled = Enlarger(network(), tile=10)(lr, shares.append).samples.astype(int)
     assert np.abs(whole - tiled).max() <= 1  # the rounding of float32, in 65,536 levels
     assert len(shares) == 7 * 5 and sum(shares) == pytest.approx(1)
 
@@ -124,13 +129,13 @@ def test_large_pictures_are_tiled_by_themselves(monkeypatch: pytest.MonkeyPatch)
     generator = network()
     seen: list[int] = []
     generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:].numel()))
-    lr = Picture.of(samples(1, 200, 150))
-    upscaler = Upscaler(generator)
+    lr = Picture(samples(1, 200, 150))
+    upscaler = Enlarger(generator)
     whole = upscaler(lr).pixels
     assert max(seen) == 200 * 150
     monkeypatch.setattr(upscaling, "BUDGET", 4000 * upscaling.appetite(upscaler._painters[1]))
     seen.clear()
-    assert np.abs(Upscaler(generator)(lr).pixels.astype(int) - whole).max() <= 1
+    assert np.abs(Enlarger(generator)(lr).pixels.astype(int) - whole).max() <= 1
     assert max(seen[1:]) <= 4000
 
 
@@ -139,7 +144,7 @@ def test_tiles_on_a_cpu_are_small_but_their_margins_add_no_more_than_a_quarter(d
     generator = network(depth=depth)
     seen: list[int] = []
     generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:].numel()))
-    Upscaler(generator)(Picture.of(samples(1, 800, 900)))
+    Enlarger(generator)(Picture(samples(1, 800, 900)))
     tiles = seen[1:]  # the first is the probe
     assert len(tiles) > 1 and sum(tiles) < 1.25 * 800 * 900 + 2 * max(tiles)
     assert max(tiles) * upscaling.appetite(generator) < upscaling.BUDGET
@@ -153,7 +158,7 @@ def test_a_picture_whose_tiles_would_be_more_work_than_itself_stays_whole(monkey
     for side, whole in ((110, True), (200, False)):  # beyond the cache; beyond the memory
         seen: list[int] = []
         hook = generator.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0].shape[-2:].numel()))
-        Upscaler(generator)(Picture.of(samples(1, side, side)))
+        Enlarger(generator)(Picture(samples(1, side, side)))
         hook.remove()
         assert (max(seen) == side**2) is whole
 
@@ -161,22 +166,22 @@ def test_a_picture_whose_tiles_would_be_more_work_than_itself_stays_whole(monkey
 def test_a_generator_that_sees_the_whole_image_still_enlarges_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     norm = {"_target_": "upsweep.blocks.norm.InstanceNorm"}
     generator = network(recipe={**SPEC["recipe"], "norm": norm})
-    lr = Picture.of(samples(1))
-    expected = Upscaler(generator)(lr).pixels
+    lr = Picture(samples(1))
+    expected = Enlarger(generator)(lr).pixels
     monkeypatch.setattr(upscaling, "CACHED", 0)  # no longer small for the cache, but for the memory
     tried: list[int] = []
 
-    def tiling(generator: Generator, tile: int) -> Tiled:
+    def tiling(generator: Upscaler, tile: int) -> Tiled:
         tried.append(tile)
         return Tiled(generator, tile)
 
     monkeypatch.setattr(upscaling, "Tiled", tiling)
-    upscaler = Upscaler(generator)
+    upscaler = Enlarger(generator)
     for _ in range(2):
         assert np.array_equal(upscaler(lr).pixels, expected)
     assert len(tried) == 1  # that it cannot be tiled is found out once
     with pytest.raises(UserError, match="whole image"):
-        Upscaler(generator, tile=8)(Picture.of(samples(1)))
+        Enlarger(generator, tile=8)(Picture(samples(1)))
 
 
 # Files
@@ -184,11 +189,11 @@ def test_a_generator_that_sees_the_whole_image_still_enlarges_small_ones(monkeyp
 
 def photo(path: Path, channels: int = 3, dtype: type = np.uint8) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, Picture.of(samples(channels, dtype=dtype)))
+    write_image(path, Picture(samples(channels, dtype=dtype)))
     return path
 
 
-def targets(jobs: list[Job], root: Path) -> dict[str, str]:
+def targets(jobs: list[Photo], root: Path) -> dict[str, str]:
     return {str(j.source.relative_to(root)): str(j.target.relative_to(root)) for j in jobs if j.problem is None}
 
 
@@ -209,7 +214,7 @@ def test_a_second_run_does_not_enlarge_what_the_first_made(tmp_path: Path) -> No
     for scale in (2, 3):
         jobs = plan([str(tmp_path)], None, scale)
         assert [job.source.name for job in jobs] == ["a.jpg", "a.png", "b.png"]
-        run(jobs, lambda picture, _: picture, max_pixels=10**6, say=ignore, complain=ignore)
+        enlarge_all(jobs, same, max_pixels=10**6)
     assert len(list(tmp_path.iterdir())) == 3 * 3
     jobs = plan([str(tmp_path)], None, 2)
     assert len(jobs) == 3 and all("overwrite=true" in str(job.problem) for job in jobs)
@@ -247,22 +252,15 @@ def test_bad_wishes_are_refused(tmp_path: Path) -> None:
     assert "itself an input" in str(job.problem)
 
 
-def test_what_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_what_fails_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo(tmp_path / "b.png"), (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xffnothing"), photo(tmp_path / "c.png", 4)
-    said: list[str] = []
-    complaints: list[str] = []
     with pytest.raises(UserError, match="1 of 3"):
-        run(
-            plan([str(tmp_path)], None, 2),
-            lambda picture, _: picture,
-            max_pixels=10**6,
-            say=said.append,
-            complain=complaints.append,
-        )
+        enlarge_all(plan([str(tmp_path)], None, 2), same, max_pixels=10**6)
+    said, complaints = (text.splitlines() for text in capsys.readouterr())
     assert len(said) == 2 and len(complaints) == 1 and "a.jpg" in complaints[0]
     jobs = plan([str(tmp_path / "c.png")], str(tmp_path / "c.jpg"), 2)
     with pytest.raises(UserError, match="transparent"):
-        run(jobs, lambda picture, _: picture, max_pixels=10**6, say=ignore, complain=ignore)
+        enlarge_all(jobs, same, max_pixels=10**6)
 
 
 # Weights
@@ -296,7 +294,7 @@ def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="both name weights"):
         model.load(str(path), "fsrcnn", None)
     with pytest.raises(UserError, match="device=warp"):
-        model.device_of("warp")
+        device_of("warp")
     for wrong in (-1, "big", 1.5, True):
         with pytest.raises(UserError, match="tile="):
             model.tile_of(wrong)  # type: ignore[arg-type]
@@ -400,7 +398,7 @@ def test_the_doors_run_nothing_that_a_checkpoint_says(tmp_path: Path, name: str)
 @pytest.mark.slow
 def test_50_megapixels_fit_into_2_gigabytes(tmp_path: Path, checkpoint: Path) -> None:
     block = samples(4, 50, 100, np.uint16)  # the most that a picture can hold
-    write_image(tmp_path / "large.png", Picture.of(np.tile(block, (50, 50, 1)), b"profile"))
+    write_image(tmp_path / "large.png", Picture(np.tile(block, (50, 50, 1)), b"profile"))
     code = (
         "import pathlib, runpy, sys\n"
         "sys.argv = sys.argv[1:]\n"
@@ -426,14 +424,14 @@ def test_an_image_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     jobs = plan([str(tmp_path / "a.png")], str(tmp_path / "file" / "sub"), 2)
     with pytest.raises(UserError, match="cannot be made"):
-        run(jobs, lambda picture, _: picture, max_pixels=10**6, say=ignore, complain=ignore)
+        enlarge_all(jobs, same, max_pixels=10**6)
 
 
 def test_the_limit_on_pixels_can_be_raised(tmp_path: Path) -> None:
     jobs = plan([str(photo(tmp_path / "a.png"))], None, 2)
     with pytest.raises(UserError, match="limit of 200"):
-        run(jobs, lambda picture, _: picture, max_pixels=200, say=ignore, complain=ignore)
-    run(jobs, lambda picture, _: picture, max_pixels=221, say=ignore, complain=ignore)
+        enlarge_all(jobs, same, max_pixels=200)
+    enlarge_all(jobs, same, max_pixels=221)
 
 
 def test_a_generator_of_any_device_is_asked_on_its_own() -> None:
@@ -446,4 +444,4 @@ def test_a_generator_of_any_device_is_asked_on_its_own() -> None:
             assert x.device == self.layer.weight.device
             return super().body(x)
 
-    Upscaler(Where())(Picture.of(samples(3)))
+    Enlarger(Where())(Picture(samples(3)))

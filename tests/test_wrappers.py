@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from upsweep import checkpoints
-from upsweep.errors import UserError
-from upsweep.generators.base import Generator, cost
-from upsweep.wrappers import SelfEnsemble, Tiled
-from upsweep.wrappers.tiling import reach, spans
+from upsweep.common.errors import UserError
+from upsweep.networks import checkpoints
+from upsweep.networks.network import cost
+from upsweep.networks.upscalers import Upscaler
+from upsweep.networks.wrappers import SelfEnsemble, Tiled
+from upsweep.networks.wrappers.tiling import reach, spans
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -37,11 +38,12 @@ def node(name: str, *overrides: str) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(config.generator, resolve=True))
 
 
-def build(name: str, *overrides: str, **arguments: Any) -> Generator:
+def build(name: str, *overrides: str, **arguments: Any) -> Upscaler:
     """A generator, narrow, in evaluation mode."""
     spec = node(name, *overrides)
     torch.manual_seed(0)
-    return checkpoints.build({**spec, **({"width": 4} if "width" in spec else {}), **arguments}).eval()
+    made = checkpoints.build({**spec, **({"width": 4} if "width" in spec else {}), **arguments})
+    return checkpoints.as_upscaler(made, name).eval()
 
 
 def image(channels: int, height: int, width: int) -> Tensor:
@@ -50,7 +52,7 @@ def image(channels: int, height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def off(a: Generator, b: Generator, lr: Tensor) -> float:
+def off(a: Upscaler, b: Upscaler, lr: Tensor) -> float:
     """The largest difference of what two generators make, where the outputs are of the order of 1."""
     one, other = a(lr), b(lr)
     assert one.shape == other.shape
@@ -87,7 +89,7 @@ def test_norms_that_do_not_look_at_the_whole_image_tile(name: str, norm: str) ->
 def test_norms_that_look_at_the_whole_image_are_refused(name: str, norm: str) -> None:
     generator = build(name, f"norm={norm}", depth=2)
     if norm == "bn":
-        assert isinstance(Tiled(generator, 16), Generator)
+        assert isinstance(Tiled(generator, 16), Upscaler)
         tiled = Tiled(generator, 16).train()
         attempts = [lambda: tiled(image(1, 30, 30)), lambda: Tiled(generator.train(), 16)]
     else:
@@ -129,7 +131,7 @@ def test_the_reach_does_not_depend_on_the_weights() -> None:
     assert reach(generator) == expected
 
 
-class Pooling(Generator):
+class Pooling(Upscaler):
     """Max pooling in front of everything."""
 
     def __init__(self, stride: int) -> None:

@@ -6,15 +6,15 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 import functools
 import gc
 import os
-import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra._internal import hydra as hydra_app
@@ -24,21 +24,20 @@ from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import run_job as hydras_run_job
 from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from upsweep.errors import UserError
-from upsweep.memory import keep_freed
-from upsweep.sweeps.folders import first_rank, writable
-from upsweep.sweeps.results import REQUEUE
+from upsweep.common.errors import UserError
+from upsweep.common.memory import keep_freed
+from upsweep.common.ranks import first_rank
+from upsweep.runs.folders import writable
+from upsweep.runs.result import REQUEUE
 from upsweep.sweeps.resuming import MULTIRUN, resumed
 
 Task = Callable[[DictConfig], float | None]
-
-# The groups whose choices become part of a generator.
-NAMING_GROUPS = ("generator", "init", "activation", "norm", "dropout", "upsampler")
 
 
 def door(
@@ -59,68 +58,30 @@ def door(
     """
 
     def decorate(task: Task) -> Callable[[], None]:
-        in_task = False
+        begun = threading.Event()  # the task, before which Hydra alone has a say
 
         @functools.wraps(task)
         def civil(config: DictConfig) -> float | None:
-            nonlocal in_task
-            in_task = True
-            try:
+            begun.set()
+            with _ending_with(_of_the_user):
                 return task(config)
-            except Exception as error:
-                user_error = next((link for link in _chain(error) if isinstance(link, UserError)), None)
-                debugging = HydraConfig.get().runtime.choices.get("debug") is not None
-                if user_error is None or debugging or _full_error():
-                    raise
-                _give_up(user_error)
+
+        def report(func: Callable[[], Any]) -> Any:
+            """Hydra's way to run and to print what went wrong, unless we have a sentence for it."""
+            return hydras_report(_ending_with(lambda error: None if begun.is_set() else _sentence(error))(func))
 
         entry = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(civil)
         hydras_report = hydra_utils.run_and_report
 
-        def report(func: Any) -> Any:
-            """Hydra's way to run and to print what went wrong, unless we have a sentence for it."""
-
-            def attempt() -> Any:
-                try:
-                    return func()
-                except Exception as error:
-                    if not in_task and not _full_error() and (sentence := _sentence(error)) is not None:
-                        _give_up(sentence)
-                    raise
-
-            return hydras_report(attempt)
-
-        def run_job(*, config: DictConfig, **others: Any) -> Any:
-            if claims:
-                writable(Path(str(config.hydra.run.dir)), resume=config.get("resume") is not None)
-            return hydras_run_job(config=config, **others)
-
         @functools.wraps(task)
         def run() -> None:
-            # How long an idle OpenMP thread spins; torch reads it on import. libgomp's own 300,000 made a training step
-            # 4 to 10 times slower beside one busy core, none at all 1.5 to 3 times slower on two idle ones.
-            if "OMP_WAIT_POLICY" not in os.environ:
-                os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-            keep_freed()
             with (
                 _replaced(hydra_utils, "run_and_report", report),
-                _replaced(hydra_app, "run_job", run_job),
+                _replaced(hydra_app, "run_job", _claiming_run_job if claims else hydras_run_job),
                 _replaced(ConfigLoaderImpl, "get_group_options", _group_options),
                 _replaced(Hydra, "format_config_groups", _config_groups),
             ):
-                try:
-                    if claims and threading.current_thread() is threading.main_thread():
-                        signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))
-                    sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
-                    _one_folder(sys.argv[1:])
-                    entry()
-                except BrokenPipeError:  # `--help | head`: nobody reads on
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                    sys.exit(1)
-                except (CompactHydraException, UserError) as error:  # --help and --info do not pass through the report
-                    if _full_error():
-                        raise
-                    _give_up(_sentence(error) or error)
+                _enter(entry, paths, claims)
 
         return run
 
@@ -128,11 +89,54 @@ def door(
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """Import heavy modules without garbage collection, and leave what they made out of every later one.
+def _ending_with(tell: Callable[[Exception], object]) -> Iterator[None]:
+    """Print what `tell` makes of an error, and exit; it goes on where that is None, or its traceback wanted."""
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := tell(error)) is None:
+            raise
+        print(sentence, file=sys.stderr)
+        sys.exit(1)
 
-    A quarter of the time that torch and Lightning take to import is spent on looking for garbage that is not there.
-    """
+
+def _of_the_user(error: Exception) -> UserError | None:
+    """The user's part in an error of the task, unless a `debug` choice asks for all of it."""
+    debugging = HydraConfig.get().runtime.choices.get("debug") is not None
+    return None if debugging else next((link for link in _chain(error) if isinstance(link, UserError)), None)
+
+
+def _claiming_run_job(*, config: DictConfig, **others: Any) -> Any:
+    writable(Path(str(config.hydra.run.dir)), resume=config.get("resume") is not None)
+    return hydras_run_job(config=config, **others)
+
+
+def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None:
+    # How long an idle OpenMP thread spins; torch reads it on import. libgomp's own 300,000 made a training step
+    # 4 to 10 times slower beside one busy core, none at all 1.5 to 3 times slower on two idle ones.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    keep_freed()
+    if claims and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))
+    try:
+        with _ending_with(_before_the_report):
+            sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
+            _one_folder(sys.argv[1:])
+            entry()
+    except BrokenPipeError:  # `--help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _before_the_report(error: Exception) -> object:
+    """What is told of an error that does not pass through the report, as in --help and --info."""
+    return (_sentence(error) or error) if isinstance(error, (CompactHydraException, UserError)) else None
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import heavy modules without garbage collection, a quarter of the time, and leave them out of every later one."""
     gc.disable()
     try:
         yield
@@ -141,11 +145,12 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
-def own_targets(groups: Sequence[str] = NAMING_GROUPS) -> frozenset[str]:
-    """Every class that the config folders in use name in `groups`: those that a checkpoint may name too.
+def own_targets() -> frozenset[str]:
+    """Every class that the config folders in use name for a part of a generator: a checkpoint may name those too.
 
     The folders are conf/ and whatever `--config-dir` adds, all of them the user's. Call it in a task.
     """
+    groups = ("generator", "init", "activation", "norm", "dropout", "upsampler")
     folders = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
     files = (file for folder in folders for group in groups for file in sorted((folder / group).glob("*.yaml")))
     nodes = (OmegaConf.load(file) for file in files)
@@ -157,9 +162,7 @@ def _quoted(argument: str, keys: Sequence[str]) -> str:
     key, equals, value = argument.partition("=")
     if key not in keys or not equals or value in ("", "null") or value[0] in "'\"[":
         return argument
-    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f"{key}='{escaped}{escaped[len(escaped) - trailing :]}'"
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def _one_folder(arguments: Sequence[str]) -> None:
@@ -189,33 +192,24 @@ _hydras_group_options = ConfigLoaderImpl.get_group_options
 
 
 def _group_options(
-    loader: ConfigLoaderImpl,
-    group_name: str,
-    results_filter: ObjectType | None = ObjectType.CONFIG,
-    config_name: str | None = None,
-    overrides: list[str] | None = None,
+    loader: ConfigLoaderImpl, group_name: str, results_filter: Any = ObjectType.CONFIG, *more: Any, **named: Any
 ) -> list[str]:
     """What Hydra's own gives, without its deep copy of every known config: `--help` asks for every group."""
-    if config_name is not None or overrides:
-        return _hydras_group_options(loader, group_name, results_filter, config_name, overrides)
+    if any((*more, *named.values())):
+        return _hydras_group_options(loader, group_name, results_filter, *more, **named)
     return loader.repository.get_group_options(group_name, results_filter)
 
 
-def headline(text: str) -> str | None:
+def description(text: str) -> str | None:
     """What a config file says of itself: its first comment that is no directive of Hydra's."""
-    for line in text.splitlines():
-        if line.startswith("#") and "@package" not in line:
-            return line.lstrip("# ").rstrip()
-        if line and not line.startswith("#"):
-            break
-    return None
+    head = takewhile(lambda line: not line or line.startswith("#"), text.splitlines())
+    return next((line.lstrip("# ").rstrip() for line in head if line and "@package" not in line), None)
 
 
 def _config_groups(hydra: Hydra, predicate: Callable[[str], bool], **_: bool) -> str:
-    """What `--help` says of the groups: a line a choice, with what its file says of itself.
+    """What `--help` says of the groups: a line a choice, with what its file, also in a `--config-dir`, says of itself.
 
-    The groups of a folder that `--config-dir` names are among them; those that lie in packages (Hydra's own) are
-    listed by name, as Hydra does.
+    Those that lie in packages (Hydra's own) are listed by name, as Hydra does.
     """
     folders = [Path(s.path) for s in hydra.config_loader.get_sources() if s.scheme() == "file"]
     lines = []
@@ -228,18 +222,9 @@ def _config_groups(hydra: Hydra, predicate: Callable[[str], bool], **_: bool) ->
         width = max(map(len, names))
         lines.append(f"{group}=")
         for name, found in zip(names, files, strict=True):
-            said = headline(found[0].read_text(encoding="utf-8")) if found else None
+            said = description(found[0].read_text(encoding="utf-8")) if found else None
             lines.append(f"  {name:<{width}}  {said or ''}".rstrip())
     return "".join(f"{line}\n" for line in lines)
-
-
-def _give_up(message: object) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(1)
-
-
-def _full_error() -> bool:
-    return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 
 class PReLU(nn.PReLU):

@@ -1,8 +1,13 @@
 """The block that joins the knobs: layer, norm, activation, dropout."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from torch import nn
 
 from upsweep.blocks import activation
+from upsweep.blocks.conv import conv
+from upsweep.blocks.norm import Norm
 from upsweep.blocks.recipe import Recipe
 
 
@@ -15,20 +20,41 @@ class Block(nn.Sequential):
         recipe: the choices.
         before_last: whether the network's last layer follows (where `dropout.place=last` drops).
 
+    Attributes:
+        normed: whether the recipe has a norm.
+
     Shapes: whatever the layer does.
     """
 
     def __init__(self, layer: nn.Module, channels: int, recipe: Recipe, *, before_last: bool = False) -> None:
         norm, act = recipe.norm.layer(channels), activation.make(recipe.activation, channels)
-        recipe.norm.parametrise(layer)
-        parts = {"layer": layer}
-        if norm is not None and recipe.norm.place == "before":
-            parts["norm"] = norm
-        parts["activation"] = act
-        if norm is not None and recipe.norm.place == "after":
-            parts["norm"] = norm
-        if (dropout := recipe.dropout.layer(before_last=before_last)) is not None:
-            parts["dropout"] = dropout
+        dropout = recipe.dropout.layer(before_last=before_last)
+        parts = {"layer": layer, "norm": norm, "activation": act, "dropout": dropout}
+        if recipe.norm.place == "after":
+            parts = {"layer": layer, "activation": act, "norm": norm, "dropout": dropout}
         super().__init__()
+        self.normed = type(recipe.norm) is not Norm
         for name, part in parts.items():
-            self.add_module(name, part)
+            if part is not None:
+                self.add_module(name, part)
+
+
+def chain(
+    recipe: Recipe, widths: Sequence[int], kernel: int | Sequence[int] = 3, *, before_last: bool = False
+) -> nn.Sequential:
+    """Blocks of convolutions, one for each step from a number of channels in `widths` to the next.
+
+    Args:
+        recipe: the choices.
+        widths: channels of the input, and of each block's output.
+        kernel: side of the kernels; of each, or of all.
+        before_last: whether the network's last layer follows the chain.
+    """
+    last = len(widths) - 2
+    kernels = [kernel] * (last + 1) if isinstance(kernel, int) else kernel
+    return nn.Sequential(
+        *(
+            Block(conv(into, out, side), out, recipe, before_last=before_last and i == last)
+            for i, ((into, out), side) in enumerate(zip(pairwise(widths), kernels, strict=True))
+        )
+    )

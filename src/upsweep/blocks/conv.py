@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 
 def conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:

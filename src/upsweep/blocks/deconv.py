@@ -172,7 +172,7 @@ class Deconv2d(TwoForms, nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W'), H' = (H - 1) s - 2 p + k + output padding."""
-        if output_size is not None or not self.as_subpixel(input):
+        if output_size is not None or not self.prefers_subpixel(input, self.out_channels, max(self.stride)):
             return super().forward(input, output_size)
         stride, padding, more = (cast(Pair, pair) for pair in (self.stride, self.padding, self.output_padding))
         block = 2 if self.in_blocks(input) else 1
@@ -189,10 +189,6 @@ class Deconv2d(TwoForms, nn.ConvTranspose2d):
         few = self.out_channels * self.stride[0] * self.stride[1] <= FEW_PHASES
         long = all(kernel > 4 * stride for kernel, stride in zip(self.kernel_size, self.stride, strict=True))
         return few and long and not torch.is_grad_enabled() and x.device.type == "cpu"
-
-    def as_subpixel(self, x: Tensor) -> bool:
-        """Whether `x` will go through the equal convolution."""
-        return self.prefers_subpixel(x, self.out_channels, max(self.stride))
 
 
 def _tracing() -> bool:

@@ -5,7 +5,8 @@ from typing import Literal
 
 from torch import nn
 
-from upsweep.errors import UserError
+from upsweep.common.checks import hold_to_literals
+from upsweep.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,7 @@ class Dropout:
     def __post_init__(self) -> None:
         if not 0 <= self.p < 1:
             raise UserError(f"dropout.p={self.p} must be at least 0 and below 1.")
-        if self.kind not in ("element", "channel") or self.place not in ("all", "last"):
-            raise UserError(
-                f"dropout.kind={self.kind} must be element or channel, dropout.place={self.place} all or last."
-            )
+        hold_to_literals("dropout", self)
 
     def layer(self, *, before_last: bool) -> nn.Module | None:
         """The layer after a block, or None; `before_last` says that the network's last layer comes next."""

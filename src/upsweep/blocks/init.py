@@ -19,25 +19,14 @@ from torch.nn.utils import parametrize
 
 from upsweep.blocks import activation
 from upsweep.blocks.conv import SubPixelConv2d
-from upsweep.errors import UserError
+from upsweep.common.checks import at_least, hold_to_literals
+from upsweep.common.errors import UserError
+from upsweep.imaging.resize import cubic
 
 Layer = nn.Conv2d | nn.ConvTranspose2d
 Factory = Callable[..., nn.Module]
 Distribution = Literal["normal", "uniform"]
 Pair = tuple[int, int]
-
-
-def _bilinear(x: Tensor) -> Tensor:
-    return (1 - x).clamp(min=0)
-
-
-def _bicubic(x: Tensor) -> Tensor:
-    """Keys' kernel, a = -1/2, as in `upsweep.imaging.resize`."""
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
-
-
-INTERPOLATIONS = {"bilinear": _bilinear, "bicubic": _bicubic}  # of a distance >= 0, in input pixels
 
 
 def fans(layer: Layer, count: Literal["effective", "torch"] = "effective") -> tuple[float, float]:
@@ -63,11 +52,6 @@ def draw(layer: Layer, std: float, distribution: Distribution) -> Tensor:
     if distribution == "normal":
         return weight.normal_(0.0, std)
     return weight.uniform_(-math.sqrt(3) * std, math.sqrt(3) * std)
-
-
-def _check_distribution(distribution: str) -> None:
-    if distribution not in ("normal", "uniform"):
-        raise UserError(f"init.distribution={distribution} must be normal or uniform.")
 
 
 def put(layer: Layer, weight: Tensor) -> None:
@@ -98,6 +82,9 @@ class Init(ABC):
 
     deconv: "Init | None" = None
     last: "Init | None" = None
+
+    def __post_init__(self) -> None:
+        hold_to_literals("init", self)
 
     @abstractmethod
     def weight(self, layer: Layer, act: Factory) -> Tensor:
@@ -188,8 +175,8 @@ class Normal(Init):
     std: float = 0.001
 
     def __post_init__(self) -> None:
-        if not self.std >= 0:
-            raise UserError(f"init.std={self.std} must be a number of at least 0.")
+        super().__post_init__()
+        at_least("init", 0, std=self.std)
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
         """Drawn with deviation `std`."""
@@ -211,8 +198,7 @@ class Scaled(Init):
     fan: Literal["effective", "torch"] = "effective"
 
     def __post_init__(self) -> None:
-        if self.fan not in ("effective", "torch"):
-            raise UserError(f"init.fan={self.fan} must be effective or torch.")
+        super().__post_init__()
         if self.gain != "auto" and not (isinstance(self.gain, int | float) and self.gain > 0):
             raise UserError(f"init.gain={self.gain} must be auto or a number above 0.")
 
@@ -234,12 +220,6 @@ class He(Scaled):
     mode: Literal["fan_in", "fan_out"] = "fan_in"
     distribution: Distribution = "normal"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_distribution(self.distribution)
-        if self.mode not in ("fan_in", "fan_out"):
-            raise UserError(f"init.mode={self.mode} must be fan_in or fan_out.")
-
     def spread(self, fan_in: float, fan_out: float) -> float:
         """The fan that `mode` names."""
         return fan_in if self.mode == "fan_in" else fan_out
@@ -255,10 +235,6 @@ class Xavier(Scaled):
 
     gain: float | Literal["auto"] = 1.0
     distribution: Distribution = "uniform"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_distribution(self.distribution)
 
     def spread(self, fan_in: float, fan_out: float) -> float:
         """The mean of both fans."""
@@ -308,8 +284,7 @@ class Identity(He):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.noise >= 0:
-            raise UserError(f"init.noise={self.noise} must be a number of at least 0.")
+        at_least("init", 0, noise=self.noise)
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
         """Drawn with deviation `noise * std`, 1 added at the centre of channel i's kernel for channel i."""
@@ -359,7 +334,7 @@ class Orthogonal(Scaled):
 class LSUV(Orthogonal):
     """Layer-sequential unit variance (Mishkin and Matas 2016): orthogonal, then scaled by what a batch makes of it.
 
-    `Generator.calibrate` does the second part, before the training; without it this is `Orthogonal`.
+    `Upscaler.calibrate` does the second part, before the training; without it this is `Orthogonal`.
     """
 
     needs_data: ClassVar[bool] = True
@@ -388,10 +363,6 @@ class Interpolation(Init):
 
     kernel: Literal["bilinear", "bicubic"] = "bilinear"
 
-    def __post_init__(self) -> None:
-        if self.kernel not in INTERPOLATIONS:
-            raise UserError(f"init.kernel={self.kernel} must be one of {', '.join(INTERPOLATIONS)}.")
-
     def weight(self, layer: Layer, act: Factory) -> Tensor:
         """The interpolation's taps.
 
@@ -412,13 +383,13 @@ class Interpolation(Init):
         return torch.einsum("io,k,l->iokl", share, rows, columns)
 
 
-def interpolation_taps(name: str, kernel: int, stride: int, padding: int) -> Tensor:
+def interpolation_taps(name: Literal["bilinear", "bicubic"], kernel: int, stride: int, padding: int) -> Tensor:
     """One axis of the deconvolution that interpolates with pixels' centres half a step in: (kernel,) float64.
 
     The taps of each phase sum to 1.
     """
     of_pixel = (torch.arange(kernel, dtype=torch.float64) - padding + 0.5) / stride - 0.5  # distance, in input pixels
-    taps = INTERPOLATIONS[name](of_pixel.abs())
+    taps = torch.from_numpy(cubic(of_pixel.numpy())) if name == "bicubic" else (1 - of_pixel.abs()).clamp(min=0)
     for phase in range(stride):
         taps[phase::stride] /= taps[phase::stride].sum()
     return taps

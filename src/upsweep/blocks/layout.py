@@ -10,7 +10,7 @@ def in_channels_last(network: nn.Module) -> nn.Module:
     return network
 
 
-def channels_last(x: Tensor) -> Tensor:
+def as_channels_last(x: Tensor) -> Tensor:
     """Images (N, C, H, W) laid out as NHWC: the same values.
 
     Of one channel both layouts are the same bytes, and torch takes them for NCHW: only the strides say what is meant.

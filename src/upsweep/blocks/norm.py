@@ -1,18 +1,21 @@
 """Normalisation of a block's features, or of its weights."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from upsweep.errors import UserError
+from upsweep.common.checks import at_least, hold_to_literals
 
 
 @dataclass(frozen=True)
 class Norm:
-    """No normalisation; the others derive from it, and override what they do: to features or to weights.
+    """No normalisation. The others derive from it: norms of features by `layer`, norms of weights as `WeightsNorm`.
+
+    Norms of features stand in blocks, but never behind the output.
 
     Attributes:
         place: before the activation (Ioffe and Szegedy 2015), or after it. For features only.
@@ -21,15 +24,11 @@ class Norm:
     place: Literal["before", "after"] = "before"
 
     def __post_init__(self) -> None:
-        if self.place not in ("before", "after"):
-            raise UserError(f"norm.place={self.place} must be before or after (the activation).")
+        hold_to_literals("norm", self)
 
     def layer(self, channels: int) -> nn.Module | None:  # noqa: ARG002 - for those that derive
         """The layer for features of shape (N, channels, H, W), or None where there is nothing to add."""
         return None
-
-    def parametrise(self, layer: nn.Module) -> None:
-        """Parametrise the weights of the convolutions and deconvolutions in `layer`, in place; most norms do not."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ class GroupNorm(Norm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.groups < 1:
-            raise UserError(f"norm.groups={self.groups} must be at least 1.")
+        at_least("norm", 1, groups=self.groups)
 
     def layer(self, channels: int) -> nn.Module:
         """A `GroupNorm` over `channels`."""
@@ -96,25 +94,40 @@ class LayerNorm(Norm):
 
 
 @dataclass(frozen=True)
-class WeightNorm(Norm):
+class WeightsNorm(Norm, ABC):
+    """A normalisation of weights: of every convolution and deconvolution, the first and the last ones included.
+
+    Other layers stay as they are, such as the image branch of LapSRN, which no rule of the recipe reaches.
+
+    Attributes:
+        covers: all, or blocks: the layers of blocks with a norm alone, as up to format 1 of checkpoints.
+    """
+
+    covers: Literal["all", "blocks"] = "all"
+
+    @abstractmethod
+    def parametrise(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        """Parametrise the layer's weights, in place."""
+
+
+@dataclass(frozen=True)
+class WeightNorm(WeightsNorm):
     """Weight normalisation (Salimans and Kingma 2016): length and direction of each output channel's kernel apart.
 
     What a rule of initialisation says holds for the weights that the two make up.
     """
 
-    def parametrise(self, layer: nn.Module) -> None:
+    def parametrise(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
         """Split the weights into length and direction."""
-        for module in layer.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                # A deconvolution's weight is (in, out, k, k).
-                parametrizations.weight_norm(module, dim=1 if isinstance(module, nn.ConvTranspose2d) else 0)
+        # A deconvolution's weight is (in, out, k, k).
+        parametrizations.weight_norm(layer, dim=1 if isinstance(layer, nn.ConvTranspose2d) else 0)
 
 
 @dataclass(frozen=True)
-class SpectralNorm(Norm):
+class SpectralNorm(WeightsNorm):
     """Spectral normalisation (Miyato et al. 2018): weights over their largest singular value, as a matrix by output.
 
-    It takes out whatever scale a rule of initialisation chose.
+    It takes out whatever scale a rule of initialisation chose, a small last layer's too.
 
     Attributes:
         iterations: steps of power iteration in each training step.
@@ -124,11 +137,8 @@ class SpectralNorm(Norm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.iterations < 1:
-            raise UserError(f"norm.iterations={self.iterations} must be at least 1.")
+        at_least("norm", 1, iterations=self.iterations)
 
-    def parametrise(self, layer: nn.Module) -> None:
+    def parametrise(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
         """Divide the weights by their norm, from here on."""
-        for module in layer.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                parametrizations.spectral_norm(module, n_power_iterations=self.iterations)
+        parametrizations.spectral_norm(layer, n_power_iterations=self.iterations)

@@ -26,6 +26,10 @@ class Recipe:
     dropout: Dropout
     upsampler: Upsampler
 
+    def linear(self) -> Self:
+        """The same without an activation."""
+        return replace(self, activation=nn.Identity)
+
     def plain(self) -> Self:
         """The same without norm and dropout, for a block that is the output."""
         return replace(self, norm=Norm(), dropout=Dropout())

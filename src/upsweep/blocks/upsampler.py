@@ -2,18 +2,22 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 
 from upsweep.blocks.conv import SubPixelConv2d, conv
 from upsweep.blocks.deconv import Deconv2d, Form
-from upsweep.errors import UserError
+from upsweep.common.checks import hold_to_literals
+from upsweep.common.errors import UserError
 from upsweep.imaging.resize import enlarge
 
 
 class Upsampler(ABC):
     """How features are enlarged: a factory of layers."""
+
+    def __post_init__(self) -> None:
+        hold_to_literals("upsampler", self)
 
     @abstractmethod
     def layer(
@@ -26,8 +30,8 @@ class Upsampler(ABC):
     ) -> nn.Module:
         """A new layer (N, in_channels, H, W) -> (N, out_channels, stride H, stride W).
 
-        `kernel` and `padding` are the generator's wish (FSRCNN: 9 and 4); a value in the config goes first,
-        and an upsampler whose kernel means something else does not follow the wish.
+        `kernel` and `padding` are the generator's wish (FSRCNN: 9 and 4), in HR pixels; a value in the config goes
+        first, and an upsampler that does not deconvolve does not follow the wish.
         """
 
 
@@ -55,8 +59,7 @@ class Deconv(Upsampler):
     form: Form = "auto"
 
     def __post_init__(self) -> None:
-        if self.form not in get_args(Form):
-            raise UserError(f"upsampler.form={self.form} must be one of {', '.join(get_args(Form))}.")
+        super().__post_init__()
         if self.kernel is not None and self.multiple is not None:
             raise UserError("upsampler.kernel and upsampler.multiple both set the kernel: leave one of them empty.")
 
@@ -98,16 +101,8 @@ class SubPixel(Upsampler):
 
     kernel: int = 3
 
-    def layer(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        kernel: int | None = None,
-        padding: int | None = None,
-    ) -> nn.Module:
+    def layer(self, in_channels: int, out_channels: int, stride: int, *_: object, **__: object) -> nn.Module:
         """A `SubPixelConv2d`."""
-        del kernel, padding  # a deconvolution's, in HR pixels; this kernel counts LR pixels
         return SubPixelConv2d(in_channels, out_channels, self.kernel, stride)
 
 
@@ -137,39 +132,19 @@ class Resize(Upsampler):
     kernel: int = 3
     mode: Literal["nearest", "bilinear"] = "nearest"
 
-    def __post_init__(self) -> None:
-        if self.mode not in ("nearest", "bilinear"):
-            raise UserError(f"upsampler.mode={self.mode} must be nearest or bilinear.")
-
-    def layer(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        kernel: int | None = None,
-        padding: int | None = None,
-    ) -> nn.Module:
+    def layer(self, in_channels: int, out_channels: int, stride: int, *_: object, **__: object) -> nn.Module:
         """A sequence of `Enlarge` and `Conv2d`."""
-        del kernel, padding  # a deconvolution's
         return nn.Sequential(Enlarge(stride, self.mode), conv(in_channels, out_channels, self.kernel))
 
 
 @dataclass(frozen=True)
-class Bicubic(Upsampler):
+class FixedBicubic(Upsampler):
     """Bicubic interpolation, with nothing to learn but, where the number of channels changes, a 1x1 convolution.
 
     The convolution comes first, where there are fewer pixels; the two commute.
     """
 
-    def layer(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        kernel: int | None = None,
-        padding: int | None = None,
-    ) -> nn.Module:
+    def layer(self, in_channels: int, out_channels: int, stride: int, *_: object, **__: object) -> nn.Module:
         """An `Enlarge`, or a sequence of `Conv2d` and `Enlarge`."""
-        del kernel, padding  # a deconvolution's
         resize = Enlarge(stride, "bicubic")
         return resize if in_channels == out_channels else nn.Sequential(conv(in_channels, out_channels, 1), resize)

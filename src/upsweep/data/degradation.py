@@ -2,12 +2,13 @@
 
 An image is a tensor (C, H, W) in [0, 1]: what the generator sees, so luma is degraded as the grey picture that it is.
 One step of a chain shrinks; those before it see HR, those after it LR. Nothing is rounded or clipped but where a step
-says so. Random numbers come from the generator that is handed in, and from nowhere else.
+says so. Random numbers come from the generator of numbers that is handed in, and from nowhere else.
 
-A chain can be run on a whole image or on a window of it (`Chain.window`): what it gives inside the window is then the
+A chain can be run on a whole image or on a window of it (`degrade_window`): what it gives inside the window is then the
 same, since every step is given as many pixels around as it looks at, and JPEG its whole blocks of 8x8.
 """
 
+import hashlib
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from numpy.random import Generator, Philox
 from PIL import Image
 from torch import Tensor
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import imresize, shrink
 
@@ -87,8 +88,46 @@ class Step(ABC):
         """Do it to a float image (C, H, W), after `drawn`."""
 
 
+class Varied(Step):
+    """A step with one strength, its only field: a number, or two between which it is drawn uniformly.
+
+    Raises:
+        UserError: the strength is neither, or outside of the step's limits.
+    """
+
+    limits: ClassVar[tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        ((name, given),) = vars(self).items()
+        (low, high), pair = self.limits, list(given) if isinstance(given, Sequence) else [given, given]
+        fine = len(pair) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in pair)
+        if not fine or not low <= pair[0] <= pair[1] <= high:
+            raise UserError(
+                f"degradation.{type(self).__name__.lower()}.{name}={given}: it must be a number from {low:g} to "
+                f"{high:g}, or a range [low,high] of them."
+            )
+        tidy = float(pair[0]) if pair[0] == pair[1] else (float(pair[0]), float(pair[1]))
+        object.__setattr__(self, name, tidy)  # how a frozen dataclass tidies its own fields
+
+    @property
+    def strength(self) -> Any:
+        """The value of the field: a number after `drawn`."""
+        (value,) = vars(self).values()
+        return value
+
+    @property
+    def random(self) -> bool:
+        """A range is drawn from."""
+        return isinstance(self.strength, tuple)
+
+    def drawn(self, rng: Generator) -> Self:
+        """The step with its strength decided."""
+        strength = self.strength
+        return cast(Any, type(self))(rng.uniform(*strength)) if isinstance(strength, tuple) else self
+
+
 @dataclass(frozen=True)
-class Bicubic(Step):
+class BicubicShrink(Step):
     """MATLAB's `imresize` in double: nothing is rounded, overshoots stay."""
 
     shrinks: ClassVar[bool] = True
@@ -103,7 +142,7 @@ class Bicubic(Step):
 
 
 @dataclass(frozen=True)
-class BicubicUint8(Bicubic):
+class BicubicShrinkUint8(BicubicShrink):
     """MATLAB's `imresize` of a uint8 image, as in EDSR's files: rounded to 256 levels after each of its two passes."""
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
@@ -115,31 +154,20 @@ class BicubicUint8(Bicubic):
 
 
 @dataclass(frozen=True)
-class Blur(Step):
+class Blur(Varied):
     """Gaussian blur of standard deviation `sigma` pixels, cut at three of them; borders mirrored, edge repeated."""
 
     sigma: Strength
+    limits: ClassVar[tuple[float, float]] = (0, 50)
     before_shrinking: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _set(self, "sigma", _strength("blur.sigma", self.sigma, 0, 50))
-
-    @property
-    def random(self) -> bool:
-        """A range is drawn from."""
-        return isinstance(self.sigma, tuple)
-
-    def drawn(self, rng: Generator) -> "Blur":
-        """Of a decided sigma."""
-        return Blur(_draw(self.sigma, rng))
 
     def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
         """As far as the kernel reaches."""
-        return window.around(_reach(cast(float, self.sigma)), size)
+        return window.around(_reach(self.strength), size)
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
         """(C, H, W) -> (C, H, W)."""
-        sigma = cast(float, self.sigma)
+        sigma = self.strength
         if sigma == 0:
             return image
         reach = _reach(sigma)
@@ -154,31 +182,25 @@ class Blur(Step):
 
 
 @dataclass(frozen=True)
-class Noise(Step):
+class Noise(Varied):
     """White Gaussian noise of standard deviation `sigma` (of 255 levels), independent in each channel; not clipped."""
 
     sigma: Strength
-
-    def __post_init__(self) -> None:
-        _set(self, "sigma", _strength("noise.sigma", self.sigma, 0, 255))
+    limits: ClassVar[tuple[float, float]] = (0, 255)
 
     @property
     def random(self) -> bool:
         """Unless there is none."""
         return self.sigma != 0
 
-    def drawn(self, rng: Generator) -> "Noise":
-        """Of a decided sigma."""
-        return Noise(_draw(self.sigma, rng))
-
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
         """(C, H, W) -> (C, H, W)."""
-        field = torch.from_numpy(rng.standard_normal(image.shape, np.float32))
-        return image + field.to(image.dtype) * (cast(float, self.sigma) / 255)
+        field, sigma = torch.from_numpy(rng.standard_normal(image.shape, np.float32)), float(self.strength)
+        return image + field.to(image.dtype) * (sigma / 255)
 
 
 @dataclass(frozen=True)
-class Jpeg(Step):
+class Jpeg(Varied):
     """Written as a JPEG file and read again: rounded to 256 levels, clipped, then compressed in blocks of 8x8.
 
     `quality` is libjpeg's, 1 to 100. The chroma is not subsampled (4:4:4), so that a block hangs on no other one. The
@@ -186,18 +208,7 @@ class Jpeg(Step):
     """
 
     quality: Strength
-
-    def __post_init__(self) -> None:
-        _set(self, "quality", _strength("jpeg.quality", self.quality, 1, 100))
-
-    @property
-    def random(self) -> bool:
-        """A range is drawn from."""
-        return isinstance(self.quality, tuple)
-
-    def drawn(self, rng: Generator) -> "Jpeg":
-        """Of a decided quality."""
-        return Jpeg(_draw(self.quality, rng))
+    limits: ClassVar[tuple[float, float]] = (1, 100)
 
     def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
         """Whole blocks."""
@@ -208,7 +219,7 @@ class Jpeg(Step):
         pixels, file = to_uint8(image), io.BytesIO()
         grey = pixels.shape[-1] == 1
         Image.fromarray(pixels[..., 0] if grey else pixels).save(
-            file, "JPEG", quality=round(cast(float, self.quality)), subsampling=0
+            file, "JPEG", quality=round(self.strength), subsampling=0
         )
         read = np.array(Image.open(file), np.uint8).reshape(pixels.shape)
         return torch.from_numpy(read).permute(2, 0, 1).to(image.dtype) / 255
@@ -218,7 +229,7 @@ class Jpeg(Step):
 class Chain:
     """Steps, in their order, exactly one of which shrinks."""
 
-    steps: tuple[Step, ...] = (Bicubic(),)
+    steps: tuple[Step, ...] = (BicubicShrink(),)
 
     def __post_init__(self) -> None:
         """Raises UserError: the steps do not shrink exactly once."""
@@ -246,7 +257,7 @@ class Chain:
         chain = [step for _, step in given]
         if not any(step.shrinks for step in chain):
             last = max((i + 1 for i, step in enumerate(chain) if step.before_shrinking), default=0)
-            chain.insert(last, Bicubic())
+            chain.insert(last, BicubicShrink())
         return cls(tuple(chain))
 
     @property
@@ -267,28 +278,28 @@ class Chain:
 
     def __call__(self, hr: Tensor, scale: int, rng: Generator) -> Tensor:
         """LR (C, H / scale, W / scale) of a whole HR (C, H, W) whose sides divide by the scale."""
-        return run(self.steps, hr, scale, rng)
+        return degrade(self.steps, hr, scale, rng)
 
 
 BICUBIC = Chain()
 
 
-def run(steps: Iterable[Step], image: Tensor, scale: int, rng: Generator) -> Tensor:
+def degrade(steps: Iterable[Step], image: Tensor, scale: int, rng: Generator) -> Tensor:
     """Do the steps to a whole image (C, H, W), all strengths decided first."""
     for step in [step.drawn(rng) for step in steps]:
         image = step(image, scale, rng)
     return image
 
 
-def run_window(steps: Sequence[Step], image: Any, window: Window, scale: int, rng: Generator) -> Tensor:
-    """What `run` would give in a window of its output, float32, from no more of the image than decides it.
+def degrade_window(steps: Sequence[Step], image: Any, window: Window, scale: int, rng: Generator) -> Tensor:
+    """What `degrade` would give in a window of its output, float32, from no more of the image than decides it.
 
     Args:
         steps: in their order.
         image: array or tensor (C, H, W), uint8 levels or floats: the input of the first step.
         window: of the output of the last step.
         scale: HR pixels per LR pixel.
-        rng: noise is drawn for the pixels that are looked at; all other steps agree with `run` to rounding.
+        rng: noise is drawn for the pixels that are looked at; all other steps agree with `degrade` to rounding.
     """
     decided = [step.drawn(rng) for step in steps]
     sizes = [(image.shape[-2], image.shape[-1])]
@@ -313,37 +324,20 @@ def run_window(steps: Sequence[Step], image: Any, window: Window, scale: int, rn
     return x
 
 
-def generator(seed: int, epoch: int, index: int) -> Generator:
-    """Random numbers that are a pure function of the arguments, and none of those by which a crop is placed.
+def stream(seed: int, epoch: int, index: int) -> Generator:
+    """Random numbers that are a pure function of the arguments, and none of those by which a patch is placed.
 
-    The counter of Philox has 256 bits: crops count in the lowest word (`upsweep.data.patches.draw`), this begins at
-    block `index` of a part that they never reach.
+    The counter of Philox has 256 bits: patches count in the lowest word
+    (`upsweep.tasks.super_resolution.patches.draw`), this begins at block `index` of a part that they never reach.
     """
     key = np.array([seed % 2**64, epoch], np.uint64)
     return Generator(Philox(key=key, counter=np.array([0, 0, index, 1], np.uint64)))
 
 
-def _strength(name: str, value: Any, low: float, high: float) -> Strength:
-    """A number, or two as a tuple; equal bounds are one number.
-
-    Raises:
-        UserError: it is neither, or outside of low to high.
-    """
-    pair = [value, value] if isinstance(value, int | float) else list(value) if isinstance(value, Sequence) else []
-    fine = len(pair) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in pair)
-    if not fine or not low <= pair[0] <= pair[1] <= high:
-        raise UserError(
-            f"degradation.{name}={value}: it must be a number from {low} to {high}, or a range [low,high] of them."
-        )
-    return float(pair[0]) if pair[0] == pair[1] else (float(pair[0]), float(pair[1]))
-
-
-def _draw(strength: Strength, rng: Generator) -> float:
-    return float(rng.uniform(*strength)) if isinstance(strength, tuple) else strength
-
-
-def _set(step: Step, name: str, value: Strength) -> None:
-    object.__setattr__(step, name, value)  # how a frozen dataclass tidies its own fields
+def stream_of(name: str) -> Generator:
+    """The random numbers of a whole image, by its name alone: every seed is validated on the same LR."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return stream(0, VALIDATION, int.from_bytes(digest[:8], "big"))
 
 
 def _reach(sigma: float) -> int:

@@ -8,14 +8,12 @@ another way puts it at `<root>/<archive>`.
 
 import csv
 import gzip
+import hashlib
 import logging
 import lzma
-import shutil
 import stat
-import sys
 import tarfile
 import time
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,14 +22,13 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-import pooch
 import requests
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from upsweep.common.errors import UserError
+from upsweep.common.files import PART, remove_leftovers, whole
+from upsweep.common.locks import locked
+from upsweep.common.progress import Bar
 from upsweep.data.known import SETS, TRAINING, find
-from upsweep.data.locking import locked
-from upsweep.errors import UserError
 
 log = logging.getLogger("upsweep")
 
@@ -145,23 +142,19 @@ def fetch_archive(archive: Archive, root: Path) -> Path:
     target, file = root / archive.folder, root / archive.name
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} is in the way of what {archive.name} unpacks to: move it away first.")
-    by_hand = file.exists() and pooch.file_hash(str(file), alg="md5") == archive.md5
+    by_hand = file.exists() and _md5(file) == archive.md5
     if by_hand:
         log.info("Taking %s, which lies there already.", file)
     else:
         _download(archive, file)
-    for stale in root.glob(f".{archive.folder}.unpacking-*"):  # left by a process that was killed: we hold the lock
-        shutil.rmtree(stale)
-    beside = root / f".{archive.folder}.unpacking-{uuid.uuid4().hex[:8]}"
-    try:
+    remove_leftovers(target)
+    with whole(target) as beside:
         unpack(file, beside)
         inside = list(beside.iterdir())
-        source = inside[0] if len(inside) == 1 and inside[0].is_dir() else beside
-        if target.is_dir():
-            target.rmdir()
-        source.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if len(inside) == 1 and inside[0].is_dir():  # the set's folder takes the place of the one around it
+            only = inside[0].rename(beside.with_name(f"{beside.stem}-0{PART}"))
+            beside.rmdir()
+            only.rename(beside)
     if not by_hand:
         file.unlink()
     return target
@@ -171,29 +164,29 @@ def fetch_archive(archive: Archive, root: Path) -> Path:
 
 
 def _download(archive: Archive, file: Path) -> None:
-    part = file.with_name(f".{file.name}.part")
-    resumes = part.exists()  # should that give a wrong file, the part was bad: begin again, once
+    """Download to `file`, going on where an earlier process broke off."""
+    part = file.with_name(f".{file.name}{PART}")
     advice = f"get {file.name} by hand (from there, or a mirror that you trust) and put it at {file}"
-    pooch.get_logger().setLevel("WARNING")
-    for attempt in range(1 + resumes):
+    for goes_on in (True, False) if part.exists() else (False,):
         try:
-            pooch.retrieve(
-                archive.url,
-                known_hash=f"md5:{archive.md5}",
-                fname=file.name,
-                path=str(file.parent),
-                downloader=Resuming(part),
-            )
-            return
+            _complete(archive.url, part)
         except requests.exceptions.RequestException as error:
             raise UserError(f"{archive.url} does not give the file ({_reason(error)}): {advice}.") from error
-        except ValueError as error:  # pooch, of the checksum
-            if attempt == resumes:
-                raise UserError(
-                    f"What {archive.url} gives is not {file.name} as it was published (md5 {archive.md5}), and was "
-                    f"not kept: {advice}."
-                ) from error
+        if _md5(part) == archive.md5:
+            part.replace(file)
+            return
+        part.unlink()
+        if goes_on:
             log.warning("%s went on from a part that was not good: once more from its beginning.", file.name)
+    raise UserError(
+        f"What {archive.url} gives is not {file.name} as it was published (md5 {archive.md5}), and was not kept: "
+        f"{advice}."
+    )
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
 
 
 def _reason(error: requests.exceptions.RequestException) -> str:
@@ -205,95 +198,53 @@ def _reason(error: requests.exceptions.RequestException) -> str:
     return "no connection" if isinstance(error, requests.exceptions.ConnectionError) else str(error)
 
 
-class Resuming:
-    """A downloader for pooch that goes on where an earlier one, of whatever process, broke off.
+def _complete(url: str, part: Path) -> None:
+    """Download what is missing of `part`.
 
-    Args:
-        part: the file in which the download grows.
+    Raises:
+        requests.exceptions.RequestException: TRIES times in a row not a byte came.
     """
-
-    def __init__(self, part: Path) -> None:
-        self.part = part
-
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:  # noqa: ARG002  # as pooch calls it
-        """Download `url` to `output_file`, a name that pooch made for it.
-
-        Raises:
-            requests.exceptions.RequestException: TRIES times in a row not a byte came.
-        """
-        with _Meter(self.part.name.removeprefix(".").removesuffix(".part")) as meter:
-            tries = 0
-            while True:
-                before = self._size()
-                try:
-                    self._get(url, meter)
-                    break
-                except requests.exceptions.HTTPError as error:
-                    if error.response.status_code < 500:
-                        raise
-                    failure: requests.exceptions.RequestException = error
-                except requests.exceptions.RequestException as error:
-                    failure = error
-                tries = 1 if self._size() > before else tries + 1
-                if tries == TRIES:
-                    raise failure
-                time.sleep(0.5 * 2 ** (tries - 1))
-        self.part.replace(output_file)
-
-    def _size(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
-
-    def _get(self, url: str, meter: "_Meter") -> None:
-        have = self._size()
-        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            said = answer.headers.get("Content-Range", "")
-            if answer.status_code == 416 and said == f"bytes */{have}":
-                return  # all of it was here already
-            if have and (answer.status_code == 416 or not said.startswith(f"bytes {have}-")):
-                if answer.status_code == 416:
-                    self.part.unlink()
-                    raise requests.exceptions.ContentDecodingError("the part is longer than the file")
-                have = 0  # the server gives the whole file
-            answer.raise_for_status()
-            length = answer.headers.get("Content-Length")
-            meter.begin(have, None if length is None else have + int(length))
-            with self.part.open("ab" if have else "wb") as out:
-                for chunk in answer.iter_content(CHUNK):
-                    out.write(chunk)
-                    meter.advance(len(chunk))
+    tries = 0
+    while True:
+        before = _size(part)
+        try:
+            _get(url, part)
+            return
+        except requests.exceptions.RequestException as error:
+            tries = 1 if _size(part) > before else tries + 1
+            if tries == TRIES or (error.response is not None and error.response.status_code < 500):
+                raise
+        time.sleep(0.5 * 2 ** (tries - 1))
 
 
-class _Meter:
-    """How far a download is: a bar with the time left on a terminal, a line every tenth elsewhere."""
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
-    def __init__(self, name: str) -> None:
-        self.name, self.done, self.total, self.said = name, 0, 0, -1
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self.task = self.bar.add_task(name, total=None)
 
-    def __enter__(self) -> "_Meter":
-        self.bar.start()
-        return self
+def _get(url: str, part: Path) -> None:
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        said = answer.headers.get("Content-Range", "")
+        if answer.status_code == 416 and said == f"bytes */{have}":
+            return  # all of it was here already
+        if have and (answer.status_code == 416 or not said.startswith(f"bytes {have}-")):
+            if answer.status_code == 416:
+                part.unlink()
+                raise requests.exceptions.ContentDecodingError("the part is longer than the file")
+            have = 0  # the server gives the whole file
+        answer.raise_for_status()
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        name = part.name.removeprefix(".").removesuffix(PART)
+        with part.open("ab" if have else "wb") as out, Bar(total, name, done=have, said=_megabytes) as bar:
+            for chunk in answer.iter_content(CHUNK):
+                out.write(chunk)
+                bar.advance(len(chunk))
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
-    def begin(self, done: int, total: int | None) -> None:
-        """An answer begins at byte `done`."""
-        self.done, self.total = done, total or 0
-        self.bar.update(self.task, completed=done, total=total)
-
-    def advance(self, count: int) -> None:
-        """So many bytes more."""
-        self.done += count
-        self.bar.update(self.task, completed=self.done)
-        tenths = 10 * self.done // self.total if self.total else 0
-        if self.bar.disable and tenths > self.said:
-            self.said = tenths
-            print(f"{self.name}: {10 * tenths} % of {self.total / 1e6:.0f} MB", file=sys.stderr, flush=True)
+def _megabytes(done: float, total: float | None) -> str:
+    return f"{done / 1e6:.0f} of {'?' if total is None else f'{total / 1e6:.0f}'} MB"
 
 
 # ---- unpacking ----
@@ -362,6 +313,8 @@ def _members(file: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 
 def _inside(folder: Path, name: str) -> Path:
+    # Neither tarfile's `data` filter nor zipfile's `extract` is as strict: the one takes the `/` off an absolute name
+    # and lets links be that stay inside, the other leaves `..` out of a name; neither bounds sizes or knows of twins.
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         raise _Refused(f"{name!r}, which does not lie in its own folder")

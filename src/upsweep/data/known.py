@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 ENVIRONMENT = "UPSWEEP_DATA"
 # Where the folder of a set lies below the root, and where in it the HR images lie: the least cropped ones first.
@@ -62,40 +62,28 @@ TRAINING = {
     "t91_bsd200": ("t91", "bsd200"),
     "div2k": ("div2k",),
     "df2k": ("div2k", "flickr2k"),
-    "bsds500_test": ("bsds500_test",),
-    "div2k_valid": ("div2k_valid",),
-    "flickr2k": ("flickr2k",),
+    **{name: (name,) for name in ("bsds500_test", "div2k_valid", "flickr2k")},
 }
 
 
-def data_root(root: Path | str | None) -> Path:
-    """The folder of data sets: `root`, or what UPSWEEP_DATA names.
+def data_root(root: Path | str | None, *, make: bool = False) -> Path:
+    """The folder of data sets: `root`, or what UPSWEEP_DATA names; with `make` it is made where it is missing.
 
     Raises:
-        UserError: neither is set, or there is no such folder.
+        UserError: neither is set, or there is no such folder and none can be made.
     """
     said = str(root) if root is not None else os.environ.get(ENVIRONMENT)
     if not said:
         raise UserError(f"Where the data sets lie is not known: set data.root=PATH or the variable {ENVIRONMENT}.")
     folder = Path(said).expanduser()
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {said} cannot be made ({error.strerror}): set data.root=PATH.") from error
     if not folder.is_dir():
         raise UserError(f"{'data.root' if root is not None else ENVIRONMENT}={said} is not a folder.")
     return folder
-
-
-def made_root(root: Path | str | None) -> Path:
-    """`data_root`, made where it is missing.
-
-    Raises:
-        UserError: nothing says where, or it cannot be made.
-    """
-    said = root if root is not None else os.environ.get(ENVIRONMENT)
-    if said:
-        try:
-            Path(said).expanduser().mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"The folder {said} cannot be made ({error.strerror}): set data.root=PATH.") from error
-    return data_root(root)
 
 
 def benchmark_files(name: str, root: Path | None) -> list[Path]:

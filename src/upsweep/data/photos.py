@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 # A fixed split with no scene on both sides (the motorcycle is a stereo pair).
 TRAIN = (

@@ -4,7 +4,7 @@
 one file beside a JSON index:
 
     <cache_dir>/<key>/pixels.bin    every array, C-contiguous, 64-byte aligned
-    <cache_dir>/<key>/index.json    names, shapes and offsets; the files that were refused, and why
+    <cache_dir>/<key>/index.json    names, shapes and offsets; the files that were refused, and why; a digest a block
 
 The key is a hash of the files (path, size, times), the settings (the degradation too) and the format's version, so
 changed files or settings give another folder. A folder appears by one rename when it is whole. A lock lets the
@@ -13,42 +13,42 @@ second of two processes wait for the first instead of doing the same work; corre
 
 import hashlib
 import json
+import logging
 import math
 import mmap
-import os
 import shutil
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from upsweep.data.degradation import BICUBIC, VALIDATION, Chain, generator
-from upsweep.data.locking import locked
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
+from upsweep.common.files import remove_leftovers, whole
+from upsweep.common.locks import locked
+from upsweep.common.progress import Bar
+from upsweep.data.degradation import BICUBIC, Chain, stream_of
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.files import Picture, read_image
 from upsweep.imaging.resize import crop_to_multiple, imresize
 
-FORMAT = 2  # raise it whenever the same files and settings give other bytes
+log = logging.getLogger("upsweep")
+
+FORMAT = 4  # raise it whenever the same files and settings give other bytes
 ALIGNMENT = 64
+BLOCK = 16 << 20  # bytes
 PROGRESS_AFTER = 2.0  # seconds
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 PIXELS, INDEX = "pixels.bin", "index.json"
 
-T = TypeVar("T")
-R = TypeVar("R")
+Files = Mapping[str, tuple[Path, Path | None]]  # by the name of the image: HR, and LR where it has a file
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Settings:
     scale: int
     channels: int  # what the generator sees: 1 (Y) or 3 (RGB)
     colour: bool  # whether RGB is kept beside Y (validation: pictures, RGB protocols)
-    degradation: Chain = BICUBIC  # how LR is made of the whole HR
-    seed: int = 0  # of its random steps, with the place of the file among the files
+    degradation: Chain = BICUBIC  # how LR is made of the whole HR; what is random in it follows the name of the image
     size: float = 1.0  # the share of its height and width to which the picture is shrunk before anything else
 
 
@@ -99,19 +98,16 @@ class Opened:
     refused: dict[str, str]
 
 
-def prepare(
-    name: str, picture: Picture, settings: Settings, *, index: int = 0, real_lr: Picture | None = None
-) -> StoredImage:
+def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | None = None) -> StoredImage:
     """HR and LR of one picture, as the generator sees them.
 
     Y is that of BT.601, rounded to whole numbers; a grey picture is used as it is, for 3 channels replicated.
     16 bits become 8; alpha is left aside.
 
     Args:
-        name: of the image.
+        name: of the image; it decides what a random degradation does.
         picture: the HR.
         settings: what is prepared.
-        index: with the settings' seed it decides what a random degradation does.
         real_lr: an LR from a file of its own, whose Y is not rounded; None makes it from the HR.
 
     Raises:
@@ -136,7 +132,7 @@ def prepare(
     def pair(levels: Tensor, lr: Tensor | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         if lr is None:
             # luma and RGB begin the same random numbers: one blur, one quality for both
-            lr = settings.degradation(levels / 255, settings.scale, generator(settings.seed, VALIDATION, index))
+            lr = settings.degradation(levels / 255, settings.scale, stream_of(name))
         return levels.to(torch.uint8).contiguous().numpy(), lr.to(torch.float32).contiguous().numpy()
 
     if settings.channels == 3:
@@ -181,9 +177,9 @@ def open_images(
     folder = cache_dir / key
     if (opened := _read(folder, settings)) is None:
         try:
-            with locked(cache_dir / f"{key}.lock") as alone:
+            with locked(cache_dir / f"{key}.lock"):
                 if (opened := _read(folder, settings)) is None:
-                    _write(folder, pairs, settings, alone)
+                    _write(folder, pairs, settings)
                     opened = _read(folder, settings)
         except OSError as error:
             raise UserError(
@@ -195,53 +191,35 @@ def open_images(
     return opened
 
 
-Pairs = Mapping[str, tuple[Path, Path | None]]  # HR file, and LR file where there is one
+def _prepared(files: Files, settings: Settings, refused: dict[str, str]) -> Iterator[StoredImage]:
+    """The files prepared on as many threads as torch may use, in their order; the others go to `refused`, and why."""
 
-
-def _prepared(pairs: Pairs, settings: Settings, refused: dict[str, str]) -> Iterator[StoredImage]:
-    """The files prepared in parallel, in their order; what cannot be used goes to `refused`."""
-
-    def attempt(numbered: tuple[int, str]) -> StoredImage | str:
-        index, name = numbered
-        hr, lr = pairs[name]
+    def attempt(name: str) -> StoredImage | str:
+        hr, lr = files[name]
         try:
-            real_lr = None if lr is None else read_image(lr)
-            return prepare(name, read_image(hr), settings, index=index, real_lr=real_lr)
+            return prepare(name, read_image(hr), settings, None if lr is None else read_image(lr))
         except UserError as error:
             return str(error)
 
-    for (_, name), result in _parallel(attempt, list(enumerate(pairs)), "preparing images"):
-        if isinstance(result, str):
-            refused[name] = result
-        else:
-            yield result
-
-
-def _parallel(function: Callable[[T], R], items: Sequence[T], text: str) -> Iterator[tuple[T, R]]:
-    """Items with their results, in order, on as many threads as torch may use; with a bar if it is slow."""
-    threads = torch.get_num_threads()
-    started, done = time.monotonic(), 0
+    names, threads = list(files), torch.get_num_threads()
+    window = 4 * threads  # bounds what is decoded and not yet written
     with ExitStack() as stack:
         # one torch thread in each worker: the images are the parallelism
         stack.callback(torch.set_num_threads, threads)
         pool = stack.enter_context(ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)))
-        console = Console(stderr=True)
-        bar = Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal)
-        task = bar.add_task(text, total=len(items))
-        window = 4 * threads  # bounds what is decoded and not yet written
-        for first in range(0, len(items), window):
-            batch = items[first : first + window]
-            for item, result in zip(batch, pool.map(function, batch), strict=True):
-                yield item, result
-                done += 1
-                bar.update(task, completed=done)
-                if not bar.live.is_started and time.monotonic() - started > PROGRESS_AFTER:
-                    stack.enter_context(bar)
+        bar = stack.enter_context(Bar(len(names), "preparing images", after=PROGRESS_AFTER, lines=False))
+        for some in (names[first : first + window] for first in range(0, len(names), window)):
+            for name, result in zip(some, pool.map(attempt, some), strict=True):
+                if isinstance(result, str):
+                    refused[name] = result
+                else:
+                    yield result
+                bar.advance()
 
 
-def _key(pairs: Pairs, settings: Settings) -> str:
+def _key(files: Files, settings: Settings) -> str:
     """A name for exactly these files, in this state, under these settings."""
-    state = [(name, str(p.resolve()), *_stamp(p)) for name, pair in pairs.items() for p in pair if p is not None]
+    state = [(name, str(p.resolve()), *_stamp(p)) for name, pair in files.items() for p in pair if p is not None]
     text = json.dumps([FORMAT, repr(settings), state])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
@@ -255,27 +233,28 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _write(folder: Path, pairs: Pairs, settings: Settings, alone: bool) -> None:
+def _write(folder: Path, files: Files, settings: Settings) -> None:
     """Prepare the files into `folder`, which appears whole or not at all."""
-    if alone:
-        for stale in folder.parent.glob(f"{folder.name}.part-*"):  # left by a process that was killed
-            shutil.rmtree(stale)
-    part = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex[:8]}")
-    part.mkdir()
-    try:
+    remove_leftovers(folder)
+    with whole(folder) as part:
+        part.mkdir()
         refused: dict[str, str] = {}
         with (part / PIXELS).open("wb") as out:
-            images = [_append(out, image) for image in _prepared(pairs, settings, refused)]
-            _flush(out)
-            index = {"bytes": out.tell(), "images": images, "refused": refused}
-        with (part / INDEX).open("wb") as out:
-            out.write(json.dumps(index).encode())
-            _flush(out)
-        if _read(folder, settings) is None:
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one may lie there
-            part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            images = [_append(out, image) for image in _prepared(files, settings, refused)]
+        index = {"digests": _digests(part / PIXELS), "images": images, "refused": refused}
+        (part / INDEX).write_text(json.dumps(index), encoding="utf-8")
+        if folder.exists():
+            log.warning("The cache %s was damaged: it is made once more.", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digests(file: Path) -> list[int]:
+    """A CRC-32 of every block of a file: what a disk, a copy or a hand has changed in a cache does not go unseen."""
+    digests = []
+    with file.open("rb", buffering=0) as pixels:
+        while block := pixels.read(BLOCK):
+            digests.append(zlib.crc32(block))
+    return digests
 
 
 def _append(out: BinaryIO, image: StoredImage) -> dict[str, Any]:
@@ -294,23 +273,17 @@ def _append(out: BinaryIO, image: StoredImage) -> dict[str, Any]:
     return entry
 
 
-def _flush(out: BinaryIO) -> None:
-    """To the disk, so that even after a power cut a renamed folder is a whole one."""
-    out.flush()
-    os.fsync(out.fileno())
-
-
-def _read(folder: Path, settings: Settings) -> Opened | None:
-    """Map a cache; None where there is none, or where something cut it short."""
+def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | None:
+    """Map a cache; None where there is none, or one whose pixels are not those that were written (see `_digests`)."""
     try:
         index = json.loads((folder / INDEX).read_bytes())
-        if (folder / PIXELS).stat().st_size != index["bytes"]:
+        if check and _digests(folder / PIXELS) != index["digests"]:
             return None
         if not index["images"]:
             return Opened([], index["refused"])
         with (folder / PIXELS).open("rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
     pixels = np.frombuffer(whole, np.uint8)  # a plain array: slicing an np.memmap costs several times as much
 
@@ -342,7 +315,7 @@ def _mapped(folder: Path, settings: Settings, number: int) -> StoredImage:
 
 @lru_cache(maxsize=2)
 def _reopened(folder: Path, settings: Settings) -> Opened:
-    opened = _read(folder, settings)
+    opened = _read(folder, settings, check=False)  # the process that started this one has checked it
     if opened is None:
         raise UserError(f"The cache {folder} has vanished while it was in use: start again.")
     return opened

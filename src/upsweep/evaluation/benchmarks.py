@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from upsweep.common.errors import UserError
 from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, data_root, present_benchmarks
-from upsweep.data.modules import EvalImages
 from upsweep.data.store import Settings, open_images
-from upsweep.errors import UserError
 from upsweep.imaging.files import find_images
+from upsweep.tasks.super_resolution.data import EvalImages
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from upsweep import checkpoints, release
-from upsweep.errors import UserError
-from upsweep.generators.base import Generator
-from upsweep.generators.bicubic import Bicubic
-from upsweep.sweeps.results import Result, differing
-from upsweep.sweeps.resuming import MANIFEST
-from upsweep.wrappers import SelfEnsemble, Tiled
+from upsweep import release
+from upsweep.analysis.ranking import differing
+from upsweep.common.errors import UserError
+from upsweep.networks import checkpoints
+from upsweep.networks.upscalers.bicubic import Bicubic
+from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.networks.wrappers import SelfEnsemble, Tiled
+from upsweep.runs.layout import BEST, MANIFEST, RESULT
+from upsweep.runs.record import found
+from upsweep.runs.result import Result
 
 log = logging.getLogger("upsweep")
 
 SCALES = (2, 3, 4)
-BEST = Path("checkpoints") / "best.ckpt"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Views:
         if self.tile is not None and type(self.tile) is not int:
             raise UserError(f"tile={self.tile} must be a whole number of LR pixels, or null for whole images.")
 
-    def of(self, generator: Generator) -> Generator:
+    def of(self, generator: Upscaler) -> Upscaler:
         """The generator, wrapped.
 
         Raises:
@@ -64,7 +66,7 @@ class Method:
     scale, channels: of the generator.
     checkpoint: where its weights are; None for bicubic.
     views: how it is looked at.
-    allow: `_target_` names outside upsweep that may be built (see `checkpoints.load_generator`).
+    allow: `_target_` names outside upsweep that may be built (see `checkpoints.load_upscaler`).
     """
 
     name: str
@@ -74,7 +76,7 @@ class Method:
     views: Views = field(default_factory=Views)
     allow: frozenset[str] = frozenset()
 
-    def generator(self) -> Generator:
+    def generator(self) -> Upscaler:
         """The generator, as its views have it, on the CPU and in evaluation mode.
 
         Raises:
@@ -87,7 +89,7 @@ class Method:
                 f"{self.checkpoint} has no moving average of its weights: leave ema=true out, or train with "
                 "callbacks.ema.decay=0.999."
             )
-        generator = checkpoints.load_generator(self.checkpoint, allow=self.allow, ema=self.views.ema is not False)
+        generator = checkpoints.load_upscaler(self.checkpoint, allow=self.allow, ema=self.views.ema is not False)
         try:
             return self.views.of(generator)
         except UserError as error:
@@ -166,12 +168,7 @@ def released(scales: Sequence[int], views: Views) -> list[Method]:
 
 
 def trained(paths: Sequence[Path], views: Views, allow: Collection[str] = ()) -> list[Method]:
-    """A row a checkpoint, named by what is different about it.
-
-    Args:
-        paths: checkpoint files, or folders of runs, whose best one is then taken.
-        views: of every generator.
-        allow: see `Method`.
+    """A row a checkpoint, file or best one of a run's folder, named by what is different about it.
 
     Raises:
         UserError: one is not there, or cannot be loaded.
@@ -195,14 +192,15 @@ def finished_jobs(sweep: Path) -> tuple[list[Path], list[str]]:
     """
     if not sweep.is_dir():
         raise UserError(f"sweep={sweep} is not a folder; a sweep's own lie in multirun/.")
-    found = {path.parent: Result.read(path.parent) for path in sorted(sweep.glob(f"*/{Result.FILE}"), key=_by_number)}
-    finished = [folder for folder, result in found.items() if result is not None and result.state == "finished"]
+    results = sorted(sweep.glob(f"*/{RESULT}"), key=_by_number)
+    known = {path.parent: found(Result.read, path.parent, log.warning) for path in results}
+    finished = [folder for folder, result in known.items() if result is not None and result.state == "finished"]
     usable = [folder / BEST for folder in finished if (folder / BEST).is_file()]
     if not usable:
         raise UserError(f"sweep={sweep} has no finished job with a checkpoint: is it the folder that holds sweep.json?")
     left_out = [
         f"{folder.name} ({'no checkpoint' if folder in finished else result.state})"
-        for folder, result in found.items()
+        for folder, result in known.items()
         if result is not None and folder / BEST not in usable
     ]
     return usable, left_out
@@ -245,7 +243,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 def _settings(file: Path) -> Mapping[str, str]:
     """What the run that wrote a checkpoint was told; for one without its run, nothing."""
-    result = Result.read(file.parent.parent) if file.parent.name == BEST.parent.name else None
+    result = found(Result.read, file.parent.parent) if file.parent.name == BEST.parent.name else None
     return {} if result is None else result.settings
 
 

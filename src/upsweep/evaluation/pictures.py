@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from upsweep.data.modules import EvalImage
-from upsweep.evaluation.judge import Figures, each
 from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge
-from upsweep.imaging.tiles import GAP, fullest
+from upsweep.imaging.tiles import GAP, fullest, side_by_side
+from upsweep.tasks.super_resolution.data import EvalImage
+from upsweep.tasks.super_resolution.judging import Figures
 
 TILE = 360  # pixels: the width of each of the four columns
 CROP = 60  # HR pixels: the side of what is magnified, where the image is that large
@@ -26,11 +26,10 @@ _HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 
 Pixels = NDArray[np.uint8]
 
 
-class _Place(NamedTuple):
+class _Square(NamedTuple):
     top: int
     left: int
-    height: int
-    width: int
+    side: int
 
 
 def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | None = None) -> Pixels:
@@ -46,7 +45,7 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
         figures: of SR, for the words above.
         bicubic: those of the first column.
     """
-    image = each(image, lambda x: x.detach().float().cpu())
+    image = image.each(lambda x: x.detach().float().cpu())
     tiles, error = _tiles(image, sr.detach().float().cpu())
     height, width = error.shape
     side = min(CROP, height, width)
@@ -54,7 +53,7 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
     shave = height // image.lr.shape[-2]
     energy = torch.zeros_like(error, dtype=torch.float64)
     energy[shave:-shave, shave:-shave] = error[shave:-shave, shave:-shave].double().square()
-    place = _Place(*fullest(energy, (side, side)), side, side)
+    place = _Square(*fullest(energy, (side, side)), side)
     tiles.append(heat(error))
     above = [_whole(tile, place) for tile in tiles]
     below = [_magnified(tile, place) for tile in tiles]
@@ -65,9 +64,7 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
         f"error of Y, 0 to {FULL_ERROR} levels or more",
     ]
     columns = [np.concatenate([_label(w), a, _gap(a), b]) for w, a, b in zip(words, above, below, strict=True)]
-    gap = np.full((len(columns[0]), GAP, 3), 255, np.uint8)
-    row = [part for column in columns for part in (column, gap)]
-    return np.concatenate(row[:-1], axis=1)
+    return side_by_side(columns)
 
 
 def heat(error: Tensor) -> Pixels:
@@ -95,21 +92,21 @@ def _luma(image: Tensor) -> Tensor:
     return rgb_to_y(image) if image.shape[1] == 3 else image
 
 
-def _whole(tile: Pixels, place: _Place) -> Pixels:
+def _whole(tile: Pixels, place: _Square) -> Pixels:
     """The whole image at the width of a column, with the place marked."""
     height, width = tile.shape[:2]
     factor = TILE / width
     size = (TILE, max(1, round(height * factor)))
     shown = Image.fromarray(tile).resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST)
     left, top = place.left * factor, place.top * factor
-    box = (left, top, left + place.width * factor - 1, top + place.height * factor - 1)
+    box = (left, top, left + place.side * factor - 1, top + place.side * factor - 1)
     ImageDraw.Draw(shown).rectangle([round(x) for x in box], outline=MARK, width=2)
     return np.asarray(shown)
 
 
-def _magnified(tile: Pixels, place: _Place) -> Pixels:
+def _magnified(tile: Pixels, place: _Square) -> Pixels:
     """The place at the width of a column, its pixels as squares, in a frame of the mark's colour."""
-    cut = tile[place.top : place.top + place.height, place.left : place.left + place.width]
+    cut = tile[place.top : place.top + place.side, place.left : place.left + place.side]
     shown = Image.fromarray(cut).resize((TILE, TILE), Image.Resampling.NEAREST)
     ImageDraw.Draw(shown).rectangle([0, 0, TILE - 1, TILE - 1], outline=MARK, width=2)
     return np.asarray(shown)

@@ -1,7 +1,7 @@
 """One evaluation, from methods and benchmarks to tables and pictures in a folder: what the door runs."""
 
-import json
 import logging
+import pickle
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-from upsweep.data.modules import SSIM_WINDOW, EvalImage, EvalImages
-from upsweep.errors import UserError
+from upsweep.common.devices import device_of
+from upsweep.common.errors import UserError
+from upsweep.common.files import as_csv, write_whole
+from upsweep.common.progress import Bar
 from upsweep.evaluation.benchmarks import Benchmark
-from upsweep.evaluation.judge import Figures, evaluate
 from upsweep.evaluation.methods import Method, bicubic
 from upsweep.evaluation.pictures import overview
-from upsweep.evaluation.progress import Advance, progress
 from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
-from upsweep.evaluation.tables import Comparison, Row, as_csv, measured_cells, published_rows
-from upsweep.generators.base import cost
+from upsweep.evaluation.tables import Cell, Comparison, Row, published_rows
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.protocol import Protocol
-from upsweep.sweeps.results import write_by_rename
-from upsweep.upscaling.model import device_of
+from upsweep.networks.network import cost
+from upsweep.tasks.super_resolution.data import SSIM_WINDOW, EvalImage, EvalImages
+from upsweep.tasks.super_resolution.judging import Figures, evaluate, mean
 
 log = logging.getLogger("upsweep")
 
@@ -66,13 +66,13 @@ class Evaluation:
             raise UserError(f"devices={self.devices} must be a whole number of at least 1.")
 
 
-def run(evaluation: Evaluation) -> list[Comparison]:
+def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
     """Judge, write everything into the folder, and give a comparison for each scale.
 
     Raises:
         UserError: what the user gave cannot be used.
     """
-    place(evaluation.device, 0, evaluation.devices)  # before any work: is there such a device?
+    device_of_rank(evaluation.device, 0, evaluation.devices)  # before any work: is there such a device?
     comparisons: list[Comparison] = []
     lines: list[list[object]] = [["method", "scale", "protocol", "benchmark", "image", "psnr", "ssim"]]
     for scale in sorted({method.scale for method in evaluation.methods}):
@@ -82,7 +82,7 @@ def run(evaluation: Evaluation) -> list[Comparison]:
         judged = _judged(evaluation, methods, images)
         comparison = _compared(evaluation, methods, judged)
         for suffix, text in (("csv", comparison.csv()), ("md", comparison.markdown()), ("tex", comparison.latex())):
-            write_by_rename(evaluation.folder / f"table_x{scale}.{suffix}", text)
+            write_whole(evaluation.folder / f"table_x{scale}.{suffix}", text)
         comparisons.append(comparison)
         lines += [
             [name, scale, evaluation.protocol.name, title, *figures]
@@ -90,11 +90,11 @@ def run(evaluation: Evaluation) -> list[Comparison]:
             for title, each in sets.items()
             for figures in each
         ]
-    write_by_rename(evaluation.folder / "images.csv", as_csv(lines))
+    write_whole(evaluation.folder / "images.csv", as_csv(lines))
     return comparisons
 
 
-def place(device: str, rank: int, world: int) -> torch.device:
+def device_of_rank(device: str, rank: int, world: int) -> torch.device:
     """The device of one of `world` processes.
 
     Raises:
@@ -149,11 +149,8 @@ def _judged(
             if (said := Path(meeting) / "error").is_file():
                 raise UserError(said.read_text()) from error
             raise
-        found: Judged = json.loads((Path(meeting) / "figures").read_text())
-    return {
-        method: {title: [Figures(*figures) for figures in each] for title, each in sets.items()}
-        for method, sets in found.items()
-    }
+        found: Judged = pickle.loads((Path(meeting) / "figures").read_bytes())
+        return found
 
 
 def _process(
@@ -172,10 +169,10 @@ def _process(
     try:
         judged = _share(evaluation, methods, images, rank)
     except UserError as error:
-        write_by_rename(Path(meeting) / "error", str(error))
+        write_whole(Path(meeting) / "error", str(error))
         raise
     if rank == 0:
-        write_by_rename(Path(meeting) / "figures", json.dumps(judged))
+        write_whole(Path(meeting) / "figures", pickle.dumps(judged))
     dist.destroy_process_group()
 
 
@@ -184,10 +181,10 @@ def _share(
 ) -> Judged:
     """All figures, of which this process judges its share (see `evaluate`), with a picture of each of its images."""
     world = evaluation.devices
-    device = place(evaluation.device, rank, world)
+    device = device_of_rank(evaluation.device, rank, world)
     mine = [len(range(rank, len(each), world)) for m in methods for each in images[m.channels].values()]
     judged: Judged = {}
-    with progress(sum(mine), shown=rank == 0) as advance:
+    with Bar(sum(mine), shown=rank == 0) as bar:
         for method in methods:
             generator = method.generator()
             draws = evaluation.pictures and (method is not methods[0] or len(methods) == 1)
@@ -195,13 +192,13 @@ def _share(
             for title, each in images[method.channels].items():
                 baseline = {f.image: f for f in judged[methods[0].name].get(title, ())}
                 folder = evaluation.folder / "pictures" / f"x{method.scale}" / slug(method.name) / slug(title)
-                done = partial(_done, advance, f"{method.name}, {title}", folder if draws else None, baseline)
+                done = partial(_done, bar, f"{method.name}, {title}", folder if draws else None, baseline)
                 figures[title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
     return judged
 
 
 def _done(
-    advance: Advance,
+    bar: Bar,
     doing: str,
     folder: Path | None,
     baseline: Mapping[str, Figures],
@@ -214,7 +211,7 @@ def _done(
         folder.mkdir(parents=True, exist_ok=True)
         pixels = overview(image, sr, figures, baseline.get(image.name))
         write_image(folder / f"{slug(image.name)}.png", Picture(pixels))
-    advance(doing)
+    bar.advance(doing=doing)
 
 
 def slug(name: str) -> str:
@@ -229,25 +226,18 @@ def _compared(evaluation: Evaluation, methods: Sequence[Method], judged: Judged)
     """The rows: what was published, then bicubic and ours, with what each costs."""
     scale, titles = methods[0].scale, [benchmark.title for benchmark in evaluation.benchmarks]
     rows = published_rows(scale, titles, evaluation.protocol)
-    device = place(evaluation.device, 0, 1)
-    with progress(len(methods), shown=evaluation.speed) as advance:
+    device = device_of_rank(evaluation.device, 0, 1)
+    with Bar(len(methods), shown=evaluation.speed) as bar:
         for method in methods:
             price = cost(method.generator())
             taken = measure(method, device) if evaluation.speed else None
             if evaluation.speed and taken is None:
                 log.warning("%s died while its time was taken, most likely for want of memory.", method.name)
-            rows.append(
-                Row(
-                    method.name,
-                    measured_cells(judged[method.name]),
-                    price.parameters,
-                    price.macs_per_pixel,
-                    None if taken is None else taken.milliseconds,
-                    None if taken is None else taken.megabytes,
-                    "" if method.checkpoint is None else str(method.checkpoint),
-                )
-            )
-            advance(f"timing {method.name}")
+            milliseconds, megabytes = taken or (None, None)
+            costs = price.parameters, price.macs_per_pixel, milliseconds, megabytes
+            cells = {title: Cell(*mean(figures)) for title, figures in judged[method.name].items()}
+            rows.append(Row(method.name, cells, *costs, str(method.checkpoint or "")))
+            bar.advance(doing=f"timing {method.name}")
     threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
     timed = (
         f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: memory that it takes "

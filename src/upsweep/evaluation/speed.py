@@ -8,22 +8,21 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from upsweep.evaluation.methods import Method
-from upsweep.generators.base import Generator
+from upsweep.networks.upscalers.upscaler import Upscaler
 
 WIDTH, HEIGHT = 1280, 720
 LEAST, MOST, ENOUGH = 3, 21, 3.0  # timed runs, at least and at most, and the seconds after which no more are begun
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(NamedTuple):
     """Median milliseconds, after a warm-up, and the most memory (MB) that a run takes beside the weights."""
 
     milliseconds: float
@@ -49,7 +48,7 @@ def _measure(method: Method, device: torch.device, threads: int) -> Speed:
 
 
 @torch.inference_mode()
-def speed_of(generator: Generator, device: torch.device) -> Speed:
+def speed_of(generator: Upscaler, device: torch.device) -> Speed:
     """Time and weigh a generator in this process.
 
     The input has 1280 / s x 720 / s pixels, rounded up, and lies on the device already.
@@ -70,10 +69,8 @@ def speed_of(generator: Generator, device: torch.device) -> Speed:
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _memory(device: torch.device, reset: bool = False) -> int:

@@ -1,14 +1,12 @@
 """The table of a paper, as CSV, Markdown, LaTeX and on the terminal: a row a method, a column a data set."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from upsweep.evaluation.judge import Figures, mean
+from upsweep.common.files import as_csv
+from upsweep.common.table import Table
 from upsweep.evaluation.published import published
 from upsweep.metrics.protocol import Protocol
-from upsweep.sweeps.results import Table
 
 MEASURED = "measured"
 # What a method costs: the header in a table, the column in a CSV (a field of Row), the form.
@@ -150,11 +148,6 @@ class Comparison:
         return [row.method, *cells, *("-" if x is None else format(x, form) for x, form in costs), row.source]
 
 
-def measured_cells(figures: Mapping[str, Sequence[Figures]]) -> dict[str, Cell]:
-    """The means over the images of each data set."""
-    return {dataset: Cell(*mean(each)) for dataset, each in figures.items()}
-
-
 def published_rows(scale: int, datasets: Sequence[str], protocol: Protocol) -> list[Row]:
     """What others published on the same data sets at the same scale; nothing under another protocol than theirs."""
     if protocol != Protocol():
@@ -180,13 +173,6 @@ def described(protocol: Protocol) -> str:
     return (
         f"{compared[protocol.space]}{rounding}, {border} shaved from every border, LR by MATLAB-style bicubic {stored}"
     )
-
-
-def as_csv(rows: Sequence[Sequence[object]]) -> str:
-    """Lines of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _key(dataset: str) -> str:

@@ -7,13 +7,13 @@ would drop their lower byte.
 import io
 import os
 import struct
-import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -27,7 +27,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
+from upsweep.common.files import write_whole
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -38,40 +39,24 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image as stored: 8 or 16 bits a sample, grey or RGB, upright.
+    """An image as stored, upright.
 
-    pixels: uint8 or uint16 (H, W, 1 or 3).
-    alpha: (H, W) of the same dtype (not premultiplied), or None.
+    samples: uint8 or uint16 (H, W, 1 to 4): grey, grey and alpha, RGB, or RGB and alpha (not premultiplied).
     icc_profile: the colour profile that the pixels are in, or None (sRGB is then meant).
     """
 
-    pixels: Pixels
-    alpha: Pixels | None = None
+    samples: Pixels
     icc_profile: bytes | None = None
 
-    @classmethod
-    def of(cls, samples: Pixels, icc_profile: bytes | None = None) -> Self:
-        """The picture of samples (H, W, 1 to 4): grey, grey and alpha, RGB, RGBA; it holds views of them."""
-        colours = 3 if samples.shape[-1] > 2 else 1
-        return cls(samples[..., :colours], samples[..., -1] if samples.shape[-1] > colours else None, icc_profile)
+    @property
+    def pixels(self) -> Pixels:
+        """Grey or RGB, (H, W, 1 or 3)."""
+        return self.samples[..., : 3 if self.samples.shape[-1] > 2 else 1]
 
-    def samples(self) -> Pixels:
-        """Pixels and alpha as one (H, W, 1 to 4); not copied where they are views of such an array."""
-        if self.alpha is None:
-            return self.pixels
-        whole = self.pixels.base
-        if (
-            whole is not None
-            and whole is self.alpha.base
-            and whole.shape == (*self.alpha.shape, self.pixels.shape[-1] + 1)
-        ):
-            views = Picture.of(cast(Pixels, whole))
-            if all(
-                a is not None and a.__array_interface__ == b.__array_interface__
-                for a, b in ((views.pixels, self.pixels), (views.alpha, self.alpha))
-            ):
-                return cast(Pixels, whole)
-        return cast(Pixels, np.dstack([self.pixels, self.alpha]))
+    @property
+    def alpha(self) -> Pixels | None:
+        """(H, W), or None where the image is opaque."""
+        return self.samples[..., -1] if self.samples.shape[-1] in (2, 4) else None
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -112,7 +97,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
     read = _read_tiff if data[:4] in _TIFF_MAGIC else _read_other
     try:
-        return read(data, check_size)
+        return _picture(*read(data, check_size))
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -133,14 +118,8 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
         raise UserError(f"{path}: unknown kind of image file; choose one of {', '.join(sorted(_ENCODERS))}")
     if picture.alpha is not None and encode is _encode_jpeg:
         raise UserError(f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp")
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        try:
-            with beside.open("wb") as file:
-                file.writelines(encode(picture))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, encode(picture))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -160,6 +139,7 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
 # ---- reading ----
 
 CheckSize = Callable[[int, int], None]
+Stored = tuple[NDArray[Any], int, bytes | None]  # samples (H, W[, C]), EXIF orientation, colour profile
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -169,7 +149,7 @@ _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...
 )
 
 
-def _read_other(data: bytes, check_size: CheckSize) -> Picture:
+def _read_other(data: bytes, check_size: CheckSize) -> Stored:
     with _open(data) as image:
         check_size(*image.size)
         deep = image.format == "PNG" and data[24] == 16
@@ -177,7 +157,7 @@ def _read_other(data: bytes, check_size: CheckSize) -> Picture:
         orientation = image.getexif().get(_ORIENTATION, 1)
         # A profile of CMYK inks says nothing about the RGB that they became.
         profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
-    return _picture(samples, orientation, profile)
+    return samples, orientation, profile
 
 
 def _open(data: bytes) -> Image.Image:
@@ -195,7 +175,7 @@ def _plain_mode(image: Image.Image) -> str:
     return ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
 
 
-def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
+def _read_tiff(data: bytes, check_size: CheckSize) -> Stored:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength))
@@ -212,7 +192,7 @@ def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
         samples = _tiff_samples(page)
         orientation = page.tags.valueof(_ORIENTATION, default=1)
         profile = page.iccprofile
-    return _picture(samples, orientation, profile)
+    return samples, orientation, profile
 
 
 def _tiff_samples(page: Any) -> NDArray[Any]:
@@ -236,26 +216,17 @@ def _tiff_samples(page: Any) -> NDArray[Any]:
 
 
 def _picture(samples: NDArray[Any], orientation: int, icc_profile: bytes | None) -> Picture:
-    """Split decoded samples (H, W[, 1 to 4]) into pixels and alpha, turned upright."""
+    """Check decoded samples (H, W[, C]) and turn them upright, as an EXIF orientation of 1 to 8 says."""
     samples = samples[..., None] if samples.ndim == 2 else samples
     if samples.ndim != 3 or samples.size == 0 or samples.shape[-1] > 4:
         raise ValueError(f"samples of shape {samples.shape} are no picture")
-    samples = _upright(samples, orientation)
-    channels = samples.shape[-1]
-    colours = channels - 1 if channels in (2, 4) else channels
-    alpha = np.ascontiguousarray(samples[..., -1]) if channels in (2, 4) else None
-    return Picture(np.ascontiguousarray(samples[..., :colours]), alpha, icc_profile)
-
-
-def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo an EXIF orientation (1 to 8; anything else counts as upright) of (H, W, C)."""
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         samples = samples[::-1]
     if orientation in (2, 3, 6, 7):
         samples = samples[:, ::-1]
-    return samples
+    return Picture(np.ascontiguousarray(samples), icc_profile)
 
 
 # ---- writing ----
@@ -265,9 +236,8 @@ Parts = Sequence[bytes | bytearray | memoryview]
 
 
 def _samples(picture: Picture) -> NDArray[Any]:
-    """Join pixels and alpha: (H, W) for plain grey, else (H, W, 2 to 4)."""
-    samples = picture.samples()
-    return samples[..., 0] if samples.shape[-1] == 1 else samples
+    """(H, W) for plain grey, else (H, W, 2 to 4)."""
+    return picture.samples[..., 0] if picture.samples.shape[-1] == 1 else picture.samples
 
 
 def _encode_png(picture: Picture) -> Parts:
@@ -296,14 +266,6 @@ def _encode_tiff(picture: Picture) -> Parts:
     return [buffer.getbuffer()]
 
 
-def _encode_jpeg(picture: Picture) -> Parts:
-    return _encode_with_pillow(picture, format="JPEG", quality=95, subsampling=0)
-
-
-def _encode_webp(picture: Picture) -> Parts:
-    return _encode_with_pillow(picture, format="WEBP", lossless=True)
-
-
 def _encode_with_pillow(picture: Picture, **options: Any) -> Parts:
     samples = _samples(picture)
     if samples.dtype == np.uint16:
@@ -313,11 +275,12 @@ def _encode_with_pillow(picture: Picture, **options: Any) -> Parts:
     return [buffer.getbuffer()]
 
 
+_encode_jpeg = partial(_encode_with_pillow, format="JPEG", quality=95, subsampling=0)
 _ENCODERS: dict[str, Callable[[Picture], Parts]] = {
     ".png": _encode_png,
     ".tif": _encode_tiff,
     ".tiff": _encode_tiff,
     ".jpg": _encode_jpeg,
     ".jpeg": _encode_jpeg,
-    ".webp": _encode_webp,
+    ".webp": partial(_encode_with_pillow, format="WEBP", lossless=True),
 }

@@ -78,7 +78,7 @@ def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
     return image[..., : height - height % scale, : width - width % scale]
 
 
-def _cubic(x: Floats) -> Floats:
+def cubic(x: Floats) -> Floats:
     """Keys' kernel, a = -1/2, support [-2, 2]."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
@@ -95,7 +95,7 @@ def _taps(size: int, out_size: int, scale: Fraction) -> tuple[NDArray[np.int64],
     centre = (np.arange(out_size) + 0.5) * step - 0.5
     reach = np.arange(ceil(4 * widening) + 2)[:, None]
     position = np.floor(centre - 2 * widening).astype(np.int64) + reach
-    weight = _cubic((centre - position) / widening)
+    weight = cubic((centre - position) / widening)
     weight /= weight.sum(axis=0)
     mirrored = position % (2 * size)
     index = np.where(mirrored < size, mirrored, 2 * size - 1 - mirrored)
@@ -132,7 +132,7 @@ def _phase_numbers(scale: int) -> list[float]:
 def _phase_weights(scale: int) -> Floats:
     """Give the weights (scale², 1, 5, 5) of the output pixels in an input pixel, in pixel-shuffle order."""
     phase = (np.arange(scale) + 0.5) / scale - 0.5
-    weight = _cubic(phase[:, None] - np.arange(-2, 3))
+    weight = cubic(phase[:, None] - np.arange(-2, 3))
     kernel: Floats = np.einsum("iy,jx->ijyx", weight, weight)
     return kernel.reshape(scale * scale, 1, 5, 5)
 

@@ -1,10 +1,26 @@
-"""Pictures beside each other, and the part of a picture that is worth a look."""
+"""Pictures for the log: tiles beside each other, and the part of an image that is worth a look."""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 GAP = 8  # white pixels between two tiles
+
+
+class Panel(NamedTuple):
+    """A picture for the log.
+
+    Attributes:
+        name: of the image, fit for a metric's name and for a file's (letters, digits, `-`, `_`).
+        pixels: (H, W, 3) uint8.
+        caption: what is seen, with its figures.
+    """
+
+    name: str
+    pixels: np.ndarray
+    caption: str
 
 
 def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:

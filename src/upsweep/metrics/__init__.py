@@ -1,6 +1,1 @@
-"""PSNR and SSIM under a protocol."""
-
-from upsweep.metrics.metric import PSNR, SSIM
-from upsweep.metrics.protocol import Protocol
-
-__all__ = ["PSNR", "SSIM", "Protocol"]
+"""What results are judged by: figures as data; PSNR and SSIM under a protocol; the checkerboard."""

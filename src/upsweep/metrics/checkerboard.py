@@ -23,7 +23,7 @@ def response(generator: nn.Module, channels: int, value: float = 0.5, inside: in
     Args:
         generator: (1, channels, h, w) -> (1, channels, s h, s w).
         channels: 1 or 3.
-        value: of every pixel of the image, above what the generator takes off its input (`Generator.centre`): of
+        value: of every pixel of the image, above what the generator takes off its input (`Upscaler.centre`): of
             an image that is 0 to the network, it would make 0.
         inside: side of the part whose response is kept, in pixels of the image.
     """

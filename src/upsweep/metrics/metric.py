@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 from upsweep.metrics.functional import psnr, ssim
 from upsweep.metrics.protocol import Protocol
 

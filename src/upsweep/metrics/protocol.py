@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from upsweep.errors import UserError
+from upsweep.common.checks import at_least, hold_to_literals
+from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.resize import imresize
-
-Space = Literal["y", "y_full", "rgb"]
-LowResolution = Literal["double", "uint8"]
 
 
 @dataclass(frozen=True)
@@ -26,18 +24,14 @@ class Protocol:
     """
 
     name: str = "paper"
-    space: Space = "y"
+    space: Literal["y", "y_full", "rgb"] = "y"
     shave: int | None = None
     round_y: bool = True
-    lr: LowResolution = "double"
+    lr: Literal["double", "uint8"] = "double"
 
     def __post_init__(self) -> None:
-        if self.space not in get_args(Space):
-            raise UserError(f"protocol.space={self.space} is unknown: choose one of {', '.join(get_args(Space))}")
-        if self.lr not in get_args(LowResolution):
-            raise UserError(f"protocol.lr={self.lr} is unknown: choose one of {', '.join(get_args(LowResolution))}")
-        if self.shave is not None and self.shave < 0:
-            raise UserError(f"protocol.shave={self.shave} must not be negative")
+        hold_to_literals("protocol", self)
+        at_least("protocol", 0, shave=self.shave or 0)
 
     def planes(self, image: Tensor, scale: int, *, grey: bool = False) -> Tensor:
         """Give what is compared of an image (C, H, W) in [0, 1], as float64 in 0..255.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 
 class WeightedSum(nn.Module):

@@ -6,7 +6,7 @@ A card says how the weights were trained and what they reach: `<name>_x<scale>.j
 import re
 from pathlib import Path
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 FOLDER = Path(__file__).parent
 DEFAULT = "fsrcnn"

@@ -1,28 +1,25 @@
-"""A W&B workspace and a report for a project of ours: what is on them, and how they are saved.
-
-What is on them are plain values of wandb-workspaces (the extra `dashboard`), built without a network.
-"""
+"""A W&B workspace and a report for a project of ours, as plain values of wandb-workspaces (the extra `dashboard`)."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice, product
 from typing import Any
 
 import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from upsweep.errors import UserError
-from upsweep.training.tracking import STEP, no_way_online
+from upsweep.common.errors import UserError
+from upsweep.metrics.figure import Figure, figures_of
+from upsweep.runs.result import FIGURES_OF_VERSION_1
+from upsweep.tracking.server import STEP, no_way_online
 
 BY = ("init", "norm", "activation", "dropout")
 """The choices by which curves are grouped."""
 CHOICES = ("generator", *BY, "upsampler", "objective", "optimizer", "seed")
 """What the run table shows as columns: the flat keys under which `WandbRun` stores the choices."""
-BEST = "val/psnr.max"
-FIGURES = (BEST, "val/ssim.max", "val/psnr_gain.max", "parameters", "macs_per_pixel", "state")
-CURVES = {"val/psnr": "PSNR, dB", "val/ssim": "SSIM"}
 FLOW = {
     "signal": "gradient in each layer's output, over the last layer's",
     "gradient_norm": "gradient norm",
@@ -38,70 +35,74 @@ RUNS_READ = 20  # newest runs whose keys say which pictures there are
 
 @dataclass(frozen=True)
 class Project:
-    """Where runs lie at W&B, and under which keys they have pictures (`pictures/chelsea`)."""
+    """Where runs lie at W&B, what they are judged by, and under which keys they have pictures (`pictures/chelsea`).
+
+    `scaled`: their pictures show LR enlarged | SR | HR, and not just any baseline | what was made | what was wanted.
+    """
 
     entity: str
     name: str
     pictures: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = FIGURES_OF_VERSION_1
+    scaled: bool = True
+
+    @property
+    def headline(self) -> Figure:
+        """What runs are ranked by."""
+        return self.figures[0]
 
 
-# ------------------------------------------------------------------------------------------------ what is on them
+def best_key(figure: Figure) -> str:
+    """Under which key W&B's summary has a figure's best value."""
+    return f"val/{figure.name}.{'max' if figure.better == 'higher' else 'min'}"
 
 
-def curves(by: Sequence[str] = BY) -> list[wr.LinePlot]:
-    """PSNR and SSIM over steps, mean and standard error of the runs that share a choice; a panel a choice."""
+Part = tuple[str, str, Sequence[Any]]
+"""Panels under a heading, and what the report says above them; what follows a colon is the workspace's alone."""
+
+
+def curves(figures: Sequence[Figure]) -> list[wr.LinePlot]:
+    """Every figure over steps, mean and standard error of the runs that share a choice; a panel a choice."""
     return [
-        wr.LinePlot(
-            title=f"{said} by {choice}",
-            x=STEP,
-            y=[metric],
+        _plot(
+            i,
+            columns=2,
+            title=f"{figure.label} by {choice}",
+            y=[f"val/{figure.name}"],
             groupby=wr.Config(choice),
             groupby_aggfunc="mean",
             groupby_rangefunc="stderr",
-            layout=_place(i * 2 + j, columns=2),
         )
-        for i, choice in enumerate(by)
-        for j, (metric, said) in enumerate(CURVES.items())
+        for i, (choice, figure) in enumerate(product(BY, figures))
     ]
 
 
-def choices_to_psnr() -> list[Any]:
-    """Parallel coordinates from the choices to the best PSNR, and which of them matter for it."""
+def choices_to_headline(project: Project) -> list[Any]:
+    """Parallel coordinates from the choices to the best value of the headline, and which of them matter for it."""
     columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in CHOICES]
-    best = wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(BEST), display_name="val/psnr")
+    best = wr.SummaryMetric(best_key(project.headline))
+    columns.append(wr.ParallelCoordinatesPlotColumn(best, display_name=f"val/{project.headline.name}"))
+    title = f"From the choices to {project.headline.title}"
     return [
-        wr.ParallelCoordinatesPlot(
-            title="From the choices to PSNR", columns=[*columns, best], layout=wr.Layout(0, 0, 24, 9)
-        ),
-        wr.ParameterImportancePlot(with_respect_to=BEST, layout=wr.Layout(0, 9, 24, 8)),
+        wr.ParallelCoordinatesPlot(title=title, columns=columns, layout=wr.Layout(0, 0, 24, 9)),
+        wr.ParameterImportancePlot(with_respect_to=best.name, layout=wr.Layout(0, 9, 24, 8)),
     ]
 
 
 def pictures(keys: Sequence[str]) -> list[wr.MediaBrowser]:
-    """LR bicubic | SR | HR of an image, all runs side by side; a panel an image."""
+    """Baseline | made | wanted of an image, all runs side by side; a panel an image."""
+    browser = partial(wr.MediaBrowser, mode="gallery", gallery_axis="run", num_columns=2)
     return [
-        wr.MediaBrowser(
-            title=key.removeprefix("pictures/"),
-            media_keys=[key],
-            mode="gallery",
-            gallery_axis="run",
-            num_columns=2,
-            layout=wr.Layout(0, 10 * i, 24, 10),
-        )
+        browser(title=key.removeprefix("pictures/"), media_keys=[key], layout=wr.Layout(0, 10 * i, 24, 10))
         for i, key in enumerate(keys)
     ]
 
 
 def gradient_flow() -> list[wr.LinePlot]:
     """What the diagnoses saw in every layer, whichever layers a generator has."""
+    logarithmic = ("signal", "gradient_norm", "gradient_to_weight")
     return [
-        wr.LinePlot(
-            title=said,
-            x=STEP,
-            metric_regex=f"diagnoses/{key}/.*",
-            log_y=key in ("signal", "gradient_norm", "gradient_to_weight") or None,
-            layout=_place(i, columns=2),
-        )
+        _plot(i, columns=2, title=said, metric_regex=f"diagnoses/{key}/.*", log_y=key in logarithmic or None)
         for i, (key, said) in enumerate(FLOW.items())
     ]
 
@@ -109,70 +110,49 @@ def gradient_flow() -> list[wr.LinePlot]:
 def health() -> list[wr.LinePlot]:
     """Losses, the gap to the training images, the checkerboard, the rate and the time."""
     keys = ("train/loss", "diagnoses/gap", "diagnoses/checkerboard", "lr", "time/images_per_second")
-    return [wr.LinePlot(title=key, x=STEP, y=[key], layout=_place(i, columns=3)) for i, key in enumerate(keys)]
+    return [_plot(i, columns=3, title=key, y=[key]) for i, key in enumerate(keys)]
 
 
-def columns() -> list[str]:
+def _plot(index: int, *, columns: int, **said: Any) -> wr.LinePlot:
+    """A panel over steps, at its place on a page that is 24 units wide."""
+    width = 24 // columns
+    layout = wr.Layout(index % columns * width, index // columns * 7, width, 7)
+    return wr.LinePlot(x=STEP, layout=layout, **said)
+
+
+def columns(project: Project) -> list[str]:
     """The run table's: the choices, then the figures."""
-    return [*(f"config:{name}.value" for name in CHOICES), *(f"summary:{name}" for name in FIGURES)]
+    leads = [f"val/{f.name}_{f.margin}.max" for f in project.figures[:1] if f.baseline]
+    figures = [*map(best_key, project.figures), *leads, "parameters", "macs_per_pixel", "state"]
+    return [*(f"config:{name}.value" for name in CHOICES), *(f"summary:{name}" for name in figures)]
 
 
 def workspace(project: Project, name: str) -> ws.Workspace:
-    """The workspace: sections of panels beside a run table that is sorted by PSNR."""
-    sections: Mapping[str, Sequence[Any]] = {
-        "What each choice is worth": curves(),
-        "Which choices matter": choices_to_psnr(),
-        "Pictures: LR bicubic | SR | HR": pictures(project.pictures),
-        "Gradient flow": gradient_flow(),
-        "Health and time": health(),
-    }
+    """The workspace: sections of panels beside a run table that is sorted by the headline."""
     return ws.Workspace(
         entity=project.entity,
         project=project.name,
         name=name,
-        sections=[
-            ws.Section(name=title, panels=[*panels], is_open=True) for title, panels in sections.items() if panels
-        ],
+        sections=[ws.Section(name=heading, panels=[*panels], is_open=True) for heading, _, panels in _parts(project)],
         settings=ws.WorkspaceSettings(x_axis=STEP),
         runset_settings=ws.RunsetSettings(
-            order=[ws.Ordering(ws.Summary(BEST), ascending=False)], pinned_columns=columns()
+            order=[ws.Ordering(ws.Summary(best_key(project.headline)), ascending=project.headline.better == "lower")],
+            pinned_columns=columns(project),
         ),
     )
 
 
 def report(project: Project, name: str) -> wr.Report:
     """The report: the same panels, with a sentence above each group, and the run table below the first."""
-
-    def grid(panels: Sequence[Any]) -> wr.PanelGrid:
-        runs = wr.Runset(
-            entity=project.entity,
-            project=project.name,
-            order=[wr.OrderBy(wr.SummaryMetric(BEST), ascending=False)],
-            pinned_columns=["run:displayName", *columns()],
-        )
-        return wr.PanelGrid(runsets=[runs], panels=[*panels])
-
-    parts: Sequence[tuple[str, str, Sequence[Any]]] = (
-        (
-            "What each choice is worth",
-            "Mean and standard error over all runs that share a choice. Less than 0.05 dB is noise. The table below "
-            "the panels has a row a run, best first, with its choices as columns.",
-            curves(),
-        ),
-        ("Which choices matter", "Each line is a run, from its choices to its best PSNR.", choices_to_psnr()),
-        ("Pictures", "LR enlarged bicubically | SR | HR, of every run.", pictures(project.pictures)),
-        (
-            "Gradient flow",
-            "A gradient that falls by orders of magnitude from the last layer to the first vanishes: compare init, "
-            "norm and activation. Dead and saturated units pass none.",
-            gradient_flow(),
-        ),
-        ("Health and time", "The gap is the gain over bicubic on training images less that in validation.", health()),
+    runs = wr.Runset(
+        entity=project.entity,
+        project=project.name,
+        order=[wr.OrderBy(wr.SummaryMetric(best_key(project.headline)), ascending=project.headline.better == "lower")],
+        pinned_columns=["run:displayName", *columns(project)],
     )
     blocks: list[Any] = [wr.TableOfContents()]
-    for title, text, panels in parts:
-        if panels:
-            blocks += [wr.H1(title), wr.P(text), grid(panels)]
+    for heading, text, panels in _parts(project):
+        blocks += [wr.H1(heading.partition(":")[0]), wr.P(text), wr.PanelGrid(runsets=[runs], panels=[*panels])]
     return wr.Report(
         entity=project.entity,
         project=project.name,
@@ -183,13 +163,39 @@ def report(project: Project, name: str) -> wr.Report:
     )
 
 
-def _place(index: int, *, columns: int) -> wr.Layout:
-    """The place of a panel on a page that is 24 units wide."""
-    width = 24 // columns
-    return wr.Layout(index % columns * width, index // columns * 7, width, 7)
-
-
-# ------------------------------------------------------------------------------------------------------- the network
+def _parts(project: Project) -> list[Part]:
+    """Those that have panels."""
+    figure = project.headline
+    noise = f"Less than {figure.noise:g} {figure.unit}".rstrip() + " is noise. " if figure.noise else ""
+    lead = f"the {figure.margin} over {figure.baseline}" if figure.baseline else figure.title
+    made = "SR | HR" if project.scaled else "made | wanted"
+    tile = f"LR {figure.baseline}" if project.scaled else figure.baseline or "baseline"
+    parts: list[Part] = [
+        (
+            "What each choice is worth",
+            f"Mean and standard error over all runs that share a choice. {noise}The table below the panels has a row a "
+            "run, best first, with its choices as columns.",
+            curves(project.figures),
+        ),
+        (
+            "Which choices matter",
+            f"Each line is a run, from its choices to its best {figure.title}.",
+            choices_to_headline(project),
+        ),
+        (
+            f"Pictures: {tile} | {made}",
+            f"{'LR enlarged bicubically' if project.scaled else tile} | {made}, of every run.",
+            pictures(project.pictures),
+        ),
+        (
+            "Gradient flow",
+            "A gradient that falls by orders of magnitude from the last layer to the first vanishes: compare init, "
+            "norm and activation. Dead and saturated units pass none.",
+            gradient_flow(),
+        ),
+        ("Health and time", f"The gap is {lead} on training images less that in validation.", health()),
+    ]
+    return [part for part in parts if part[-1]]
 
 
 def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
@@ -201,42 +207,37 @@ def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
     if (problem := no_way_online()) is not None:
         raise UserError(f"No dashboard is saved: {problem}.")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    with _one_sentence(project):
+    try:
         api = wandb.Api()
         owner = entity or api.default_entity
         if not owner:
             raise UserError("W&B does not say whose project this is: add entity=NAME.")
-        place = Project(owner, project, tuple(picture_keys(api, owner, project)))
-        first = workspace(place, name).save()
-        second = report(place, name).save()
-        return first.url, second.url
-
-
-def picture_keys(api: Any, entity: str, project: str) -> list[str]:
-    """The keys under which the newest runs of a project have pictures, in order.
-
-    Raises:
-        UserError: the project is not there, or has no run.
-    """
-    runs = api.runs(f"{entity}/{project}", per_page=RUNS_READ, order="-created_at")
-    newest = [run for run, _ in zip(runs, range(RUNS_READ), strict=False)]
-    if not newest:
-        raise UserError(
-            f"The project {entity}/{project} has no run: train with logger.mode=online logger.project={project}, "
-            "or upload with `wandb sync`."
-        )
-    return sorted({key for run in newest for key in run.summary.keys() if key.startswith("pictures/")})  # noqa: SIM118
-
-
-@contextmanager
-def _one_sentence(project: str) -> Iterator[None]:
-    """The many errors of the client, as one sentence."""
-    try:
-        yield
-    except UserError:
-        raise
+        place = seen(api, owner, project)
+        return workspace(place, name).save().url, report(place, name).save().url
     except (wandb.Error, OSError, ValueError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"W&B did not take the dashboard of {project} ({said}): check project=, entity= and key."
         ) from error
+
+
+def seen(api: Any, entity: str, name: str) -> Project:
+    """What the newest runs of a project say of it: the keys of their pictures, and the figures of their task.
+
+    Raises:
+        UserError: the project is not there, or has no run.
+    """
+    runs = api.runs(f"{entity}/{name}", per_page=RUNS_READ, order="-created_at")
+    newest = list(islice(runs, RUNS_READ))
+    if not newest:
+        raise UserError(
+            f"The project {entity}/{name} has no run: train with logger.mode=online logger.project={name}, "
+            "or upload with `wandb sync`."
+        )
+    keys = sorted({key for run in newest for key in run.summary.keys() if key.startswith("pictures/")})  # noqa: SIM118
+    configs = (run.config.get("config") or {} for run in newest)
+    with_task = next((config for config in configs if config.get("task")), None)
+    if with_task is None:  # runs of upsweep 0.1
+        return Project(entity, name, tuple(keys))
+    figures = figures_of(with_task["task"]["figures"])
+    return Project(entity, name, tuple(keys), figures, scaled=with_task.get("scale") is not None)

@@ -1,10 +1,10 @@
 """The effects as one small picture, an SVG that needs nothing else: for documents."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
-from upsweep.reporting.effects import Effect, interval
+from upsweep.analysis.effects import Effect, interval
 
 ROW, TOP, STRIP, FIGURES, LETTER = 26, 34, 260, 180, 7.4  # pixels; LETTER: about the width of one
 STYLE = """
@@ -17,7 +17,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 } .quiet { fill: #656d76 
 
 
 def span(effects: Sequence[Effect]) -> tuple[float, float]:
-    """The least and the largest value of a common axis in dB, round numbers; zero is always on it."""
+    """The least and the largest value of a common axis, round numbers; zero is always on it."""
     ends = [0.0]
     for effect in effects:
         ends += [value for value in (effect.difference, effect.low, effect.high) if value is not None]
@@ -39,8 +39,9 @@ def _step(width: float) -> float:
 
 
 def forest(effects: Sequence[Effect], title: str) -> str:
-    """Each effect as a dot with its 95 % interval on a common axis in dB; hollow where no difference is shown."""
+    """Each effect as a dot with its 95 % interval on a common axis; hollow where no difference is shown."""
     low, high = span(effects)
+    unit = escape(f"{effects[0].figure.unit}, ".removeprefix(", "))
     labels = [f"{effect.key}: {effect.better} over {effect.worse}" for effect in effects]
     margin = round(LETTER * max(map(len, [*labels, title])))
     right, bottom = margin + STRIP + 12, TOP + ROW * len(effects)
@@ -60,18 +61,21 @@ def forest(effects: Sequence[Effect], title: str) -> str:
         dash = "" if tick == 0 else ' stroke-dasharray="2 3"'
         drawn.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{bottom}"{dash}/>')
         drawn.append(f'<text class="quiet middle" x="{at:.1f}" y="{bottom + 18}">{tick:g}</text>')
-    drawn.append(f'<text class="quiet" x="{right}" y="{bottom + 18}">dB, 95 % interval</text>')
+    drawn.append(f'<text class="quiet" x="{right}" y="{bottom + 18}">{unit}95 % interval</text>')
     for i, (effect, label) in enumerate(zip(effects, labels, strict=True)):
-        y = TOP + ROW * i + ROW / 2
-        kind = "shown" if effect.shown else "open"
-        drawn.append(f'<text x="0" y="{y + 4.5:.1f}">{escape(label)}</text>')
-        if effect.difference is None:
-            drawn.append(f'<text class="quiet" x="{right}" y="{y + 4.5:.1f}">no pair of runs</text>')
-            continue
-        if effect.low is not None and effect.high is not None:
-            ends = f'x1="{x(effect.low):.1f}" x2="{x(effect.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
-            drawn.append(f'<line class="bar {kind}" {ends}/>')
-        drawn.append(f'<circle class="{kind}" stroke-width="2" cx="{x(effect.difference):.1f}" cy="{y:.1f}" r="5"/>')
-        figures = f"{effect.difference:.2f} {interval(effect)}"
-        drawn.append(f'<text x="{right}" y="{y + 4.5:.1f}">{figures}</text>')
+        drawn += _row(effect, label, TOP + ROW * i + ROW / 2, right, x)
     return "\n".join([*drawn, "</svg>\n"])
+
+
+def _row(effect: Effect, label: str, y: float, right: float, x: Callable[[float], float]) -> Iterator[str]:
+    kind = "shown" if effect.shown else "open"
+    yield f'<text x="0" y="{y + 4.5:.1f}">{escape(label)}</text>'
+    if effect.difference is None:
+        yield f'<text class="quiet" x="{right}" y="{y + 4.5:.1f}">no pair of runs</text>'
+        return
+    if effect.low is not None and effect.high is not None:
+        ends = f'x1="{x(effect.low):.1f}" x2="{x(effect.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
+        yield f'<line class="bar {kind}" {ends}/>'
+    yield f'<circle class="{kind}" stroke-width="2" cx="{x(effect.difference):.1f}" cy="{y:.1f}" r="5"/>'
+    said = f"{effect.figure.format(effect.difference)} {interval(effect)}"
+    yield f'<text x="{right}" y="{y + 4.5:.1f}">{said}</text>'

@@ -1,48 +1,37 @@
 """One page from a sweep: `report.html` needs nothing but itself, `effects.svg` is its gist for documents."""
 
-import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from upsweep.reporting import effects as worth
-from upsweep.reporting.effects import Effect
+from upsweep.analysis import effects as worth
+from upsweep.analysis.effects import Effect
+from upsweep.analysis.ranking import TUNED, declared, headline, rank
+from upsweep.analysis.tables import job_table, seed_table, tuned_table
+from upsweep.common.files import write_whole
+from upsweep.common.table import Table
+from upsweep.metrics.figure import Figure
 from upsweep.reporting.forest import forest, span, ticks
 from upsweep.reporting.plots import COSTS, payload
-from upsweep.reporting.runs import Crop, Diagnosis, Run, Sweep, read_sweep
-from upsweep.sweeps.about import About
-from upsweep.sweeps.results import TUNED, Result, Table, job_table, rank, seed_table, tuned_table, write_by_rename
+from upsweep.reporting.sweep import Run, Sweep, read_sweep
+from upsweep.runs.about import without_repeats
+from upsweep.runs.layout import EFFECTS, PAGE
+from upsweep.runs.result import Result
+from upsweep.runs.verdicts import Sentence
 
-PAGE, EFFECTS = "report.html", "effects.svg"
 MOST_CROPS = 100  # of the best runs: about 25 kB each
-FIRST_CROPS = 22  # before the rest is folded away
-SHOWN_PAIRS = 6  # of one choice, before the rest is folded away
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
-
-
-@dataclass(frozen=True)
-class Group:
-    """The effects of one choice: those to see at once, and the rest."""
-
-    key: str
-    first: Sequence[Effect]
-    rest: Sequence[Effect]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Runs that were judged at the same crop, best first, beside its HR and bicubic."""
-
-    reference: Crop
-    runs: Sequence[Run]
+ABSENT = object()
+Difference = tuple[str, list[tuple[str, list[str]]]]  # key, and each value with the runs that have it
 
 
 def write_report(folder: Path) -> Path:
@@ -53,9 +42,9 @@ def write_report(folder: Path) -> Path:
     """
     sweep = read_sweep(folder)
     found = worth.effects([run.result for run in sweep.runs])
-    page = write_by_rename(folder / PAGE, html(sweep, found))
+    page = write_whole(folder / PAGE, html(sweep, found))
     if found:
-        write_by_rename(folder / EFFECTS, forest(found, "What each choice is worth"))
+        write_whole(folder / EFFECTS, forest(found, "What each choice is worth"))
     return page
 
 
@@ -64,116 +53,109 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
     ranked = rank({run.name: run.result for run in sweep.runs})
     by_name = {run.name: run for run in sweep.runs}
     runs = [by_name[name] for name in ranked]
-    groups = grouped_effects(found)
+    results = [run.result for run in runs]
     data = payload(sweep.runs, _telling(found))
     low, high = span(found)
-    environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"sentence": worth.sentence, "shell": shlex.join, "dB": lambda value: f"{value:.2f}"}
-    keys = worth.swept([run.result for run in sweep.runs])
-    environment.filters["words"] = lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in keys)
-    galleries = galleries_of(runs)
     shared, differing = configs(runs)
-    return environment.get_template("page.html.jinja").render(
-        title=sweep.folder.resolve().name,
-        notes=sweep.notes,
+    return _template(headline(results), worth.swept(results)).render(
+        sweep=sweep,
         runs=runs,
-        finished=sum(run.result.state == "finished" for run in runs),
         data=data,
-        json=_json(data),
         tables=_tables(ranked),
-        unfinished=[run for run in runs if run.result.state != "finished"],
-        groups=groups,
+        lower={figure.title for figure in declared(results) if figure.better == "lower"},
+        tuned=len({result.settings.get(TUNED) for result in results}) > 1,
+        groups=grouped_effects(found),
         compared=len(found),
-        tuned=len({run.result.settings.get(TUNED) for run in runs}) > 1,
         place=lambda value: f"{(value - low) / (high - low) * 100:.2f}%",
         ticks=ticks(low, high),
-        fronts={cost: _front(data["cells"], cost) for cost in COSTS},
-        galleries=galleries,
-        first_crops=FIRST_CROPS,
-        pictured=sum(len(gallery.runs) for gallery in galleries),
-        cropped=sum(run.crop is not None for run in runs),
+        fronts={
+            cost: sorted((cell for cell in data["cells"] if cost in cell["fronts"]), key=itemgetter(cost))
+            for cost in COSTS
+        },
+        galleries=galleries_of(runs),
         problems=problems(runs),
-        about={field.name: None for field in fields(About)} | dict(sweep.about),
         shared=shared,
         differing=differing,
-        curves=any(run.history for run in runs),
-        style=_asset("page.css"),
-        script=_asset("page.js"),
-        plotly=_plotly(),
+        style=_asset(HERE, "page", "page.css"),
+        script=_asset(HERE, "page", "page.js"),
+        plotly=_asset("plotly", "package_data", "plotly.min.js"),
     )
 
 
-def grouped_effects(found: Sequence[Effect]) -> list[Group]:
+def _template(figure: Figure, swept: Sequence[str]) -> Template:
+    """The page's, which knows the headline and how to write what it is given."""
+    environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.globals["figure"] = figure
+    environment.filters |= {
+        "sentence": worth.sentence,
+        "shell": shlex.join,
+        "value": figure.format,
+        "lead": lambda value: figure.text(round(value, figure.digits) + 0.0, "+"),  # no -0.00
+        "words": lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in swept),
+    }
+    return environment.get_template("page.html.jinja")
+
+
+def grouped_effects(found: Sequence[Effect]) -> dict[str, list[Effect]]:
     """Choice by choice; first what the article speaks of and how the best value stands against the others."""
-    groups = []
-    for key in dict.fromkeys(effect.key for effect in found):
-        pairs = [effect for effect in found if effect.key == key]
+    groups: dict[str, list[Effect]] = {}
+    for effect in found:
+        groups.setdefault(effect.key, []).append(effect)
+    for pairs in groups.values():
         wins = [effect.better for effect in pairs if effect.difference is not None]
         leader = max(wins, key=wins.count, default=None)
-        order = sorted(pairs, key=lambda e: (e.expected is None, leader not in (e.better, e.worse)))
-        groups.append(Group(key, order[:SHOWN_PAIRS], order[SHOWN_PAIRS:]))
+        pairs.sort(key=lambda e: (e.expected is None, leader not in (e.better, e.worse)))
     return groups
 
 
-def galleries_of(runs: Sequence[Run]) -> list[Gallery]:
-    """The crops of the best runs, by what they are to be held against: another scale or data set has another HR."""
+def galleries_of(runs: Sequence[Run]) -> list[list[Run]]:
+    """The best runs with a crop, by what it is compared with: another scale or data set has other pictures."""
     found: dict[tuple[str, str], list[Run]] = {}
-    for run in [run for run in runs if run.crop is not None][:MOST_CROPS]:
-        assert run.crop is not None
-        found.setdefault((run.crop.hr, run.crop.bicubic), []).append(run)
-    return [Gallery(crop, group) for group in found.values() if (crop := group[0].crop) is not None]
+    cropped = ((run, run.crop) for run in runs if run.crop is not None)
+    for run, crop in islice(cropped, MOST_CROPS):
+        found.setdefault((crop.wanted, crop.baseline), []).append(run)
+    return list(found.values())
 
 
-def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Diagnosis]]]:
+def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Sentence]]]:
     """Problem -> what the runs say of it, those that have it first."""
-    found: dict[str, list[tuple[Run, Diagnosis]]] = {}
+    found: dict[str, list[tuple[Run, Sentence]]] = {}
     for run in runs:
         for one in run.diagnoses:
             found.setdefault(one.problem, []).append((run, one))
-    return {problem: sorted(told, key=lambda pair: not pair[1].found) for problem, told in found.items()}
+    for told in found.values():
+        told.sort(key=lambda pair: not pair[1].found)
+    return found
 
 
-def configs(runs: Sequence[Run]) -> tuple[str, list[tuple[str, list[tuple[str, list[str]]]]]]:
-    """What all runs' configs share, as YAML; and where they differ: key, and each value with the runs that have it."""
-    flat = {run.name: dict(_flat(_shown(run.config))) for run in runs if run.config}
-    if not flat:
-        return "", []
-    first = next(iter(flat.values()))
-    keys = dict.fromkeys(key for each in flat.values() for key in each)
-    absent = object()
-    same = [key for key in keys if all(each.get(key, absent) == first.get(key, absent) for each in flat.values())]
-    differing = []
-    for key in keys:
-        if key not in same:
-            values: dict[str, list[str]] = {}
-            for name, each in flat.items():
-                values.setdefault(_yaml(each[key]) if key in each else "(not there)", []).append(name)
-            differing.append((".".join(key), list(values.items())))
-    nested: dict[str, Any] = {}
-    for key in same:
-        *path, last = key
-        node = nested
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = first[key]
-    return yaml.safe_dump(nested, sort_keys=False, allow_unicode=True), differing
+def configs(runs: Sequence[Run]) -> tuple[str, list[Difference]]:
+    """What all runs' configs share, as YAML; and where they differ."""
+    known = {run.name: without_repeats(run.config) for run in runs if run.config}
+    shared, differing = _compared(known)
+    return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True) if known else "", differing
 
 
-def _shown(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the recipe and the generator's copy of it, which repeat the groups."""
-    shown = {key: value for key, value in config.items() if key != "recipe"}
-    if isinstance(shown.get("generator"), dict):
-        shown["generator"] = {key: value for key, value in shown["generator"].items() if key != "recipe"}
-    return shown
-
-
-def _flat(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, (*path, str(key)))
+def _compared(configs: Mapping[str, Mapping[str, Any]], path: str = "") -> tuple[dict[str, Any], list[Difference]]:
+    """The nodes that are the same in all configs (run -> config), and the others, node below node."""
+    shared: dict[str, Any] = {}
+    differing: list[Difference] = []
+    for key in dict.fromkeys(chain.from_iterable(configs.values())):
+        values = {run: config.get(key, ABSENT) for run, config in configs.items()}
+        first, *others = values.values()
+        if all(value == first for value in others):
+            shared[key] = first
+        elif all(isinstance(value, dict) for value in values.values()):
+            below, more = _compared(values, f"{path}{key}.")
+            shared |= {key: below} if below else {}
+            differing += more
         else:
-            yield (*path, str(key)), value
+            runs: dict[str, list[str]] = {}
+            for run, value in values.items():
+                runs.setdefault("(not there)" if value is ABSENT else _yaml(value), []).append(run)
+            differing.append((f"{path}{key}", list(runs.items())))
+    return shared, differing
 
 
 def _yaml(value: Any) -> str:
@@ -194,23 +176,9 @@ def _tables(ranked: Mapping[str, Result]) -> list[tuple[str, Table, bool]]:
 
 def _telling(found: Sequence[Effect]) -> str | None:
     """The choice with the largest effect that is shown, or else the first."""
-    shown = [effect for effect in found if effect.shown and effect.difference is not None]
-    return max(shown, key=lambda effect: effect.difference or 0.0).key if shown else found[0].key if found else None
+    best = max(found, key=lambda effect: (effect.difference or 0.0) if effect.shown else -1.0, default=None)
+    return best.key if best else None
 
 
-def _front(cells: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
-    return sorted((cell for cell in cells if cost in cell["fronts"]), key=lambda cell: cell[cost])
-
-
-def _json(data: Any) -> Markup:
-    """JSON that nothing in it can break out of a script element."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
-
-
-def _asset(name: str) -> Markup:
-    return Markup(resources.files(HERE).joinpath("page", name).read_text(encoding="utf-8"))
-
-
-def _plotly() -> Markup:
-    return Markup(resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8"))
+def _asset(package: str, *path: str) -> Markup:
+    return Markup(resources.files(package).joinpath(*path).read_text(encoding="utf-8"))

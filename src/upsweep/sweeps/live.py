@@ -3,12 +3,18 @@
 import statistics
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
-from upsweep.sweeps.results import Progress, Result, Table, differing
+from upsweep.analysis.ranking import UNDECLARED, differing
+from upsweep.common.progress import clock
+from upsweep.common.table import Table
+from upsweep.metrics.figure import Figure
+from upsweep.runs.progress import Progress
+from upsweep.runs.result import Result
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 30.0
@@ -20,6 +26,7 @@ class Status:
 
     folder: Path
     settings: Mapping[str, str]
+    headline: Figure = UNDECLARED
     started_at: float | None = None
     progress: Progress | None = None
     result: Result | None = None
@@ -32,10 +39,10 @@ class Status:
         return "waiting" if self.started_at is None else "running"
 
     @property
-    def psnr(self) -> float | None:
-        """The newest PSNR known, in dB."""
+    def value(self) -> float | None:
+        """The newest value of the headline."""
         newest = self.result or self.progress
-        return None if newest is None else newest.psnr
+        return None if newest is None else newest.figures.get(self.headline.name)
 
 
 def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float | None:
@@ -43,54 +50,38 @@ def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float
 
     What the running jobs report, and for each waiting one the mean of what the others take.
     """
-    left = [job.progress.seconds_left for job in _in_state(jobs, "running") if job.progress is not None]
-    known = [seconds for seconds in left if seconds is not None]
-    takes = [job.result.seconds for job in jobs.values() if job.result is not None and job.result.seconds]
-    takes += [
-        now - job.started_at + job.progress.seconds_left
-        for job in _in_state(jobs, "running")
-        if job.started_at is not None and job.progress is not None and job.progress.seconds_left is not None
-    ]
-    if not takes:
-        return None
-    work = sum(known) + statistics.fmean(takes) * len(_in_state(jobs, "waiting"))
-    return max([work / parallel, *known])
+    left, takes = list[float](), list[float]()
+    for job in jobs.values():
+        if job.result is not None:
+            takes += [job.result.seconds] if job.result.seconds else []
+        elif job.started_at is not None and job.progress is not None and job.progress.seconds_left is not None:
+            left.append(job.progress.seconds_left)
+            takes.append(now - job.started_at + job.progress.seconds_left)
+    waiting = sum(job.state == "waiting" for job in jobs.values())
+    return max([(sum(left) + statistics.fmean(takes) * waiting) / parallel, *left]) if takes else None
 
 
-def _in_state(jobs: Mapping[str, Status], state: str) -> list[Status]:
-    return [job for job in jobs.values() if job.state == state]
+@contextmanager
+def display(
+    jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, quiet: bool = False
+) -> Iterator[Callable[[], None]]:
+    """Give what shows the state of now, however often it is called: a live table in a terminal, elsewhere lines.
 
-
-class Display(Protocol):
-    """Shows the jobs; `update` may be called as often as one likes."""
-
-    def update(self) -> None:
-        """Show the state of now."""
-
-    def close(self) -> None:
-        """Show the last state, and leave the terminal as it was."""
-
-
-def display(jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, quiet: bool = False) -> Display:
-    """The display that suits `file` (stdout): a live table in a terminal, plain lines elsewhere; nothing if `quiet`."""
+    On `file`, or stdout; nothing if `quiet`.
+    """
     file = sys.stdout if file is None else file
     if quiet:
-        return Nothing()
-    return LiveTable(jobs, parallel, file) if file.isatty() else PlainLines(jobs, parallel, file)
-
-
-class Nothing:
-    """Shows nothing: the ranked table in the end is all that is wanted."""
-
-    def update(self) -> None:
-        """Nothing is shown."""
-
-    def close(self) -> None:
-        """Nothing was shown."""
+        yield lambda: None
+        return
+    shown = LiveTable(jobs, parallel, file) if file.isatty() else PlainLines(jobs, parallel, file)
+    try:
+        yield shown.update
+    finally:
+        shown.close()
 
 
 class LiveTable:
-    """A table that redraws itself: what differs, state, epoch, PSNR, and the time left."""
+    """A table that redraws itself: what differs, state, epoch, headline, and the time left."""
 
     def __init__(self, jobs: Mapping[str, Status], parallel: int, file: TextIO) -> None:
         from rich.console import Console  # rich takes longer to import than `--help` may take in all
@@ -98,6 +89,7 @@ class LiveTable:
 
         self._jobs, self._parallel = jobs, parallel
         self._columns = differing([job.settings for job in jobs.values()])
+        self._headline = next((job.headline for job in jobs.values()), UNDECLARED)
         self._console = Console(file=file)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._live.start()
@@ -108,7 +100,9 @@ class LiveTable:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + REFRESH_SECONDS
-        _read_progress(self._jobs)
+        for job in self._jobs.values():
+            if job.state == "running":
+                job.progress = Progress.read(job.folder)
         self._live.update(self.table(self._console.height - 4).rich(), refresh=True)
 
     def close(self) -> None:
@@ -117,17 +111,16 @@ class LiveTable:
 
     def table(self, height: int) -> Table:
         """The table with at most `height` rows: if not all fit, what runs or went wrong comes first."""
-        order = {"running": 0, "failed": 1, "diverged": 1, "stopped": 1, "waiting": 2, "pruned": 3, "finished": 3}
+        order = {"running": 0, "waiting": 2, "pruned": 3, "finished": 3}  # what went wrong: 1
         shown = list(self._jobs)
         if len(shown) > height:
-            shown = sorted(shown, key=lambda name: order[self._jobs[name].state])[: max(1, height)]
+            shown = sorted(shown, key=lambda name: order.get(self._jobs[name].state, 1))[: max(1, height)]
         done = sum(job.result is not None for job in self._jobs.values())
-        left = seconds_left(self._jobs, self._parallel, time.time())
-        hidden = len(self._jobs) - len(shown)
+        left = clock(seconds_left(self._jobs, self._parallel, time.time()))
+        hidden = f" ({len(self._jobs) - len(shown)} jobs not shown)" if len(shown) < len(self._jobs) else ""
         return Table(
-            title=f"{done} of {len(self._jobs)} jobs done, {_clock(left)} left"
-            + (f" ({hidden} jobs not shown)" if hidden else ""),
-            headers=["job", *self._columns, "epoch", "PSNR", "time left", "state"],
+            title=f"{done} of {len(self._jobs)} jobs done, {left} left{hidden}",
+            headers=["job", *self._columns, "epoch", self._headline.title, "time left", "state"],
             rows=[[name, *self._cells(self._jobs[name])] for name in shown],
             left=1 + len(self._columns),
         )
@@ -137,28 +130,22 @@ class LiveTable:
         return [
             *(job.settings.get(column, "") for column in self._columns),
             "" if newest is None or not newest.epochs else f"{newest.epoch}/{newest.epochs}",
-            "" if job.psnr is None else f"{job.psnr:.2f}",
-            "" if job.result or job.progress is None else _clock(job.progress.seconds_left),
+            "" if job.value is None else job.headline.format(job.value),
+            "" if job.result or job.progress is None else clock(job.progress.seconds_left),
             job.state,
         ]
 
 
-@dataclass
 class PlainLines:
     """A line when a job starts and ends, and one on its progress every half minute."""
 
-    jobs: Mapping[str, Status]
-    parallel: int
-    file: TextIO
-    _said: dict[str, tuple[str, float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._columns = differing([job.settings for job in self.jobs.values()])
-        self._next = 0.0
+    def __init__(self, jobs: Mapping[str, Status], parallel: int, file: TextIO) -> None:
+        self._jobs, self._parallel, self._file = jobs, parallel, file
+        self._columns = differing([job.settings for job in jobs.values()])
+        self._said: dict[str, tuple[str, float]] = {}  # the state, and when
 
     def update(self) -> None:
-        """Say what is new."""
-        for name, job in self.jobs.items():
+        for name, job in self._jobs.items():
             state, said_at = self._said.get(name, ("waiting", 0.0))
             if job.state != state:
                 self._say(name, self._news(job))
@@ -166,41 +153,28 @@ class PlainLines:
                 job.progress = Progress.read(job.folder)
                 self._say(name, self._standing(job))
 
-    def close(self) -> None:
-        """Say what is new for the last time."""
-        self.update()
+    close = update
 
     def _say(self, name: str, what: str) -> None:
-        print(f"job {name} {what}", file=self.file, flush=True)
-        self._said[name] = (self.jobs[name].state, time.monotonic())
+        print(f"job {name} {what}", file=self._file, flush=True)
+        self._said[name] = (self._jobs[name].state, time.monotonic())
 
     def _news(self, job: Status) -> str:
         if job.result is None:
             chosen = " ".join(f"{column}={job.settings.get(column, '')}" for column in self._columns)
             return f"started: {chosen or job.folder}"
-        psnr = "" if job.psnr is None else f", PSNR {job.psnr:.2f} dB"
-        took = "" if job.started_at is None else f" after {_clock(time.time() - job.started_at)}"
-        return f"{job.state}{took}{psnr}"
+        took = "" if job.started_at is None else f" after {clock(time.time() - job.started_at)}"
+        return f"{job.state}{took}{_reached(job)}"
 
     def _standing(self, job: Status) -> str:
         if job.progress is None:
             return "is starting"
-        psnr = "" if job.psnr is None else f", PSNR {job.psnr:.2f} dB"
-        total = seconds_left(self.jobs, self.parallel, time.time())
+        total = seconds_left(self._jobs, self._parallel, time.time())
         return (
-            f"epoch {job.progress.epoch}/{job.progress.epochs}{psnr}, "
-            f"{_clock(job.progress.seconds_left)} left (the sweep: {_clock(total)})"
+            f"epoch {job.progress.epoch}/{job.progress.epochs}{_reached(job)}, "
+            f"{clock(job.progress.seconds_left)} left (the sweep: {clock(total)})"
         )
 
 
-def _read_progress(jobs: Mapping[str, Status]) -> None:
-    for job in _in_state(jobs, "running"):
-        job.progress = Progress.read(job.folder)
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+def _reached(job: Status) -> str:
+    return "" if job.value is None else f", {job.headline.title} {job.headline.text(job.value)}"

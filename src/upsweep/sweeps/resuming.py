@@ -1,26 +1,26 @@
 """Going on with a run or a sweep: `resume=FOLDER` becomes the command line that made FOLDER, in FOLDER.
 
-It works on the command line, before Hydra composes anything, so that the folder's own choices are composed
-again, `.hydra/` in it stays true, and ranks that Lightning starts by repeating the command line go on too.
-Knows no torch.
+It is done before Hydra composes anything, so that the folder's own choices are composed again, its `.hydra/` stays
+true, and ranks that Lightning starts by repeating the command line go on too.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
+from upsweep.runs.about import About
+from upsweep.runs.layout import HYDRA, MANIFEST, OVERRIDES, RUNS, SWEEPS, newest
+from upsweep.runs.manifest import Manifest
+from upsweep.runs.result import key_and_value
 
-MANIFEST = "sweep.json"
 KEY, PLACE = "resume=", "hydra.run.dir="
 MULTIRUN = {"-m", "--multirun"}
 SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
 WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
 OF_THE_PLACE = {"resume", "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
-RUNS, SWEEPS = "outputs", "multirun"  # where `latest` looks, below the folder of the command
 
 
 def quoted(value: str) -> str:
@@ -37,27 +37,27 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is no such folder, it is no run's (or, with -m, no sweep's), or another one is named beside it.
     """
-    asked = [a.removeprefix(KEY) for a in arguments if a.startswith(KEY)]
-    if not asked or asked[-1].strip("'\"") in ("", "null"):
+    asked = next((a.removeprefix(KEY) for a in reversed(arguments) if a.startswith(KEY)), "null")
+    folder = asked.strip("'\"")
+    if folder in ("", "null"):
         return list(arguments)
     placed = [a.removeprefix(PLACE) for a in arguments if a.startswith(PLACE)]
-    if asked[-1] in placed and asked[-1].startswith("'"):  # by ourselves: a sweep's job, or another rank
+    if asked in placed and asked.startswith("'"):  # by ourselves: a sweep's job, or another rank
         return list(arguments)
-    folder = asked[-1].strip("'\"")
     if placed and Path(folder).absolute() == Path(placed[-1].strip("'\"")).absolute():
-        # One line that begins a run and goes on with it: for a job that is queued again.
-        if not (Path(folder) / ".hydra" / "overrides.yaml").is_file():
+        # One line that begins a run and goes on with it: for a job that is queued a second time.
+        if not (Path(folder) / OVERRIDES).is_file():
             return list(arguments)
         arguments = [a for a in arguments if not a.startswith(PLACE)]
     elif placed:
         raise UserError(
-            f"resume={asked[-1]} goes on in that very folder: leave {PLACE}{placed[-1]} out, or begin a new run there "
+            f"{KEY}{asked} goes on in that very folder: leave {PLACE}{placed[-1]} out, or begin a new run there "
             "from its weights with init_from=CHECKPOINT."
         )
     rest = [a for a in arguments if not a.startswith(KEY)]
     if any(a in MULTIRUN or a == "hydra.mode=MULTIRUN" or _searches(a) for a in rest):
         return _sweep(_folder(folder, SWEEPS, MANIFEST), rest)
-    return _run(_folder(folder, RUNS, ".hydra/overrides.yaml"), rest)
+    return _run(_folder(folder, RUNS, str(OVERRIDES)), rest)
 
 
 def _searches(argument: str) -> bool:
@@ -67,10 +67,9 @@ def _searches(argument: str) -> bool:
 
 def _folder(asked: str, home: str, holds: str) -> Path:
     if asked == "latest":
-        found = [path for path in Path(home).glob("*") if (path / holds).is_file()]
-        if not found:
+        if (found := newest(home, holds)) is None:
             raise UserError(f"resume=latest found nothing to go on with in {Path(home).absolute()}.")
-        return max(found, key=lambda path: (path / holds).stat().st_mtime).absolute()
+        return found.absolute()
     folder = Path(asked).absolute()
     if folder.is_file():
         raise UserError(f"resume={asked} is a file: give the folder of the run, the one that holds checkpoints/.")
@@ -107,40 +106,38 @@ def _started(folder: Path) -> tuple[list[str], list[str]]:
     Hydra's own record, which lacks its `hydra.*` overrides, serves where no training has begun yet: it also tells of
     commands that were then refused.
     """
-    about = folder / "about.json"
-    if not about.is_file():
-        said = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))["hydra"]
-        sources = [s for s in said["runtime"]["config_sources"] if s["provider"] == "command-line"]
-        flags = [f"--config-name={said['job']['config_name']}", *(f"--config-dir={s['path']}" for s in sources)]
-        return flags, yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
-    said = json.loads(about.read_text(encoding="utf-8"))
-    flags, overrides = _split(said["command"][2:])
-    return [_absolute(flag, Path(said["directory"])) for flag in flags], overrides
+    if (about := About.read(folder)) is not None:
+        return _said(about)
+    said = yaml.safe_load((folder / HYDRA / "hydra.yaml").read_text(encoding="utf-8"))["hydra"]
+    sources = [s for s in said["runtime"]["config_sources"] if s["provider"] == "command-line"]
+    flags = [f"--config-name={said['job']['config_name']}", *(f"--config-dir={s['path']}" for s in sources)]
+    return flags, yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8")) or []
 
 
-def _absolute(flag: str, directory: Path) -> str:
-    """A flag whose folder does not depend on where the command is given."""
-    name, equals, value = flag.partition("=")
-    return f"{name}={directory / value}" if equals and name in ("--config-dir", "-cd") else flag
+def _said(about: About) -> tuple[list[str], list[str]]:
+    """Flags and overrides of a command, of which none depends on where it was given."""
+    flags, overrides = _split(about.command[2:])
+    for i, flag in enumerate(flags):
+        name, _, value = flag.partition("=")
+        if value and name in ("--config-dir", "-cd"):
+            flags[i] = f"{name}={Path(about.directory) / value}"
+    return flags, overrides
 
 
 def _sweep(folder: Path, given: list[str]) -> list[str]:
     flags, overrides = _split(given)
     if all(a.startswith(("hydra.", "hydra/")) or _searches(a) for a in overrides):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        old_flags, old = _split(manifest["command"][2:])
+        old_flags, old = _said((Manifest.read(folder) or Manifest(about=About())).about)
         new = {_key(a) for a in overrides}
         overrides = [*(a for a in old if _key(a) not in new), *overrides]
-        if not set(flags) - MULTIRUN:
-            flags = [_absolute(flag, Path(manifest["directory"])) for flag in old_flags]
+        flags = flags if set(flags) - MULTIRUN else old_flags
     kept = [a for a in overrides if _key(a) not in ("hydra.sweep.dir", "hydra.launcher.resume")]
     return [*flags, *kept, f"hydra.sweep.dir={quoted(str(folder))}", "hydra.launcher.resume=true"]
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags, each in one piece with its value, and overrides: Hydra's parser wants the overrides together."""
-    flags: list[str] = []
-    overrides: list[str] = []
+    flags, overrides = list[str](), list[str]()
     waiting = False  # for the value of a flag
     for argument in arguments:
         if waiting:
@@ -159,4 +156,4 @@ def _flag(argument: str) -> str:
 
 def _key(argument: str) -> str:
     """What an override sets: `trainer.max_epochs`, also of `+trainer.max_epochs=3`."""
-    return argument.partition("=")[0].lstrip("+~")
+    return key_and_value(argument)[0]

@@ -1,10 +1,9 @@
 """The jobs of a sweep on a SLURM cluster, through submitit: one SLURM job each, one task a rank.
 
-The submitting process waits beside its table as it does for jobs of its own, and learns everything from the jobs'
-folders, which all machines share. Of the two that could requeue a job, submitit and Lightning, it is submitit:
-it asks SLURM for SIGUSR2 before the time is up, stops the training, and puts the job back into the queue. What SLURM
-requeues by itself (a preemption, a node that failed) goes on as well, since a checkpoint falls on every epoch's end
-and a job that starts again takes it up. Needs the extra `slurm` and knows no torch.
+The submitting process waits beside its table, and learns everything from the jobs' folders, which all machines share.
+Of the two that could requeue a job, submitit and Lightning, it is submitit: it asks SLURM for SIGUSR2 before the time
+is up, stops the training, and puts the job back into the queue. What SLURM requeues by itself (a preemption, a node
+that failed) goes on as well, from the checkpoint of every epoch's end. Needs the extra `slurm`.
 """
 
 import json
@@ -13,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,15 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
+from upsweep.common.files import write_whole
+from upsweep.common.ranks import clean_environment
+from upsweep.runs.layout import JOB_LOG, RESULT, SUBMITTED
+from upsweep.runs.progress import Progress
+from upsweep.runs.record import found
+from upsweep.runs.result import REQUEUE, Result
 from upsweep.sweeps import pool
-from upsweep.sweeps.results import REQUEUE, Progress, Result, write_by_rename
 
-SUBMITTED = "slurm.json"  # in a job's folder: by which number SLURM knows it
 POLL_SECONDS = 0.5
 ASK_SECONDS = 30.0  # between two questions to SLURM's accounting; a job that ends by itself is seen at once
 SAVE_SECONDS = 60.0  # what a training that is stopped may take to close its log
@@ -36,10 +39,10 @@ SAVE_SECONDS = 60.0  # what a training that is stopped may take to close its log
 class Task:
     """What every task of a SLURM job does: be one rank of the training, by running the door.
 
-    Its value tells nothing; a door that fails raises, so that `srun --kill-on-bad-exit` ends the other ranks.
+    A door that fails raises, so that `srun --kill-on-bad-exit` ends the other ranks.
     """
 
-    job: pool.Job
+    job: pool.Process
     requeued: bool = False
     process: subprocess.Popen[bytes] | None = None
 
@@ -54,16 +57,10 @@ class Task:
         here.paths.result_pickle.unlink(missing_ok=True)  # of the run before a requeue
         if here.global_rank == 0:
             Progress().write(self.job.folder)  # to the submitting process: it has begun
-        again = self.requeued or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-        with (self.job.folder / pool.LOG).open("ab") as log:
-            self.process = subprocess.Popen(
-                self.job.again if again else self.job.command,
-                env=pool.clean_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_as_rank,
-            )
+        requeued = self.requeued or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+        with (self.job.folder / JOB_LOG).open("ab") as log:
+            command = self.job.resuming if requeued else self.job.command
+            self.process = pool.begun(command, log, clean_environment(), preexec_fn=_as_rank)
             while (code := self.process.poll()) is None:  # no wait(): `checkpoint` interrupts this, and waits too
                 time.sleep(pool.POLL_SECONDS)
             if code == REQUEUE:
@@ -88,37 +85,28 @@ def _as_rank() -> None:
     pool.end_with_parent()
 
 
-def run(
-    jobs: Sequence[pool.Job],
-    *,
-    folder: Path,
-    cluster: str,
-    parallel: int,
-    on_start: Callable[[pool.Job], None],
-    on_exit: Callable[[pool.Job, int, bool], None],
-    on_tick: Callable[[], None],
+def run_on_slurm(
+    jobs: Sequence[pool.Process], watcher: pool.Watcher, *, folder: Path, cluster: str, parallel: int
 ) -> signal.Signals | None:
-    """Submit the jobs, at most `parallel` to run at a time, and wait for all of them; otherwise as `pool.run`.
+    """Submit the jobs, at most `parallel` to run at a time, and wait for all of them; else as `pool.run_processes`.
 
-    A job that an earlier submitting process left in SLURM's queue is waited for, not submitted again.
+    A job that an earlier submitting process left in SLURM's queue is waited for, not submitted a second time.
     The first SIGINT, SIGTERM or SIGHUP cancels the jobs, which save and exit; after a second one nothing is waited
-    for. If this process is killed, the jobs go on.
+    for. If this process is killed, the jobs go on. The exit code is 0 or 1.
 
     Args:
         jobs: each with its own settings (`hydra.launcher`) in `wants`.
         folder: for what submitit writes.
         cluster: `slurm`, or `local` for submitit's stand-in on this machine.
-        parallel: how many jobs run at a time.
-        on_start, on_exit, on_tick: as for `pool.run`; the exit code is 0 or 1.
 
     Raises:
         UserError: no SLURM here, settings that do not fit the trainer, or SLURM refuses them.
     """
-    _check(cluster, parallel)
+    _check(cluster)
     wanted = {job.name: parameters(job.wants, cluster, parallel) for job in jobs}
     running = {job: handle for job in jobs if cluster == "slurm" and (handle := _in_queue(job, folder)) is not None}
     waiting = [job for job in jobs if job not in running]
-    begun, asked, told = set[str](), time.monotonic(), 0
+    begun, asked, told = set[pool.Process](), time.monotonic(), 0
     with pool.caught_signals() as caught:
         try:
             while waiting or running:
@@ -132,40 +120,38 @@ def run(
                     asked = time.monotonic()
                     submitit.SlurmJob.watcher.update()
                 for job in [job for job, handle in running.items() if handle.done()]:
-                    on_exit(job, _exit_code(job, running.pop(job), bool(caught)), bool(caught))
-                room = len(waiting) if cluster == "slurm" else parallel - len(running)
-                while waiting and room > 0:
-                    alike = [job for job in waiting[:room] if wanted[job.name] == wanted[waiting[0].name]]
-                    running |= zip(alike, _submit(alike, wanted[alike[0].name], folder, cluster), strict=True)
-                    waiting = [job for job in waiting if job not in alike]
-                    room -= len(alike)
-                for job in running:
-                    if job.name not in begun and Progress.read(job.folder) is not None:
-                        begun.add(job.name)
-                        on_start(job)
-                on_tick()
+                    watcher.ended(job, _exit_code(job, running.pop(job), bool(caught)), bool(caught))
+                most = len(jobs) if cluster == "slurm" else parallel  # SLURM keeps to `parallel` by itself
+                while waiting and len(running) < most:
+                    running |= _submit(waiting[: most - len(running)], wanted, folder, cluster)
+                    waiting = [job for job in waiting if job not in running]
+                for job in [job for job in running if job not in begun and Progress.read(job.folder) is not None]:
+                    begun.add(job)
+                    watcher.started(job)
+                watcher.tick()
                 time.sleep(POLL_SECONDS)
         except BaseException:
             _cancel(running.values())
             raise
         for job in running:
-            on_exit(job, 1, True)
+            watcher.ended(job, 1, True)
     return caught[0] if caught else None
 
 
 def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[str, Any]:
-    """What submitit's executor is told for a job that wants this; see `hydra_plugins.upsweep_slurm` for its keys.
+    """What submitit's executor is told for a job that wants this; see `hydra_plugins.upsweep` for its keys.
 
     Raises:
         UserError: numbers that are none, or several nodes without SLURM.
     """
-    for name in ("nodes", "tasks_per_node", "time"):
+    sources = {
+        "nodes": ": it is trainer.num_nodes, which SLURM has to know beforehand.",
+        "tasks_per_node": ": it is trainer.devices, which SLURM has to know beforehand.",
+        "time": " (minutes).",
+    }
+    for name, source in sources.items():
         if type(wants[name]) is not int or wants[name] < 1:
-            source = {"nodes": "trainer.num_nodes", "tasks_per_node": "trainer.devices"}.get(name, "")
-            raise UserError(
-                f"hydra.launcher.{name}={wants[name]} must be a whole number above 0"
-                + (f": it is {source}, which SLURM has to know beforehand." if source else " (minutes).")
-            )
+            raise UserError(f"hydra.launcher.{name}={wants[name]} must be a whole number above 0{source}")
     gpus = wants["gpus_per_node"]
     if gpus is None:
         gpus = 0 if wants["accelerator"] == "cpu" else wants["tasks_per_node"]
@@ -175,27 +161,23 @@ def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[st
             raise UserError("hydra.launcher.cluster=local has one node: set trainer.num_nodes=1.")
         return shared | {"timeout_min": wants["time"], "setup": wants["setup"]}
     given = {name: wants[name] for name in ("cpus_per_task", "partition", "account", "qos", "mem", "constraint")}
-    return (
-        shared
-        | {name: value for name, value in given.items() if value is not None}
-        | {
-            "job_name": wants["name"],
-            "time": wants["time"],
-            "nodes": wants["nodes"],
-            "ntasks_per_node": wants["tasks_per_node"],
-            "array_parallelism": parallel,
-            "setup": wants["setup"],
-            "srun_args": ["--kill-on-bad-exit=1"],
-            "additional_parameters": {"requeue": True, **wants["sbatch"]},
-        }
-    )
+    return {
+        **shared,
+        **{name: value for name, value in given.items() if value is not None},
+        "job_name": wants["name"],
+        "time": wants["time"],
+        "nodes": wants["nodes"],
+        "ntasks_per_node": wants["tasks_per_node"],
+        "array_parallelism": parallel,
+        "setup": wants["setup"],
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "additional_parameters": {"requeue": True, **wants["sbatch"]},
+    }
 
 
-def _check(cluster: str, parallel: int) -> None:
+def _check(cluster: str) -> None:
     if cluster not in ("slurm", "local"):
         raise UserError(f"hydra.launcher.cluster={cluster} is unknown; choose one of slurm, local.")
-    if parallel < 1:
-        raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give 1 or more.")
     missing = [name for name in ("sbatch", "srun", "scancel") if shutil.which(name) is None]
     if cluster == "slurm" and missing:
         raise UserError(
@@ -205,31 +187,35 @@ def _check(cluster: str, parallel: int) -> None:
 
 
 def _submit(
-    jobs: Sequence[pool.Job], wanted: Mapping[str, Any], folder: Path, cluster: str
-) -> Sequence[submitit.Job[None]]:
-    requeues = int(jobs[0].wants["requeues"])
+    jobs: Sequence[pool.Process], wanted: Mapping[str, Mapping[str, Any]], folder: Path, cluster: str
+) -> dict[pool.Process, submitit.Job[None]]:
+    """Submit the first of the jobs and those that want the same, as one array."""
+    settings = wanted[jobs[0].name]
+    alike = [job for job in jobs if wanted[job.name] == settings]
     kind, place = (submitit.SlurmExecutor, folder / "%j") if cluster == "slurm" else (submitit.LocalExecutor, folder)
-    executor = kind(place, max_num_timeout=requeues)
-    executor.update_parameters(**wanted)
-    for job in jobs:
+    executor = kind(place, max_num_timeout=int(jobs[0].wants["requeues"]))
+    executor.update_parameters(**settings)
+    for job in alike:
         job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        handles = executor.submit_array([Task(job) for job in jobs])
+        handles = executor.submit_array([Task(job) for job in alike])
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"SLURM refuses the jobs: {str(error).strip()}") from error
-    for job, handle in zip(jobs, handles, strict=True):
-        write_by_rename(job.folder / SUBMITTED, json.dumps({"id": handle.job_id, "tasks": handle.num_tasks}))
-    return handles
+    for job, handle in zip(alike, handles, strict=True):
+        write_whole(job.folder / SUBMITTED, json.dumps({"id": handle.job_id, "tasks": handle.num_tasks}))
+    return dict(zip(alike, handles, strict=True))
 
 
-def _in_queue(job: pool.Job, folder: Path) -> submitit.Job[None] | None:
+def _in_queue(job: pool.Process, folder: Path) -> submitit.Job[None] | None:
     """What an earlier process submitted of this job, if SLURM still has it."""
-    if not (job.folder / SUBMITTED).is_file():
+    try:
+        said = json.loads((job.folder / SUBMITTED).read_text(encoding="utf-8"))
+        id_, tasks = said["id"], range(said["tasks"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or a note that costs this job alone
         return None
-    said = json.loads((job.folder / SUBMITTED).read_text(encoding="utf-8"))
-    handle = submitit.SlurmJob[None](folder / "%j", said["id"], range(said["tasks"]))
+    handle = submitit.SlurmJob[None](folder / "%j", id_, tasks)
     handle.watcher.update()
-    return None if handle.done() or handle.watcher.get_state(said["id"], mode="cache") == "UNKNOWN" else handle
+    return None if handle.done() or handle.watcher.get_state(id_, mode="cache") == "UNKNOWN" else handle
 
 
 def _cancel(handles: Iterable[submitit.Job[None]]) -> None:
@@ -237,18 +223,18 @@ def _cancel(handles: Iterable[submitit.Job[None]]) -> None:
         handle.cancel(check=False)
 
 
-def _exit_code(job: pool.Job, handle: submitit.Job[None], stopping: bool) -> int:
+def _exit_code(job: pool.Process, handle: submitit.Job[None], stopping: bool) -> int:
     """0 for a job all of whose tasks ended well; what SLURM knows of the others goes into the job's log."""
     tasks = [handle.task(i) for i in range(handle.num_tasks)]
     told = [task for task in tasks if task.paths.result_pickle.exists()]
     failed = any(task.exception() is not None for task in told)
     if not failed and len(told) == len(tasks):
         return 0
-    left = Result.read(job.folder)
+    left = found(Result.read, job.folder)
     if failed and not stopping and left is not None and left.state == "stopped":
         # Another rank failed, and so srun stopped the one that writes the result.
-        (job.folder / Result.FILE).unlink()
+        (job.folder / RESULT).unlink()
     if not failed and isinstance(handle, submitit.SlurmJob):
-        with (job.folder / pool.LOG).open("a", encoding="utf-8") as log:
+        with (job.folder / JOB_LOG).open("a", encoding="utf-8") as log:
             log.write(f"SLURM's word on job {handle.job_id}: {handle.state}\n")
     return 1

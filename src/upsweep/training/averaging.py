@@ -1,7 +1,5 @@
 """The exponential moving average of the weights: what is judged in validation, and kept beside the weights."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,9 +7,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from upsweep import checkpoints
-from upsweep.errors import UserError
-from upsweep.training.module import SuperResolution
+from upsweep.common.errors import UserError
+from upsweep.networks import checkpoints
+from upsweep.training.base import Training
 
 
 class EMA(Callback):
@@ -35,65 +33,45 @@ class EMA(Callback):
         self._average: dict[str, Tensor] | None = None
         self._step = 0
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Take up the average, where the checkpoint has one and it is still wanted."""
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.decay:
             self._average = checkpoint.get(checkpoints.EMA)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
-        """Begin with the weights, now that they are initialised and on their device."""
-        if self.decay:
-            begin = self._average or pl_module.generator.state_dict()
-            self._average = {name: value.detach().to(pl_module.device, copy=True) for name, value in begin.items()}
-            self._step = trainer.global_step
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average is not None:
+            checkpoint[checkpoints.EMA] = self._average
 
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, pl_module: SuperResolution, *_: Any
-    ) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        """Begin with the weights, now that they are initialised and on their device, or with the checkpoint's."""
+        if self.decay:
+            begin = self._average or module.generator.state_dict()
+            self._average = {name: value.detach().to(module.device, copy=True) for name, value in begin.items()}
+            self._step = module.iterations
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
         """Follow the weights, if the batch ended a step (and did not only accumulate gradients)."""
-        if self._average is None or trainer.global_step == self._step:
+        if self._average is None or module.iterations == self._step:
             return
-        self._step = trainer.global_step
+        self._step = module.iterations
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
         with torch.no_grad():
-            for name, value in pl_module.generator.state_dict().items():
+            for name, value in module.generator.state_dict().items():
                 average = self._average[name]
                 if average.is_floating_point():
                     average.lerp_(value, 1 - decay)
                 else:
                     average.copy_(value)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
-        """Put the average into the generator."""
-        self._swap(pl_module)
+    def on_validation_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        self.swap(module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: SuperResolution) -> None:  # type: ignore[override]
+    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         """Put the weights back, before anything is saved: Lightning runs the callbacks that save last."""
-        self._swap(pl_module)
+        self.swap(module)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Keep the average beside the weights."""
+    def swap(self, module: Training) -> None:
+        """Put the average into the generator, or the weights back into it."""
         if self._average is not None:
-            checkpoint[checkpoints.EMA] = self._average
-
-    @contextmanager
-    def averaged(self, pl_module: SuperResolution) -> Iterator[None]:
-        """With the average in the generator, where there is one."""
-        self._swap(pl_module)
-        try:
-            yield
-        finally:
-            self._swap(pl_module)
-
-    def _swap(self, pl_module: SuperResolution) -> None:
-        if self._average is None:
-            return
-        with torch.no_grad():
-            for name, value in pl_module.generator.state_dict().items():
-                held = value.clone()
-                value.copy_(self._average[name])
-                self._average[name].copy_(held)
+            held = {name: value.clone() for name, value in module.generator.state_dict().items()}
+            module.generator.load_state_dict(self._average)
+            self._average = held

@@ -10,20 +10,20 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.syntax import Syntax
 
-from upsweep.sweeps.results import Result, print_row
-from upsweep.training.diagnoses import read_sentences
+from upsweep.analysis.tables import print_results
+from upsweep.runs.about import without_repeats
+from upsweep.runs.layout import CHECKPOINTS, PICTURES
+from upsweep.runs.result import Result
+from upsweep.runs.verdicts import read_sentences
+from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.job import Job
-from upsweep.training.tracking import WandbRun
 
 
 @rank_zero_only
 def show_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
     """Print the composed config, and which names were chosen for it."""
     said = " ".join(f"{group}={name}" for group, name in choices.items())
-    # The recipe and the generator's own copy of it repeat the groups.
-    shown = {key: value for key, value in config.items() if key != "recipe"}
-    shown["generator"] = {key: value for key, value in config["generator"].items() if key != "recipe"}
-    text = yaml.safe_dump(shown, sort_keys=False)
+    text = yaml.safe_dump(without_repeats(config), sort_keys=False)
     if sys.stdout.isatty():
         console = Console()
         console.print(Syntax(text, "yaml", background_color="default"))
@@ -42,20 +42,15 @@ def hush() -> None:
 @rank_zero_only
 def show_end(job: Job, result: Result, *, quiet: bool = False) -> None:
     """Print the run's row of figures, what ails it, and where its files are; the row alone if `quiet`."""
-    print_row(job.folder.name, result)
+    print_results({job.folder.name: result})
     if quiet:
         return
-    lines = {"folder": job.folder}
-    for what, path in (
-        ("checkpoints", job.folder / "checkpoints"),
-        ("pictures", job.folder / "pictures"),
-        ("log", next(job.folder.glob("*.log"), None)),
-    ):
-        if path is not None and path.exists():
-            lines[what] = path
     for sentence in read_sentences(job.folder):
         print(f"{'! ' if sentence.found else '  '}{sentence.text}")
-    print("\n".join(f"{what:<12}{path}" for what, path in lines.items()))
+    print(f"{'folder':<12}{job.folder}")
+    for what, pattern in {"checkpoints": CHECKPOINTS, "pictures": PICTURES, "log": "*.log"}.items():
+        for path in list(job.folder.glob(pattern))[:1]:
+            print(f"{what:<12}{path}")
     if isinstance(job.logger, WandbRun) and job.logger.directory is not None:
         print(f"{'W&B':<12}{job.logger.directory}")
         if (command := job.logger.sync_command) is not None:

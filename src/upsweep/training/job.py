@@ -3,36 +3,36 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
-from inspect import signature
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import nn
-from torch.optim import Optimizer
 
-from upsweep import checkpoints
-from upsweep.data.modules import SuperResolutionData
-from upsweep.errors import UserError
-from upsweep.generators.base import Cost, Generator, cost
-from upsweep.metrics.protocol import Protocol
-from upsweep.sweeps.about import About
-from upsweep.sweeps.results import REQUEUE, Result, State
-from upsweep.training.module import Diverged, Pruned, SuperResolution
-from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, newest, no_room
-from upsweep.training.scaling import RateRule, channels_last, synchronised
-from upsweep.training.schedules import Schedule
-from upsweep.training.tracking import CsvRun, WandbRun
+from upsweep.common.errors import UserError
+from upsweep.networks.network import cost
+from upsweep.runs.about import About
+from upsweep.runs.layout import BEST
+from upsweep.runs.result import REQUEUE, Result, State
+from upsweep.tasks import Task
+from upsweep.tracking.csv_run import CsvRun
+from upsweep.tracking.wandb_run import WandbRun
+from upsweep.training.base import Best, Diverged, Pruned, Training
+from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, no_room
+from upsweep.training.scaling import synchronised, wants_channels_last
+from upsweep.training.start import Start, Started, fresh
 
 log = logging.getLogger("upsweep")
+
+MakeTraining = Callable[..., Training]
+"""(task, generator, seed, spec, fresh) as keyword arguments -> who learns against whom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,50 +41,34 @@ class Job:
 
     Attributes:
         folder: where everything that the run writes lies.
+        task: what goes in, and how it is judged.
         generator: class and arguments as plain values; they also go into the checkpoint.
-        data: what is trained and judged on.
-        objective: (SR, HR) -> loss.
-        optimizer: parameter groups -> optimizer.
-        schedule: progress -> factor on the learning rate.
-        factors: part of the generator, by name -> factor on its learning rate.
-        protocol: for PSNR and SSIM.
+        training: how the generator learns.
         trainer: keyword arguments of Lightning's Trainer.
         callbacks: beside those that every job has.
         logger: W&B, CSV or None.
+        start: where the weights are from.
         seed: of weights, crops and dropout.
-        scale: for the result.
+        scale: for the result, where the task has one.
         choices: config group -> chosen name.
         overrides: the job's command line.
         config: all that was set, as plain values: for the record alone.
-        checkpoint: whose weights the training starts from; all of them must fit.
-        init_from: a checkpoint from which those weights are taken that fit (fine-tuning at another scale).
-        resume: go on from the newest checkpoint in the folder, if there is one.
-        rate_rule: how the learning rate follows the effective batch size.
-        compile: train through torch.compile.
         channels_last: weights and batches laid out as NHWC; auto: where that is faster.
     """
 
     folder: Path
+    task: Task
     generator: dict[str, Any]
-    data: SuperResolutionData
-    objective: nn.Module
-    optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer]
-    schedule: Schedule
-    protocol: Protocol
+    training: MakeTraining
     trainer: dict[str, Any]
     callbacks: Sequence[Callback]
     logger: WandbRun | CsvRun | None
     seed: int
-    scale: int
+    start: Start = fresh
+    scale: int | None = None
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
-    checkpoint: Path | None = None
-    init_from: Path | None = None
-    resume: bool = False
-    factors: dict[str, float] = field(default_factory=dict)
-    rate_rule: RateRule = field(default_factory=RateRule)
-    compile: bool = False
     channels_last: bool | str = "auto"
 
     def __post_init__(self) -> None:
@@ -94,7 +78,7 @@ class Job:
                 raise UserError(f"trainer.{key}={number} must be a whole number of at least 1.")
 
 
-def run(job: Job) -> Result:
+def train(job: Job) -> Result:
     """Train, judge, and write `result.json` into the job's folder, whatever happens.
 
     A loss that is not finite ends as `diverged`, a search's trial without hope as `pruned`; every other failure is
@@ -103,200 +87,143 @@ def run(job: Job) -> Result:
     Raises:
         UserError: what the user gave cannot be used.
     """
-    started = time.perf_counter()
-    start = newest(job.folder / "checkpoints") if job.resume else None
-    begun = False  # until then nothing is changed in a folder that a run is to go on in
-    module: SuperResolution | None = None
-    price: Cost | None = None
+    run = _Run(job)
+    preemption, begin = Preemption(run.preempted), LambdaCallback(on_train_start=lambda *_: run.begin())
+    try:
+        _fit(job, run.open(), run.started, [preemption, begin])
+        run.begin()  # also where nothing was left to train
+    except BaseException as error:
+        return run.end(error, preemption)
+    return run.close("finished")
 
-    def result(state: State, reason: str | None = None) -> Result:
-        best = module.best if module is not None else {}
-        psnr, bicubic = best.get("psnr"), best.get("psnr_bicubic")
-        weights = job.folder / "checkpoints" / "best.ckpt"
-        made = Result(
+
+class _Run:
+    """The record of one training: opened, begun, and closed by how it ended."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._clock = time.perf_counter()
+        self._preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
+        self._begun = False  # until then nothing is changed in a folder that a run is to go on in
+        self._module: Training | None = None
+        self._price: dict[str, Any] = {}
+        self.started: Started
+
+    def open(self) -> Training:
+        """Build the network with its weights, and say where they are from."""
+        job = self.job
+        pl.seed_everything(job.seed, workers=True, verbose=False)
+        self.started = started = job.start(job.generator)
+        if started.checkpoint is None:
+            self.begin()
+        self._module = job.training(
+            task=job.task, generator=started.network, seed=job.seed, spec=job.generator, fresh=started.fresh
+        )
+        self._price = asdict(cost(started.network))
+        if job.logger is not None:
+            job.logger.log_summary(self._price)
+        return self._module
+
+    def begin(self) -> None:
+        """Write down how the run was made; from here on its results may be written, too.
+
+        A run that goes on begins when devices, data, weights and the optimizer's state have been found to fit.
+        """
+        if not self._begun:
+            self._begun = True
+            rank_zero_only(About.now(self.job.config).write)(self.job.folder)
+
+    def end(self, error: BaseException, preemption: Preemption) -> Result:
+        """What becomes of an exception: a result, or the exception again, once it is written down."""
+        match error:
+            case Diverged():
+                return self.close("diverged", reason=str(error))
+            case Pruned():
+                return self.close("pruned", reason=str(error))
+            case SIGTERMException():  # before SystemExit, from which it derives
+                return self._requeue(error, preemption)
+            case SystemExit(code=code) if code == REQUEUE:  # outside of the training itself
+                self.close("stopped", REQUEUE, self._preempted)
+                raise error
+            case KeyboardInterrupt() | SystemExit():
+                self.close("stopped", 1, f"interrupted; go on with resume={self.job.folder}")
+                raise error
+        if preemption.stuck is not None:  # what a worker that SIGTERM has killed too makes of it
+            return self._requeue(error, preemption)
+        full = None if isinstance(error, UserError) else no_room(error, self.job.folder)
+        with suppress(OSError) if full else nullcontext():  # what cannot be written down must not hide why
+            self.close("failed", 1, full or str(error) or type(error).__name__)
+        if full:
+            raise UserError(full) from error
+        raise error
+
+    def _requeue(self, error: BaseException, preemption: Preemption) -> NoReturn:
+        preemption.heard()
+        self.close("stopped", REQUEUE, self._preempted)
+        raise SystemExit(REQUEUE) from error
+
+    def preempted(self) -> Result:
+        """The last words of a training that SIGTERM does not reach: its log stays open."""
+        return self._result("stopped", self._preempted)
+
+    def close(self, state: State, exit_code: int = 0, reason: str | None = None) -> Result:
+        """Write the result, and close the log."""
+        result, logger = self._result(state, reason), self.job.logger
+        if logger is not None:
+            if self._begun:
+                baseline = {f"{f.baseline_name}": result.baseline.get(f.name) for f in result.declared if f.baseline}
+                best = {**result.figures, **baseline, "epoch": result.epoch - 1} if result.figures else {}
+                logger.log_summary({"state": state, **{f"best/{k}": v for k, v in best.items() if v is not None}})
+            logger.finish(exit_code)
+        return result
+
+    def _result(self, state: State, reason: str | None) -> Result:
+        job, module, weights = self.job, self._module, self.job.folder / BEST
+        best = (module and module.best) or Best(-1, {}, {})
+        result = Result(
             state=state,
             reason=reason,
             choices=job.choices,
             overrides=job.overrides,
             seed=job.seed,
             scale=job.scale,
-            epoch=int(best.get("epoch", -1)) + 1,
+            epoch=best.epoch + 1,
             epochs=job.trainer["max_epochs"],
-            psnr=psnr,
-            ssim=best.get("ssim"),
-            psnr_bicubic=bicubic,
-            ssim_bicubic=best.get("ssim_bicubic"),
-            gain=None if psnr is None or bicubic is None else psnr - bicubic,
-            parameters=None if price is None else price.parameters,
-            macs_per_pixel=None if price is None else price.macs_per_pixel,
-            seconds=time.perf_counter() - started + (0.0 if module is None else module.seconds_before),
-            objective=psnr if state == "finished" else None,
+            declared=job.task.figures,
+            figures=best.figures,
+            baseline=best.baseline,
+            **self._price,
+            seconds=time.perf_counter() - self._clock + (0.0 if module is None else module.seconds_before),
+            objective=best.figures.get(job.task.headline.name) if state == "finished" else None,
             checkpoint=str(weights) if weights.is_file() else None,
         )
-        if begun:
-            rank_zero_only(made.write)(job.folder)
-        return made
-
-    def close(state: State, exit_code: int) -> None:
-        if job.logger is not None:
-            if begun:
-                best = {f"best/{name}": value for name, value in (module.best if module else {}).items()}
-                job.logger.log_summary({"state": state, **best})
-            job.logger.finish(exit_code)
-
-    def begin() -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
-            rank_zero_only(About.now(job.config).write)(job.folder)
-
-    def preempt(error: BaseException) -> NoReturn:
-        preemption.heard()
-        result("stopped", preempted)
-        close("stopped", REQUEUE)
-        raise SystemExit(REQUEUE) from error
-
-    preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
-    preemption = Preemption(lambda: result("stopped", preempted))
-    try:
-        if start is not None:
-            _can_go_on(job, start)
-        else:
-            begin()
-        module = _module(job, start)
-        price = cost(module.generator)
-        if job.logger is not None:
-            job.logger.log_summary({"parameters": price.parameters, "macs_per_pixel": price.macs_per_pixel})
-        _train(job, module, [preemption, _Begin(begin)], start)
-        begin()  # also where nothing was left to train
-    except Diverged as end:
-        close("diverged", 0)
-        return result("diverged", str(end))
-    except Pruned as end:
-        close("pruned", 0)
-        return result("pruned", str(end))
-    except SIGTERMException as error:
-        preempt(error)
-    except (KeyboardInterrupt, SystemExit) as end:
-        terminated = isinstance(end, SystemExit) and end.code == REQUEUE  # outside of the training itself
-        result("stopped", preempted if terminated else f"interrupted; go on with resume={job.folder}")
-        close("stopped", REQUEUE if terminated else 1)
-        raise
-    except BaseException as error:
-        if preemption.stuck is not None:  # what a worker that SIGTERM has killed too makes of it
-            preempt(error)
-        full = None if isinstance(error, UserError) else no_room(error, job.folder)
-        with suppress(OSError) if full else nullcontext():  # what cannot be written down must not hide why
-            result("failed", full or str(error) or type(error).__name__)
-            close("failed", 1)
-        if full:
-            raise UserError(full) from error
-        raise
-    close("finished", 0)
-    return result("finished")
+        if self._begun:
+            rank_zero_only(result.write)(job.folder)
+        return result
 
 
-class _Begin(Callback):
-    """Tells that the training has begun: devices, data, weights and the optimizer's state have been found to fit."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell it."""
-        self._tell()
-
-
-def _can_go_on(job: Job, start: Path) -> None:
-    """Refuse a checkpoint of another generator or optimizer, or of a longer training."""
-    state = checkpoints.read(start)
-    before = About.read(job.folder)
-    was = before.config if before else {}
-    had, has = ((c.get("optimizer") or {}).get("_target_") for c in (was, job.config))
-    if had and has and had != has:
-        raise UserError(
-            f"{job.folder} was trained by {had}, whose state does not fit {has}: add the optimizer=... it had."
-        )
-    if changed := [key for key in ("objective", "scheduler") if key in was and was[key] != job.config.get(key)]:
-        # asked for, or another version of upsweep with other defaults
-        log.warning("%s goes on with another %s than it was trained with so far.", job.folder, " and ".join(changed))
-    generator = checkpoints.build(job.generator)
-    checkpoints.fit(generator, checkpoints.generator_weights(state, ema=False), start)
-    if other := _trained_with(generator, state):
-        raise UserError(f"{job.folder} was trained with {' '.join(other)}: add that, or begin a new run.")
-    done, asked = int(state["epoch"]) + 1, job.trainer["max_epochs"]
-    if done > asked:
-        raise UserError(f"{start} has {done} epochs behind it: trainer.max_epochs={asked} must be {done} or more.")
-
-
-def _trained_with(generator: Generator, state: Mapping[str, Any]) -> list[str]:
-    """What of a stored generator differs from this one where no shape of a weight does, as arguments."""
-    stored = state.get(checkpoints.KEY, {}).get("generator", {})
-    known = signature(type(generator)).parameters if stored else {}
-    had = {key: stored.get(key, known[key].default) for key in ("skip", "centre") if key in known}
-    return [f"generator.{key}={value}" for key, value in had.items() if value != getattr(generator, key)]
-
-
-def _warn_of_another(generator: Generator, state: Mapping[str, Any], path: Path) -> None:
-    if other := _trained_with(generator, state):
-        log.warning("The weights of %s were trained with %s, and this generator is without.", path, " ".join(other))
-
-
-def _module(job: Job, start: Path | None) -> SuperResolution:
-    pl.seed_everything(job.seed, workers=True, verbose=False)
-    generator = checkpoints.build(job.generator)
-    if job.checkpoint is not None and start is None:
-        state = checkpoints.read(job.checkpoint)
-        weights = checkpoints.generator_weights(state)
-        checkpoints.fit(generator, weights, job.checkpoint)
-        generator.load_state_dict(weights)
-        _warn_of_another(generator, state, job.checkpoint)
-    if job.init_from is not None and start is None:
-        state = checkpoints.read(job.init_from)
-        weights = checkpoints.generator_weights(state)
-        # A deconvolution for another scale is another layer, also where its kernel has the same size (FSRCNN's 9x9).
-        same_scale = state.get(checkpoints.KEY, {}).get("generator", {}).get("scale") == generator.scale
-        if new := checkpoints.transfer(generator, weights, job.init_from, without=() if same_scale else ("upsampler",)):
-            log.info("Not in %s, and so as initialised: %s.", job.init_from, ", ".join(new))
-        _warn_of_another(generator, state, job.init_from)
-    return SuperResolution(
-        generator,
-        job.objective,
-        job.optimizer,
-        job.schedule,
-        job.protocol,
-        job.seed,
-        job.generator,
-        fresh=job.checkpoint is None and job.init_from is None,
-        factors=job.factors,
-        rule=job.rate_rule,
-        compiled=job.compile,
-    )
-
-
-def _train(job: Job, module: SuperResolution, ours: Sequence[Callback], start: Path | None) -> None:
+def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback]) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    # A run of upsweep 0.1 goes on without Lightning's ModelCheckpoint, whose place SaveBest has taken.
+    warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
     # Where torch is to be deterministic it fills new memory with NaN besides, which shows mistakes and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer = _trainer(job, ours)
     device = trainer.strategy.root_device.type
-    if channels_last(job.channels_last, device, str(trainer.precision)):
+    if wants_channels_last(job.channels_last, device, str(trainer.precision)):
         module.lay_out()
     synchronised(module, trainer.world_size, device)
-    if any(p.requires_grad for p in module.generator.parameters()):
-        if start is not None:
-            log.info("Going on from %s.", start)
-        elif job.resume:
-            log.info("%s has no checkpoint yet: the training begins anew.", job.folder)
-        try:
-            trainer.fit(module, datamodule=job.data, ckpt_path=start)
-        except Exception as error:
-            if (lost := killed_rank(trainer)) is not None:
-                raise UserError(lost) from error
-            raise
-    else:
-        trainer.validate(module, datamodule=job.data, verbose=False)
+    if not any(parameter.requires_grad for parameter in module.generator.parameters()):
+        trainer.validate(module, datamodule=job.task.data, verbose=False)
+        return
+    log.info(started.source)
+    try:
+        trainer.fit(module, datamodule=job.task.data, ckpt_path=started.checkpoint)
+    except Exception as error:
+        if (lost := killed_rank(trainer)) is not None:
+            raise UserError(lost) from error
+        raise
 
 
 def _trainer(job: Job, ours: Sequence[Callback]) -> pl.Trainer:
@@ -311,7 +238,7 @@ def _trainer(job: Job, ours: Sequence[Callback]) -> pl.Trainer:
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),
             num_sanity_val_steps=0,
             plugins=[WholeCheckpoints()],
-            use_distributed_sampler=False,  # the data module has samplers that neither pad nor repeat
+            use_distributed_sampler=False,  # the data modules have samplers that neither pad nor repeat
         )
     # No such device, more devices than there are, a precision or a number that Lightning does not know.
     except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 
 def parameter_groups(module: nn.Module, factors: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
@@ -15,11 +15,8 @@ def parameter_groups(module: nn.Module, factors: Mapping[str, float] | None = No
 
     Args:
         module: whose parameters.
-        factors: part of the module, by its dotted name -> factor on the learning rate. A part within a part goes
-            first; what is in none has the factor 1.
-
-    Returns:
-        Groups for an optimizer; each also says its `factor`, for `scale_rates`.
+        factors: part of the module, by its dotted name -> factor on the learning rate, which the part's groups say as
+            `factor`, for `scale_rates`. A part within a part goes first; what is in none has the factor 1.
 
     Raises:
         UserError: a factor is negative, or a part has no trainable parameters.
@@ -114,11 +111,10 @@ class Muon(AdamW):
             with torch.enable_grad():
                 loss = closure()
         groups = self.param_groups
-        for group in groups:
-            if group["matrices"]:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self._turn(p, group["lr"], group["weight_decay"])
+        for group in (group for group in groups if group["matrices"]):
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._turn(p, group["lr"], group["weight_decay"])
         self.param_groups = [group for group in groups if not group["matrices"]]
         try:
             super().step()

@@ -1,7 +1,6 @@
-"""Checkpoints that are never half, and the newest that can be read."""
+"""Checkpoints that are never half, the best and the last; and what becomes of a training that SIGTERM ends."""
 
 import errno
-import logging
 import os
 import signal
 import subprocess
@@ -17,12 +16,11 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from upsweep import checkpoints
-from upsweep.errors import UserError
-from upsweep.sweeps.results import REQUEUE
-
-log = logging.getLogger("upsweep")
-
+from upsweep.common.errors import UserError
+from upsweep.networks import checkpoints
+from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
+from upsweep.runs.result import REQUEUE
+from upsweep.training.base import Training
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -30,14 +28,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def no_room(error: BaseException, folder: Path) -> str | None:
     """What to tell of an error that comes of a full disk, whoever met it first; None of any other."""
     link: BaseException | None = error
-    while link is not None and not (isinstance(link, OSError) and link.errno in FULL):
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in FULL:
+            return (
+                f"{folder} could not be written to ({os.strerror(link.errno)}): free some space, then go on with "
+                f"resume={folder}; the last checkpoint is whole."
+            )
         link = link.__cause__ or link.__context__
-    if link is None:
-        return None
-    return (
-        f"{folder} could not be written to ({os.strerror(link.errno or 0)}): free some space, then go on with "
-        f"resume={folder}; the last checkpoint is whole."
-    )
+    return None
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -46,11 +44,7 @@ class WholeCheckpoints(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write `checkpoint` to `path`, whole or not at all.
-
-        Raises:
-            UserError: the disk is full, or a limit on the file's size is reached.
-        """
+        """Raises UserError: the disk is full, or a limit on the file's size is reached."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -66,36 +60,38 @@ class WholeCheckpoints(CheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read plain values and tensors from `path`, onto the CPU.
-
-        Raises:
-            UserError: missing or unreadable.
-        """
+        """Raises UserError: it is missing or unreadable."""
         return checkpoints.read(Path(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Delete `path`, if it is there."""
         Path(path).unlink(missing_ok=True)
 
 
-class SaveLast(Checkpoint):
-    """Saves `last.ckpt` at the end of every epoch, and keeps the one before as `previous.ckpt`.
+class SaveBest(Checkpoint):
+    """Saves a run's `best.ckpt` at every epoch that is the best so far by the task's headline: the result's."""
 
-    Args:
-        folder: of the checkpoints.
-    """
+    def __init__(self, folder: str | Path) -> None:
+        self.file = Path(folder) / BEST
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        best = module.best
+        if best is not None and best.epoch == trainer.current_epoch and trainer.state.fn == "fit":
+            trainer.save_checkpoint(self.file, weights_only=False)
+
+
+class SaveLast(Checkpoint):
+    """Saves a run's `last.ckpt` at the end of every epoch, and keeps the one before as `previous.ckpt`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save. A kill between the two renames leaves `previous.ckpt` alone, which `newest` takes."""
-        last = self.folder / "last.ckpt"
-        fresh = self.folder / "fresh.ckpt"
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save. A kill between the two renames leaves `previous.ckpt`, and `fresh.ckpt`, which is newer."""
+        last, fresh = self.folder / LAST, self.folder / FRESH
         trainer.save_checkpoint(fresh, weights_only=False)
         if trainer.is_global_zero:
             if last.exists():
-                last.replace(self.folder / "previous.ckpt")
+                last.replace(self.folder / PREVIOUS)
             fresh.replace(last)
 
 
@@ -113,7 +109,7 @@ class Preemption(Callback):
             exchange that was under way may never return.
     """
 
-    def __init__(self, last_words: Callable[[], object] | None = None) -> None:
+    def __init__(self, last_words: Callable[[], object] = lambda: None) -> None:
         self.last_words = last_words
         self.stuck: threading.Timer | None = None
 
@@ -123,11 +119,10 @@ class Preemption(Callback):
             self.stuck.cancel()
 
     def _give_up(self) -> NoReturn:
-        if self.last_words is not None:
-            self.last_words()
+        self.last_words()
         os._exit(REQUEUE)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Take the place of Lightning's handler, which it registers after this hook and takes back at the end."""
 
         def end(*_: object) -> NoReturn:
@@ -155,26 +150,9 @@ def ranks_of(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
 def killed_rank(trainer: pl.Trainer, seconds: float = 1.0) -> str | None:
     """Which of the other ranks a signal has killed, in words; waits that long for it to be known."""
     end = time.monotonic() + seconds
-    while ranks := ranks_of(trainer):
+    while (ranks := ranks_of(trainer)) and time.monotonic() < end:
         for number, rank in enumerate(ranks, start=1):
             if (code := rank.poll()) is not None and code < 0:
                 return f"rank {number} was killed ({signal.Signals(-code).name})"
-        if time.monotonic() > end:
-            break
         time.sleep(0.05)
-    return None
-
-
-def newest(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` from which a training can go on, or None; says which could not be read."""
-    for name in ("fresh.ckpt", "last.ckpt", "previous.ckpt"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            checkpoints.read(path)
-        except UserError as error:
-            log.warning("%s Falling back to the checkpoint before it.", error)
-        else:
-            return path
     return None

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
 log = logging.getLogger("upsweep")
 
@@ -64,7 +64,7 @@ class RateRule:
         return float((effective / self.batch_size) ** power)
 
 
-def channels_last(asked: bool | str, device: str, precision: str) -> bool:
+def wants_channels_last(asked: bool | str, device: str, precision: str) -> bool:
     """Whether to lay images and kernels out as NHWC; `auto`: where that is faster.
 
     On a CPU it is (`benchmarks/training_forms.py` measures it), and on CUDA in half precision, whose units want it (not
@@ -73,11 +73,11 @@ def channels_last(asked: bool | str, device: str, precision: str) -> bool:
     Raises:
         UserError: neither true, false nor auto.
     """
-    if not isinstance(asked, bool) and asked != "auto":
+    if isinstance(asked, bool):
+        return asked
+    if asked != "auto":
         raise UserError(f"channels_last={asked} must be true, false or auto.")
-    if asked == "auto":
-        return device == "cpu" or (device == "cuda" and precision.startswith(("16", "bf16")))
-    return bool(asked)
+    return device == "cpu" or (device == "cuda" and precision.startswith(("16", "bf16")))
 
 
 def synchronised(network: nn.Module, ranks: int, device: str) -> nn.Module:

@@ -5,17 +5,13 @@ They know no step counts, so the same file serves any length; a training that is
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from upsweep.errors import UserError
+from upsweep.common.errors import UserError
 
-
-class Schedule(Protocol):
-    """Progress of the training in [0, 1] -> factor on the learning rate."""
-
-    def __call__(self, progress: float) -> float: ...  # noqa: D102
+Schedule = Callable[[float], float]
+"""Progress of the training in [0, 1] -> factor on the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,6 @@ class Warmed(ABC):
             raise UserError(f"scheduler.warmup={self.warmup} must be a share of the training, from 0 to below 1.")
 
     def __call__(self, progress: float) -> float:
-        """The factor at `progress`."""
         return progress / self.warmup if progress < self.warmup else self.risen(min(progress, 1.0))
 
     @abstractmethod
@@ -46,8 +41,6 @@ class Constant(Warmed):
     """The rate as it is."""
 
     def risen(self, progress: float) -> float:
-        """1, always."""
-        del progress
         return 1.0
 
 
@@ -63,7 +56,6 @@ class Cosine(Warmed):
             raise UserError(f"scheduler.final={self.final} must lie in 0 to 1.")
 
     def risen(self, progress: float) -> float:
-        """The factor at `progress`."""
         return _cosine(1.0, self.final, (progress - self.warmup) / (1 - self.warmup))
 
 
@@ -82,7 +74,6 @@ class Step(Warmed):
             )
 
     def risen(self, progress: float) -> float:
-        """The factor at `progress`."""
         return self.gamma ** sum(progress >= m for m in self.milestones)
 
 
@@ -108,7 +99,6 @@ class OneCycle:
             )
 
     def __call__(self, progress: float) -> float:
-        """The factor at `progress`."""
         if progress < self.rise:
             return _cosine(self.first, 1.0, progress / self.rise)
         return _cosine(1.0, self.final, min((progress - self.rise) / (1 - self.rise), 1.0))

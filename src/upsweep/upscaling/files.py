@@ -1,23 +1,24 @@
 """Which files to enlarge, where to, and one after another: what goes wrong with one does not stop the others."""
 
 import glob
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from upsweep.errors import UserError
-from upsweep.generators.base import Generator
+from upsweep.common.errors import UserError
+from upsweep.common.progress import Bar
 from upsweep.imaging.files import SUFFIXES, Picture, find_images, read_image, write_image
+from upsweep.networks.upscalers.upscaler import Upscaler
 
-Say = Callable[[str], None]
-Enlarge = Callable[[Picture, str], Picture]
+Enlarge = Callable[[Picture, Callable[[float], None]], Picture]
 
 WRITABLE = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"})
 
 
 @dataclass(frozen=True)
-class Job:
+class Photo:
     """One file to enlarge.
 
     Attributes:
@@ -31,7 +32,7 @@ class Job:
     problem: str | None = None
 
 
-def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bool = False) -> list[Job]:
+def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bool = False) -> list[Photo]:
     """Which file becomes which: `photo.jpg` becomes `photo_x2.png` beside it, or in the folder `output`.
 
     Args:
@@ -70,7 +71,7 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
             for source in sources
             for folder in (source.parent, folder_of(source))
             for stem in (source.stem, _full_stem(source))
-            for any_scale in (scale, *Generator.scales)
+            for any_scale in (scale, *Upscaler.scales)
         }
         sources = [source for source in sources if source in named or source.resolve() not in made]
         targets = {source: folder_of(source) / f"{source.stem}_x{scale}.png" for source in sources}
@@ -88,60 +89,61 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
             return f"{source}: {target} is there already; overwrite=true replaces it, output=... writes elsewhere."
         return None
 
-    return [Job(source, target, problem(source, target)) for source, target in targets.items()]
+    return [Photo(source, target, problem(source, target)) for source, target in targets.items()]
 
 
-def renamed(jobs: Sequence[Job], scale: int) -> list[Job]:
+def renamed(photos: Sequence[Photo], scale: int) -> list[Photo]:
     """Those whose names had to be told apart."""
-    return [job for job in jobs if job.target.stem == f"{_full_stem(job.source)}_x{scale}"]
+    return [photo for photo in photos if photo.target.stem == f"{_full_stem(photo.source)}_x{scale}"]
 
 
 def _full_stem(source: Path) -> str:
     return f"{source.stem}_{source.suffix.lstrip('.')}"
 
 
-def run(jobs: Sequence[Job], enlarge: Enlarge, *, max_pixels: int, say: Say, complain: Say) -> None:
-    """Read, enlarge and write one file after another.
+def enlarge_all(photos: Sequence[Photo], enlarge: Enlarge, *, max_pixels: int) -> None:
+    """Read, enlarge and write one file after another; print each that was written, and on stderr why one was not.
 
     Args:
-        jobs: of `plan`.
-        enlarge: a picture and its name -> the larger one.
+        photos: of `plan`.
+        enlarge: a picture, and what is to be told of every share of it that is done -> the larger one.
         max_pixels: limit on the pixels of an input.
-        say: is told of every file that was written.
-        complain: is told, in a sentence, of every file that was not, where there are several.
 
     Raises:
         UserError: at the end, if any was not done; for a single file, what was wrong with it.
     """
     failed = 0
-    for job in jobs:
-        try:
-            if job.problem is not None:
-                raise UserError(job.problem)
-            _one(job, enlarge, max_pixels, say)
-        except UserError as error:
-            if len(jobs) == 1:
-                raise
-            failed += 1
-            complain(str(error))
+    with Bar(len(photos), said=lambda done, total: f"{done:.1f} of {total:.0f}") as bar:
+        for number, photo in enumerate(photos):
+            bar.update(number, doing=str(photo.source))
+            try:
+                print(_enlarged(photo, lambda picture: enlarge(picture, bar.advance), max_pixels), flush=True)
+            except UserError as error:
+                if len(photos) == 1:
+                    raise
+                failed += 1
+                print(error, file=sys.stderr, flush=True)
     if failed:
-        raise UserError(f"{failed} of {len(jobs)} images were not enlarged, for the reasons above.")
+        raise UserError(f"{failed} of {len(photos)} images were not enlarged, for the reasons above.")
 
 
-def _one(job: Job, enlarge: Enlarge, max_pixels: int, say: Say) -> None:
-    picture = read_image(job.source, max_pixels=max_pixels)
-    if picture.alpha is not None and job.target.suffix.lower() in (".jpg", ".jpeg"):
+def _enlarged(photo: Photo, enlarge: Callable[[Picture], Picture], max_pixels: int) -> str:
+    """Enlarge one file; what became of it."""
+    if photo.problem is not None:
+        raise UserError(photo.problem)
+    picture = read_image(photo.source, max_pixels=max_pixels)
+    if picture.alpha is not None and photo.target.suffix.lower() in (".jpg", ".jpeg"):
         raise UserError(
-            f"{job.source}: is partly transparent, which {job.target} cannot be; choose .png, .tif or .webp."
+            f"{photo.source}: is partly transparent, which {photo.target} cannot be; choose .png, .tif or .webp."
         )
     try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+        photo.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{job.target.parent}: cannot be made: {error.strerror}.") from error
-    larger = enlarge(picture, str(job.source))
-    write_image(job.target, larger)
+        raise UserError(f"{photo.target.parent}: cannot be made: {error.strerror}.") from error
+    larger = enlarge(picture)
+    write_image(photo.target, larger)
     height, width = larger.pixels.shape[:2]
-    say(f"{job.source} -> {job.target} ({width}x{height})")
+    return f"{photo.source} -> {photo.target} ({width}x{height})"
 
 
 def _inputs(inputs: Sequence[str]) -> tuple[list[Path], dict[Path, Path]]:

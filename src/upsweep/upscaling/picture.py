@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from upsweep.blocks.layout import channels_last, in_channels_last
-from upsweep.errors import UserError
-from upsweep.generators.base import Generator
+from upsweep.blocks.layout import as_channels_last, in_channels_last
+from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.files import Picture, to_tensor
 from upsweep.imaging.resize import enlarge
-from upsweep.wrappers import Tiled
-from upsweep.wrappers.tiling import Span
-from upsweep.wrappers.wrapper import Wrapper
+from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.networks.wrappers import Tiled
+from upsweep.networks.wrappers.tiling import Span
+from upsweep.networks.wrappers.wrapper import Wrapper
 
 BUDGET = 256 * 2**20  # bytes that the features of one tile may take, roughly
 CACHED = 48 * 2**20  # on a CPU: what is not far from its cache is faster, although the margins are made twice
@@ -37,7 +37,7 @@ class Painter(Wrapper):
         samples: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
     """
 
-    def __init__(self, generator: Generator, samples: int) -> None:
+    def __init__(self, generator: Upscaler, samples: int) -> None:
         super().__init__(generator)
         self.channels = samples
 
@@ -58,11 +58,11 @@ class Painter(Wrapper):
         return y
 
     def _made(self, x: Tensor) -> Tensor:
-        y: Tensor = self.generator(channels_last(x) if x.device.type == "cpu" else x)
+        y: Tensor = self.generator(as_channels_last(x) if x.device.type == "cpu" else x)
         return y
 
 
-class Upscaler:
+class Enlarger:
     """Enlarges pictures by a generator's scale: grey stays grey, alpha, depth and colour profile stay.
 
     No float copy of a whole picture is made: each tile is rounded into its place.
@@ -74,7 +74,7 @@ class Upscaler:
             `BUDGET` allows, on a CPU about as large as `CACHED` where that adds little work.
     """
 
-    def __init__(self, generator: Generator, tile: int | None = None) -> None:
+    def __init__(self, generator: Upscaler, tile: int | None = None) -> None:
         self.generator, self.tile = generator, tile
         if self.device.type == "cpu":
             in_channels_last(generator)
@@ -88,7 +88,7 @@ class Upscaler:
         Raises:
             UserError: the picture needs tiles, and the generator cannot be tiled; or the memory is too small.
         """
-        lr = picture.samples()
+        lr = picture.samples
         height, width, channels = lr.shape
         s = self.generator.scale
         painter = self._painters.setdefault(channels, Painter(self.generator, channels))
@@ -105,7 +105,7 @@ class Upscaler:
             np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
             if advance is not None:
                 advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
-        return Picture.of(hr, picture.icc_profile)
+        return Picture(hr, picture.icc_profile)
 
     @property
     def device(self) -> torch.device:
@@ -151,7 +151,7 @@ class Upscaler:
 
 
 @torch.inference_mode()
-def appetite(generator: Generator, side: int = 16) -> int:
+def appetite(generator: Upscaler, side: int = 16) -> int:
     """About how many bytes a generator needs for each LR pixel: twice what its widest layer takes in and gives."""
     probe = copy.deepcopy(generator).cpu()
     widest = 0

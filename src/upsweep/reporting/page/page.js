@@ -7,6 +7,9 @@
   const runs = new Map(data.runs.map((run) => [run.name, run]));
   const palette = ["#3f83d8", "#e2803a", "#37a06f", "#b268cf", "#c9a227", "#d9566b", "#27a3b5", "#8d939b"];
   const dashes = ["solid", "dash", "dot"];
+  const figure = data.figure; // the headline
+  const worth = (value) => (figure.better === "higher" ? value : -value);
+  const text = (value) => `${value.toFixed(figure.digits)} ${plain(figure.unit)}`.trim();
   const state = { colour: data.colour, x: "step", only: new Map() };
 
   // Plotly reads a little HTML in texts: a choice named <b> must stay what it is.
@@ -74,12 +77,13 @@
     return { x: average("x"), y: average("y") };
   }
 
-  function curve(id, figure, layout) {
-    const shown = data.runs.filter((run) => visible(run.settings) && run.history[figure]?.some((y) => y !== null));
+  function curve(id, column, digits, layout) {
+    const hover = `%{y:.${digits}~f} at %{x:,.6~r}<extra></extra>`;
+    const shown = data.runs.filter((run) => visible(run.settings) && run.history[column]?.some((y) => y !== null));
     const traces = [];
     for (const group of coloured(shown)) {
       const lines = group.items.map((run) => {
-        const known = run.history[figure].map((y, i) => [run.history[state.x][i], y]).filter(([, y]) => y !== null);
+        const known = run.history[column].map((y, i) => [run.history[state.x][i], y]).filter(([, y]) => y !== null);
         return { x: known.map(([x]) => x), y: known.map(([, y]) => y), text: labelOf(run), state: run.state };
       });
       const markers = lines.every((line) => line.x.length === 1);
@@ -89,12 +93,12 @@
       traces.push({
         ...common, ...joined(lines), mode: markers ? "markers" : "lines", opacity: single ? 1 : 0.35,
         line: { color: group.colour, width: single ? 2 : 1, dash: group.dash }, marker: { color: group.colour },
-        showlegend: single && Boolean(group.name), hovertemplate: "%{text}<br>%{y:.4~f} at %{x:,.6~r}<extra></extra>",
+        showlegend: single && Boolean(group.name), hovertemplate: `%{text}<br>${hover}`,
       });
       if (!single) {
         traces.push({
           ...common, ...mean(done), mode: markers ? "markers" : "lines", line: { color: group.colour, width: 3, dash: group.dash },
-          marker: { color: group.colour, size: 9 }, hovertemplate: "mean<br>%{y:.4~f} at %{x:,.6~r}<extra></extra>", showlegend: Boolean(group.name),
+          marker: { color: group.colour, size: 9 }, hovertemplate: `mean<br>${hover}`, showlegend: Boolean(group.name),
         });
       }
     }
@@ -102,22 +106,23 @@
   }
 
   function curves() {
-    curve("plot-psnr", "psnr", (shown) => {
+    curve("plot-value", "value", figure.digits + 2, (shown) => {
       // A run that failed badly must not flatten all others.
-      const ys = shown.flatMap((run) => run.history.psnr).filter((y) => y !== null).sort((a, b) => a - b);
-      const top = Math.max(ys.at(-1), data.bicubic ?? -Infinity);
-      const low = Math.min(ys[Math.floor(ys.length * 0.1)], data.bicubic ?? Infinity);
-      const room = Math.max(0.05, (top - low) * 0.08);
-      const yaxis = ys.length ? { range: [low - room, top + room] } : {};
-      if (data.bicubic === null || !ys.length) return { yaxis };
-      const y = data.bicubic;
+      const ys = shown.flatMap((run) => run.history.value).filter((y) => y !== null).sort((a, b) => worth(a) - worth(b));
+      if (!ys.length) return { yaxis: {} };
+      const ends = [ys.at(-1), ys[Math.floor(ys.length * 0.1)], ...(data.baseline === null ? [] : [data.baseline])];
+      const [low, top] = [Math.min(...ends), Math.max(...ends)];
+      const room = Math.max(figure.noise, (top - low) * 0.08) || Math.abs(top) * 0.05 || 1;
+      const yaxis = { range: [low - room, top + room] };
+      if (data.baseline === null) return { yaxis };
+      const y = data.baseline;
       return {
         yaxis,
         shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: css("--quiet"), width: 1, dash: "dot" } }],
-        annotations: [{ xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", showarrow: false, text: "bicubic", font: { color: css("--quiet"), size: 11 } }],
+        annotations: [{ xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", showarrow: false, text: plain(figure.baseline), font: { color: css("--quiet"), size: 11 } }],
       };
     });
-    curve("plot-loss", "loss", () => ({ yaxis: { type: "log", nticks: 5, tickformat: ".2~r" }, showlegend: false }));
+    curve("plot-loss", "loss", 4, () => ({ yaxis: { type: "log", nticks: 5, tickformat: ".2~r" }, showlegend: false }));
   }
 
   function cost(id, key, title) {
@@ -126,20 +131,20 @@
     const letters = data.cells.filter((cell) => cell.fronts.includes(key)).sort((a, b) => a[key] - b[key]);
     const traces = coloured(cells).map((group) => ({
       type: "scatter", mode: "markers", name: group.name, showlegend: Boolean(group.name),
-      x: group.items.map((cell) => cell[key]), y: group.items.map((cell) => cell.psnr),
+      x: group.items.map((cell) => cell[key]), y: group.items.map((cell) => cell.value),
       text: group.items.map((cell) => plain(cell.label)),
       error_y: { type: "data", array: group.items.map((cell) => cell.sd ?? 0), thickness: 1, width: 0, color: group.colour },
       marker: { color: group.colour, size: 9, line: { color: css("--paper"), width: 1 } },
-      hovertemplate: "%{text}<br>%{y:.2f} dB, %{x:,.6~r}<extra></extra>",
+      hovertemplate: `%{text}<br>${`%{y:.${figure.digits}f} ${plain(figure.unit)}`.trim()}, %{x:,.6~r}<extra></extra>`,
     }));
     traces.unshift({
-      type: "scatter", mode: "lines+text", x: front.map((cell) => cell[key]), y: front.map((cell) => cell.psnr),
+      type: "scatter", mode: "lines+text", x: front.map((cell) => cell[key]), y: front.map((cell) => cell.value),
       text: front.map((cell) => String.fromCharCode(65 + (letters.indexOf(cell) % 26))), textposition: "top left",
       textfont: { color: css("--ink"), size: 12 }, line: { color: css("--quiet"), width: 1, dash: "dash", shape: "hv" },
       hoverinfo: "skip", showlegend: false, cliponaxis: false,
     });
     const values = cells.map((cell) => cell[key]);
-    const wide = Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values); // bicubic has 0 parameters
+    const wide = Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values); // a baseline has 0 parameters
     const xaxis = { title: { text: title }, type: wide ? "log" : "linear", tickformat: wide ? ".2~s" : ",.5~r", nticks: 6 };
     if (!wide && values.length && Math.max(...values) === Math.min(...values)) xaxis.range = [0, 2 * values[0] || 1];
     draw(id, traces, { xaxis, yaxis: {}, showlegend: id === "plot-parameters" && Boolean(state.colour) });
@@ -147,8 +152,8 @@
 
   // Parallel coordinates as plain lines: no WebGL, and a value keeps its colour. Runs fan out within a value's place.
   function paths() {
-    const shown = data.runs.filter((run) => visible(run.settings) && run.state === "finished" && run.psnr !== null);
-    const best = [...shown].sort((a, b) => a.psnr - b.psnr);
+    const shown = data.runs.filter((run) => visible(run.settings) && run.state === "finished" && run.value !== null);
+    const best = [...shown].sort((a, b) => worth(a.value) - worth(b.value));
     const share = new Map(best.map((run, i) => [run, best.length > 1 ? i / (best.length - 1) - 0.5 : 0]));
     const annotations = [];
     const quiet = { color: css("--quiet"), size: 11 };
@@ -167,17 +172,17 @@
       return (run) => 1 - (axis.values.indexOf(run.settings[axis.name]) + 0.5 - 0.6 * share.get(run)) / n;
     });
     const end = data.axes.length;
-    const [low, high] = [best[0]?.psnr ?? 0, best.at(-1)?.psnr ?? 1];
-    const place = (psnr) => (high > low ? (psnr - low) / (high - low) : 0.5);
-    label(end, 1.09, "<b>PSNR</b>");
-    for (const part of high > low ? [0, 0.25, 0.5, 0.75, 1] : [0.5])
-      label(end, part, (low + part * (high - low)).toFixed(2), { xanchor: "left", xshift: 6, font: quiet });
+    const [bottom, top] = [best[0]?.value ?? 0, best.at(-1)?.value ?? 1]; // the best is at the top
+    const place = (value) => (top !== bottom ? (value - bottom) / (top - bottom) : 0.5);
+    label(end, 1.09, `<b>${plain(figure.title)}</b>`);
+    for (const part of top !== bottom ? [0, 0.25, 0.5, 0.75, 1] : [0.5])
+      label(end, part, (bottom + part * (top - bottom)).toFixed(figure.digits), { xanchor: "left", xshift: 6, font: quiet });
     const traces = coloured(shown).map((group) => ({
       type: "scatter", mode: "lines", name: group.name, opacity: 0.65, showlegend: false,
       line: { color: group.colour, width: 1.5, dash: group.dash },
       ...joined(group.items.map((run) => ({
-        x: [...places.keys(), end], y: [...places.map((f) => f(run)), place(run.psnr)],
-        text: `${labelOf(run)} seed=${run.seed}<br>${run.psnr.toFixed(2)} dB`,
+        x: [...places.keys(), end], y: [...places.map((f) => f(run)), place(run.value)],
+        text: `${labelOf(run)} seed=${run.seed}<br>${text(run.value)}`,
       }))),
       hovertemplate: "%{text}<extra></extra>",
     }));
@@ -255,7 +260,7 @@
   function sort(th) {
     const table = th.closest("table");
     const column = th.cellIndex;
-    const rising = th.getAttribute("aria-sort") === "descending" || (!th.ariaSort && th.classList.contains("word"));
+    const rising = th.getAttribute("aria-sort") === "descending" || (!th.ariaSort && (th.classList.contains("word") || "lower" in th.dataset));
     all("th", table).forEach((other) => other.removeAttribute("aria-sort"));
     th.setAttribute("aria-sort", rising ? "ascending" : "descending");
     const rows = [...table.tBodies[0].rows].map((row) => {

@@ -1,0 +1,185 @@
+"""What each choice is worth: differences of the headline, paired over other choices and seeds, with their intervals.
+
+Two values of a choice are compared between runs that differ in nothing else, each at its own best learning rate where
+rates were swept. The interval is Student's for paired differences: 95 % of such intervals hold the true mean over
+choices and seeds like these.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+from scipy.special import stdtrit
+
+from upsweep.analysis.ranking import TUNED, UNDECLARED, at_best_rate, differing, grouped, headline
+from upsweep.metrics.figure import Figure
+from upsweep.runs.result import Result, key_and_value
+
+MOST_VALUES = 16  # of one choice: more are a continuum, which pairs say nothing about
+# What is optimised, and what the yardstick is: neither is a choice whose worth could be told.
+NOT_CHOICES = {TUNED, "seed", "scale", "protocol", "degradation", "data", "data.root", "data.val_root"}
+# What the article behind this project expects: (choice, better, worse).
+ARTICLE = {
+    ("init", "xavier", "torch"),
+    ("init", "he", "torch"),
+    ("activation", "relu", "sigmoid"),
+    ("activation", "relu", "tanh"),
+    ("norm", "bn", "none"),
+    ("dropout", "p20", "none"),
+    ("dropout", "p50", "none"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What `better` is worth against `worse`, two values of the choice `key`.
+
+    `difference` is by how much `better` leads in the headline `figure`, the mean over `pairs` pairs of runs: not
+    negative, whether higher or lower values are better; None without a pair. `low` and `high` are the ends of its 95 %
+    interval; None with fewer than two pairs. `planned` pairs would there be if every run had finished; `missing` says
+    why they are not: `norm=bn diverged` -> how many runs.
+    """
+
+    key: str
+    better: str
+    worse: str
+    pairs: int
+    planned: int
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    missing: Mapping[str, int]
+    figure: Figure = UNDECLARED
+
+    @property
+    def shown(self) -> bool:
+        """Whether the runs show a difference: the interval is on one side of zero."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def expected(self) -> bool | None:
+        """Whether the article expects `better` to be better; None if it does not say."""
+        if (self.key, self.better, self.worse) in ARTICLE:
+            return True
+        return False if (self.key, self.worse, self.better) in ARTICLE else None
+
+
+def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of paired differences and the ends of Student's interval for it.
+
+    Raises:
+        ValueError: fewer than two differences, from which no deviation can be told.
+    """
+    n = len(differences)
+    if n < 2:
+        raise ValueError(f"{n} difference has no interval")
+    mean = statistics.fmean(differences)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * statistics.stdev(differences) / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def swept(results: Sequence[Result]) -> list[str]:
+    """What the command lines set differently, as keys; what only follows from it (FSRCNN's activation) is left out."""
+    given = {key_and_value(override)[0] for result in results for override in result.overrides}
+    return [key for key in differing([result.settings for result in results]) if key in given]
+
+
+def effects(results: Sequence[Result]) -> list[Effect]:
+    """Every two values of every choice that was swept, choice by choice, the largest difference first.
+
+    Only finished runs count. Choices with more than 16 values are left out: see them in the plots.
+    """
+    keys, kept, figure = swept(results), at_best_rate(results), headline(results)
+    found: list[Effect] = []
+    for key in keys:
+        values = list(dict.fromkeys(result.settings.get(key, "") for result in kept))
+        if key in NOT_CHOICES or not 2 <= len(values) <= MOST_VALUES:
+            continue
+        others = [other for other in keys if other not in (key, TUNED)]
+        compared = [_effect(key, pair, kept, others, figure) for pair in combinations(values, 2)]
+        found += sorted(compared, key=lambda e: -math.inf if e.difference is None else e.difference, reverse=True)
+    return found
+
+
+def _effect(
+    key: str, pair: tuple[str, str], results: Sequence[Result], others: Sequence[str], figure: Figure
+) -> Effect:
+    """The runs of both values, matched by the other settings."""
+    concerned = [result for result in results if result.settings.get(key, "") in pair]
+    matched = grouped(concerned, columns=others)[1].values()
+    leads: list[float] = []
+    missing: Counter[str] = Counter()
+    for runs in matched:
+        by_value, known = {run.settings.get(key, ""): run for run in runs}, []
+        for value in pair:
+            run = by_value.get(value)
+            if run is not None and run.state == "finished" and run.value is not None:
+                known.append(run.value)
+            else:
+                why = "was not run" if run is None else run.state
+                missing[f"{key}={value} {f'has no {figure.title}' if why == 'finished' else why}"] += 1
+        if len(known) == 2:
+            leads.append(figure.lead(*known))
+    reasons = dict(sorted(missing.items()))
+    made = partial(Effect, key=key, pairs=len(leads), planned=len(matched), missing=reasons, figure=figure)
+    first, second = pair
+    if not leads:
+        return made(better=first, worse=second)
+    mean = statistics.fmean(leads)
+    if mean < 0:
+        first, second, leads = second, first, [-lead for lead in leads]
+    low, high = paired_interval(leads)[1:] if len(leads) > 1 else (None, None)
+    return made(better=first, worse=second, difference=abs(mean), low=low, high=high)
+
+
+def sentence(effect: Effect) -> str:
+    """What a person is told of an effect.
+
+    >>> dB = Figure(name="psnr", title="PSNR", unit="dB")
+    >>> pairs = {"pairs": 8, "planned": 8, "missing": {}, "figure": dB}
+    >>> sentence(Effect(key="norm", better="none", worse="bn", difference=0.41, low=0.33, high=0.49, **pairs))
+    'norm=none beats norm=bn by 0.41 dB (0.33 to 0.49) on this data; the article expects the opposite.'
+    """
+    better, worse = f"{effect.key}={effect.better}", f"{effect.key}={effect.worse}"
+    figure, ahead = effect.figure, effect.figure.text(effect.difference)
+    unclear = f"{better} and {worse}: no difference that these runs can show; {better} is {ahead} ahead"
+    if effect.difference is None:
+        said = f"{better} and {worse} cannot be compared: no two finished runs differ in {effect.key} alone"
+    elif effect.difference == 0 and not effect.low and not effect.high:
+        said = f"{better} and {worse} gave the same figures to the last digit: the choice has no effect on these runs"
+    elif effect.low is None or effect.high is None:
+        said = f"{unclear} in the only pair, which has no interval"
+    elif effect.shown:
+        said = f"{better} beats {worse} by {ahead} {interval(effect)} on this data"
+        noise = f"{figure.noise:g} {figure.unit}".rstrip()
+        said += f", less than the {noise} that matter" if effect.difference < figure.noise else ""
+    else:
+        said = f"{unclear} {interval(effect)}"
+    return f"{said}{_expectation(effect)}.{_missing(effect)}"
+
+
+def interval(effect: Effect) -> str:
+    """`(0.33 to 0.49)`, in the figure's unit; empty where there is none."""
+    if effect.low is None or effect.high is None:
+        return ""
+    return f"({effect.figure.format(effect.low)} to {effect.figure.format(effect.high)})"
+
+
+def _expectation(effect: Effect) -> str:
+    if effect.expected is None:
+        return ""
+    winner = effect.better if effect.expected else effect.worse
+    what = "so" if effect.expected else "the opposite"
+    return f"; the article expects {what if effect.shown else f'{effect.key}={winner} to win'}"
+
+
+def _missing(effect: Effect) -> str:
+    gone = effect.planned - effect.pairs
+    if not gone:
+        return ""
+    reasons = ", ".join(f"{what} ({count})" for what, count in effect.missing.items())
+    return f" {gone} of {effect.planned} pairs are missing: {reasons}." if effect.pairs else f" Runs: {reasons}."

@@ -1,0 +1,137 @@
+"""The tables of a sweep: every job, the means over seeds, each choice at its best learning rate; and results.csv."""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from upsweep.analysis.ranking import TUNED, at_best_rate, declared, differing, finished, grouped, mean_worth, rank
+from upsweep.common.files import as_csv, write_whole
+from upsweep.common.table import Table
+from upsweep.metrics.figure import Figure
+from upsweep.runs.result import Result, State, key_and_value
+
+STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
+MEASURED = ("parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
+
+Column = tuple[str, Figure, str, Callable[[Result], float | None]]
+
+
+def _numbers(figures: Sequence[Figure]) -> list[Column]:
+    """The columns of figures: title, figure, sign and value; last the headline's lead over its baseline."""
+    own: list[Column] = [(f.title, f, "", lambda result, f=f: result.figures.get(f.name)) for f in figures]  # type: ignore[misc]
+    held = [f for f in figures[:1] if f.baseline]
+    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", lambda result: result.lead()) for f in held)]
+
+
+def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
+    """A row a job, best first: what differs (of one job: what was set by hand), then what it came to."""
+    ranked = rank(jobs)
+    numbers = _numbers(declared(ranked.values()))
+    settings = {name: result.settings for name, result in ranked.items()}
+    if len(ranked) == 1:
+        (only,) = ranked.values()
+        by_hand = dict.fromkeys(key_and_value(override)[0] for override in only.overrides)
+        columns = [key for key in by_hand if key in only.settings]
+    else:
+        columns = differing(list(settings.values()))
+    return Table(
+        title=title,
+        headers=["job", *columns, *(title for title, *_ in numbers), "parameters", "seconds", "state"],
+        rows=[
+            [
+                name,
+                *(settings[name].get(column, "") for column in columns),
+                *(figure.format(value(result), sign) for _, figure, sign, value in numbers),
+                "-" if result.parameters is None else f"{result.parameters:,}",
+                "-" if result.seconds is None else f"{result.seconds:.1f}",
+                result.state,
+            ]
+            for name, result in ranked.items()
+        ],
+        left=1 + len(columns),
+        styles=[STYLE.get(result.state, "") for result in ranked.values()],
+    )
+
+
+def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
+    """A row a set of choices: mean ± sample standard deviation over the seeds that finished.
+
+    None where no seeds were swept.
+    """
+    if len({result.seed for result in jobs.values()}) < 2:
+        return None
+    return _spread_table(*grouped(list(jobs.values()), but={"seed"}), title)
+
+
+def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
+    """A row a set of choices, at the learning rate that is best for it: mean ± sample sd over the seeds that finished.
+
+    None where no rates were swept, or nothing but rates and seeds.
+    """
+    results = list(jobs.values())
+    columns = [key for key in differing([result.settings for result in results]) if key not in (TUNED, "seed")]
+    if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
+        return None
+    return _spread_table(*grouped(at_best_rate(results), columns=[*columns, TUNED]), title)
+
+
+def _spread_table(columns: Sequence[str], groups: Mapping[tuple[str, ...], list[Result]], title: str) -> Table:
+    numbers = _numbers(declared(result for group in groups.values() for result in group))
+    return Table(
+        title=title,
+        headers=[*columns, *(title for title, *_ in numbers), "seeds"],
+        rows=[
+            [
+                *key,
+                *(_spread(figure, map(value, finished(group)), sign) for _, figure, sign, value in numbers),
+                f"{len(finished(group))} of {len(group)}",
+            ]
+            for key, group in sorted(groups.items(), key=lambda item: -mean_worth(item[1]))
+        ],
+        left=len(columns),
+    )
+
+
+def _spread(figure: Figure, values: Iterable[float | None], sign: str = "") -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return figure.format(known[0] if known else None, sign)
+    return f"{figure.format(statistics.fmean(known), sign)} ± {figure.format(statistics.stdev(known))}"
+
+
+def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> None:
+    """Print the ranked table, those over seeds and at best rates where they were swept, and why jobs did not finish."""
+    done = len(finished(jobs.values()))
+    for table in (
+        job_table(jobs, f"{done} of {len(jobs)} jobs finished" if len(jobs) > 1 else ""),
+        seed_table(jobs, "mean ± sample sd over seeds"),
+        tuned_table(jobs, f"at the best {TUNED} of each choice: mean ± sample sd over seeds"),
+    ):
+        if table is not None:
+            table.print(file)
+    for name, result in jobs.items():
+        if result.reason is not None and result.state != "finished":
+            print(f"job {name} {result.state}: {result.reason}", file=file, flush=True)
+
+
+def write_table(path: Path, jobs: Mapping[str, Result]) -> Path:
+    """Write the ranked table with unrounded numbers to `path`, whole or not at all."""
+    ranked = rank(jobs)
+    figures = declared(ranked.values())
+    held = [figure for figure in figures if figure.baseline]
+    leads = [figure for figure in figures[:1] if figure.baseline]
+    columns = differing([result.settings for result in ranked.values()])
+    header = [*(f.name for f in figures), *(f.margin for f in leads), *(f.baseline_name for f in held), *MEASURED]
+    rows = [
+        [
+            name,
+            *(result.settings.get(column, "") for column in columns),
+            *(result.figures.get(figure.name) for figure in figures),
+            *(result.lead(figure) for figure in leads),
+            *(result.baseline.get(figure.name) for figure in held),
+            *(getattr(result, key) for key in MEASURED),
+        ]
+        for name, result in ranked.items()
+    ]
+    return write_whole(path, as_csv([["job", *columns, *header], *rows]))

@@ -1,0 +1,26 @@
+"""Devices by name. torch is imported where it is asked."""
+
+from typing import TYPE_CHECKING
+
+from upsweep.common.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device_of(name: str) -> "torch.device":
+    """The device of that name, or with auto the best there is: cuda, mps or cpu.
+
+    Raises:
+        UserError: there is none such here.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        raise UserError(f"device={name} cannot be used here; auto takes the best there is.") from error
+    return device

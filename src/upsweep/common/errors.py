@@ -1,0 +1,27 @@
+"""The one exception whose message is meant for the person at the keyboard."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Bad input from outside: one sentence that says what, where, and what to do.
+
+    The doors (`src/*.py`) print it without a traceback and exit with code 1.
+    """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, for the end of a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+@contextmanager
+def extra(package: str, sentence: str) -> Iterator[None]:
+    """Import modules that need a package which not everybody has; without it, raise UserError with the sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise UserError(sentence) from error

@@ -1,0 +1,74 @@
+"""Files that are whole or not there: written beside, flushed to the disk, renamed."""
+
+import csv
+import glob
+import io
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+PART = ".part"  # how the name of a file ends that is being written
+_count = itertools.count()
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write a file, or a folder, to; it takes the name of `path`, beside it, where the block ends well.
+
+    Whoever reads `path` finds the old content or the whole of the new one, also after a power cut: what was written is
+    flushed to the disk before the rename, and the folder above after it. A folder replaces none that holds anything.
+    """
+    beside = path.with_name(f".{path.name[:100]}.{os.getpid()}-{next(_count)}{PART}")
+    try:
+        yield beside
+        for written in (beside, *beside.rglob("*")):
+            _flush(written)
+        beside.replace(path)
+        _flush(path.parent)
+    finally:
+        _remove(beside)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` left beside it. The caller holds a lock."""
+    for beside in path.parent.glob(f".{glob.escape(path.name[:100])}.*[0-9]-*[0-9]{PART}"):
+        _remove(beside)
+
+
+def write_whole(path: Path, content: str | bytes | Iterable[bytes | bytearray | memoryview]) -> Path:
+    """Write text (UTF-8), bytes, or parts of bytes, as `whole` does; `path`."""
+    with whole(path) as beside:
+        if isinstance(content, str):
+            beside.write_text(content, encoding="utf-8")
+        else:
+            with beside.open("wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
+    return path
+
+
+def as_csv(rows: Iterable[Sequence[object]]) -> str:
+    """The lines of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """To the disk. Some systems cannot do that to a folder, which is then left to itself."""
+    folder = path.is_dir()
+    with suppress(OSError) if folder else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

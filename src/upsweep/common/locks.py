@@ -1,0 +1,35 @@
+"""Locks between processes, held on files: the system lets go of one when its process ends, however it ends."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_held: dict[Path, FileLock] = {}  # until the process ends
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for the lock that a file stands for, and hold it. The file, and its folder, are made and stay."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+def keep(path: Path, patience: float) -> str | None:
+    """Hold the lock at `path` from here on; who holds it, in words, where it was not free for `patience` seconds."""
+    path = path.resolve()
+    if path in _held:
+        return None
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.1)
+    except Timeout:
+        return path.read_text(encoding="utf-8").strip() or "another process"
+    with suppress(OSError):  # a full disk
+        path.write_text(f"process {os.getpid()} of {platform.node()}\n", encoding="utf-8")
+    _held[path] = lock
+    return None

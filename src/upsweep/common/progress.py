@@ -1,0 +1,94 @@
+"""How far something long is: a bar with the time left on a terminal, now and then a line elsewhere; on stderr."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Self
+
+LINE_EVERY = 10.0  # seconds
+
+
+def clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(3725.4)
+    '1:02:05'
+    """
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+class Bar:
+    """Counts up to `total`; the bar vanishes at the end.
+
+    Args:
+        total: None where it is not known yet.
+        doing: what is being done.
+        shown: False shows nothing.
+        after: seconds before the bar appears: what is quick needs none.
+        lines: whether a line is printed every `LINE_EVERY` seconds where there is no terminal.
+        said: (done, total) -> what stands beside the bar.
+        stays: whether the last state of the bar stays.
+        done: what was done before, and says nothing of the time that the rest takes.
+    """
+
+    def __init__(
+        self,
+        total: float | None,
+        doing: str = "",
+        *,
+        shown: bool = True,
+        after: float = 0.0,
+        lines: bool = True,
+        said: Callable[[float, float | None], str] = lambda done, total: f"{done:.0f} of {total or 0:.0f}",
+        stays: bool = False,
+        done: float = 0.0,
+    ) -> None:
+        from rich.console import Console  # rich takes longer to import than `--help` may take in all
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
+        off = not (shown and console.is_terminal)
+        self._bar = Progress(*columns, *times, console=console, transient=not stays, disable=off)
+        self._said, self._lines, self._after = said, lines and shown and not console.is_terminal, after
+        self.done, self.total, self.doing, self._before = done, total, doing, done
+        self._task = self._bar.add_task(doing, total=total, said="")
+        self._started = self._line_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    @property
+    def visible(self) -> bool:
+        """Whether there is a terminal to show the bar on."""
+        return not self._bar.disable
+
+    def advance(self, amount: float = 1.0, doing: str | None = None) -> None:
+        """So much more is done."""
+        self.update(self.done + amount, doing=doing)
+
+    def update(self, done: float, total: float | None = None, doing: str | None = None) -> None:
+        """So much is done."""
+        self.done, self.doing = done, self.doing if doing is None else doing
+        self.total = self.total if total is None else total
+        self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        said = self._said(self.done, self.total)
+        self._bar.update(self._task, completed=self.done, total=self.total, description=self.doing, said=said)
+        if not self._bar.live.is_started and now - self._started >= self._after:
+            self._bar.start()
+        if self._lines and now - self._line_at > LINE_EVERY:
+            self._line_at = now
+            here = self.done - self._before
+            left = (now - self._started) / here * (self.total - self.done) if here and self.total else None
+            print(f"{self.doing}: {said}, {clock(left)} left", file=sys.stderr, flush=True)

@@ -1,0 +1,282 @@
+"""Which images a training sees, and which it is validated on: `data=` says it, for any task.
+
+A source names files. Who feeds them to a network prepares them: `load` is given a function for that, since what is held
+out depends on which images can be used.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal, Protocol
+
+from upsweep.common.errors import UserError
+from upsweep.common.ranks import first_rank
+from upsweep.data.fetch import fetch
+from upsweep.data.known import TRAINING, data_root, find, training_files
+from upsweep.data.photos import TRAIN, VAL, photo_files
+from upsweep.data.store import StoredImage
+from upsweep.imaging.files import find_images
+
+Split = tuple[list[StoredImage], list[StoredImage]]
+"""The images to train on and those to validate on, with none on both sides."""
+
+log = logging.getLogger("upsweep")
+
+
+class Prepare(Protocol):
+    """The images of files that can be used for a purpose, prepared, in the order of the files.
+
+    `files` are the HR by the names of the images, `lr_files` real LR by the same names; without them a task makes its
+    own LR, if it needs any. Raises UserError where no image can be used.
+    """
+
+    def __call__(  # the class says it
+        self,
+        files: Mapping[str, Path],
+        *,
+        purpose: Literal["training", "validation"],
+        lr_files: Mapping[str, Path] | None = None,
+    ) -> list[StoredImage]: ...
+
+
+class Source(ABC):
+    """A set of images, in two parts."""
+
+    @abstractmethod
+    def load(self, prepare: Prepare) -> Split:
+        """Both parts, prepared.
+
+        Raises:
+            UserError: files are missing or do not fit, or no image is left on one side.
+        """
+
+
+class Photos(Source):
+    """The colour photos that scikit-image ships: six to train on, three to validate on."""
+
+    def load(self, prepare: Prepare) -> Split:
+        """The fixed split of `upsweep.data.photos`."""
+        return prepare(photo_files(TRAIN), purpose="training"), prepare(photo_files(VAL), purpose="validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Source):
+    """Anyone's folder of images, searched recursively.
+
+    Attributes:
+        root: the folder.
+        val_root: a folder to validate on (what lies in it is never trained on); without it, a share is held out.
+        val_share: see `held_out`.
+    """
+
+    root: str | None
+    val_root: str | None = None
+    val_share: float = 0.1
+
+    def load(self, prepare: Prepare) -> Split:
+        """See `Source.load`."""
+        if self.root is None:
+            raise UserError("data=folder needs a folder of images: set data.root=PATH.")
+        files = _images_under("data.root", self.root)
+        if self.val_root is None:
+            return _divided(files, self.val_share, prepare)
+        val = _images_under("data.val_root", self.val_root)
+        files = _without(files, val, f"data.val_root={self.val_root} holds all of data.root")
+        return prepare(files, purpose="training"), prepare(val, purpose="validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known(Source):
+    """A training set of the field, found by its name; see `upsweep.data.known`.
+
+    It is validated on the first `val_count` images of another training set, where that is there, and on a held-out
+    share of its own images where it is not. A benchmark is for `src/evaluate.py` alone.
+
+    Attributes:
+        name: of the set.
+        root: where the data sets lie; None: the environment variable UPSWEEP_DATA says it.
+        val_set: the name of the set to validate on.
+        val_count: how many of its images, in the order of their names.
+        val_share: see `held_out`.
+        download: fetch what is missing first.
+    """
+
+    name: str
+    root: str | None
+    val_set: str
+    val_count: int = 20
+    val_share: float = 0.1
+    download: bool = False
+
+    def load(self, prepare: Prepare) -> Split:
+        """See `Source.load`; raises UserError also where the set is not there and cannot be fetched."""
+        if type(self.val_count) is not int or self.val_count < 1:
+            raise UserError(f"data.val_count={self.val_count!r}: it must be a number above 0.")
+        if self.val_set not in TRAINING:
+            raise UserError(f"data.val_set={self.val_set} is not among {', '.join(TRAINING)}.")
+        root = data_root(self.root, make=self.download)
+        if self.download:
+            fetch(self.name, root)
+
+        def named(files: Sequence[Path]) -> dict[str, Path]:
+            return {file.relative_to(root).as_posix(): file for file in files}
+
+        files = named(training_files(self.name, root))
+        val = named([file for part in TRAINING[self.val_set] for file in find(part, root)][: self.val_count])
+        if not val:
+            if first_rank(os.environ):
+                message = "%s is not in %s to validate on: %g of the training images are held out."
+                log.info(message, self.val_set, root, self.val_share)
+            return _divided(files, self.val_share, prepare)
+        own = {path.stem for path in val.values()}  # DIV2K's 900 images are often kept in one folder
+        files = {name: path for name, path in files.items() if path.stem not in own}
+        return prepare(files, purpose="training"), prepare(val, purpose="validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(Source):
+    """Two folders of real LR and HR images, of the same names but for the usual marks (`0001x2.png` and `0001.png`).
+
+    Attributes:
+        lr_root: the folder of LR images, searched recursively.
+        hr_root: that of HR images, each exactly `scale` times as high and wide as its LR.
+        scale: HR pixels per LR pixel.
+        val_lr_root: LR images to validate on; without it, a share is held out.
+        val_hr_root: their HR.
+        val_share: see `held_out`.
+    """
+
+    lr_root: str | None
+    hr_root: str | None
+    scale: int
+    val_lr_root: str | None = None
+    val_hr_root: str | None = None
+    val_share: float = 0.1
+
+    def load(self, prepare: Prepare) -> Split:
+        """See `Source.load`; raises UserError also where a file has no partner."""
+        if self.lr_root is None or self.hr_root is None:
+            raise UserError("data=pairs needs two folders of images: set data.lr_root=PATH and data.hr_root=PATH.")
+        hr, lr = self._paired("", self.hr_root, self.lr_root)
+        if self.val_lr_root is None and self.val_hr_root is None:
+            return _divided(hr, self.val_share, prepare, lr)
+        if self.val_lr_root is None or self.val_hr_root is None:
+            raise UserError("Validation pairs need both folders: set data.val_lr_root=PATH and data.val_hr_root=PATH.")
+        val_hr, val_lr = self._paired("val_", self.val_hr_root, self.val_lr_root)
+        hr = _without(hr, val_hr, "data.val_hr_root holds all of data.hr_root")
+        train = prepare(hr, purpose="training", lr_files=lr)
+        return train, prepare(val_hr, purpose="validation", lr_files=val_lr)
+
+    def _paired(self, part: str, hr_root: str, lr_root: str) -> tuple[dict[str, Path], dict[str, Path]]:
+        hr = _images_under(f"data.{part}hr_root", hr_root)
+        return paired(hr, _images_under(f"data.{part}lr_root", lr_root), self.scale)
+
+
+# ---- who is validated on ----
+
+
+def _divided(
+    files: Mapping[str, Path], share: float, prepare: Prepare, lr_files: Mapping[str, Path] | None = None
+) -> Split:
+    """A share of the images that can be trained on, held out."""
+    usable = prepare(files, purpose="training", lr_files=lr_files)
+    known = list(dict.fromkeys(image.name for image in usable))  # copies have the names of their originals
+    names = set(held_out(known, share))
+    if len(names) == len(known):
+        raise UserError(
+            f"{os.path.commonpath([path.parent for path in files.values()])} has {len(known)} usable image(s), of "
+            f"which data.val_share={share} leaves none to train on: add images, or set data.val_root=PATH."
+        )
+    val = {name: path for name, path in files.items() if name in names}
+    train = [image for image in usable if image.name not in names]
+    return train, prepare(val, purpose="validation", lr_files=lr_files)
+
+
+def held_out(names: Sequence[str], share: float) -> list[str]:
+    """A share of the names, one at least, by their hashes: the same on every machine and for every order.
+
+    Raises:
+        UserError: the share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise UserError(
+            f"data.val_share={share} must lie between 0 and 1: without validation images there is no result."
+        )
+    ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+    return sorted(ranked[: max(1, round(share * len(names)))])
+
+
+def _without(files: Mapping[str, Path], val: Mapping[str, Path], otherwise: str) -> dict[str, Path]:
+    """The files that are not validated on."""
+    kept_apart = {path.resolve() for path in val.values()}
+    left = {name: path for name, path in files.items() if path.resolve() not in kept_apart}
+    if not left:
+        raise UserError(f"Nothing is left to train on: {otherwise}.")
+    return left
+
+
+def _images_under(key: str, root: str) -> dict[str, Path]:
+    """The image files below a folder, by relative path.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{key}={root} is not a folder.")
+    files = {path.relative_to(folder).as_posix(): path for path in find_images(folder)}
+    if not files:
+        raise UserError(f"{key}={root} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
+    return files
+
+
+# ---- which LR belongs to which HR ----
+
+MOST_MARKS = 4  # at the end of a name: photo_SRF_2_LR_bicubic has three
+
+
+def paired(hr: Mapping[str, Path], lr: Mapping[str, Path], scale: int) -> tuple[dict[str, Path], dict[str, Path]]:
+    """HR and LR files under the names of the HR, which match but for marks of LR, HR and the scale at their ends.
+
+    As few marks are taken off as make one pair of every file, as many from each LR name and from each HR name: so
+    `tile_0x2` is a name of its own beside `tile_0x1`, and the LR of `tile_0` beside `tile_0`.
+
+    Raises:
+        UserError: a file has no partner, or more than one, however many marks are taken off.
+    """
+    hr_stems, lr_stems = ({name: _stems(path, scale) for name, path in files.items()} for files in (hr, lr))
+    fewest: list[str] | None = None
+    for off_lr, off_hr in sorted(product(range(MOST_MARKS + 1), repeat=2), key=lambda off: (sum(off), off[1])):
+        keys, faults = [], []
+        for files, stems, off in ((lr, lr_stems, off_lr), (hr, hr_stems, off_hr)):
+            by_key: dict[str, str] = {}
+            for name, shorter in stems.items():
+                twin = by_key.setdefault(shorter[min(off, len(shorter) - 1)], name)
+                if twin != name:
+                    faults.append(f"{files[name]} and {files[twin]} are one image's by their names: keep one of them.")
+            keys.append(by_key)
+        in_lr, in_hr = keys
+        for own, others, files, what in ((in_hr, in_lr, hr, "LR"), (in_lr, in_hr, lr, "HR")):
+            alone = sorted(own.keys() - others.keys())
+            said = f"has no {what} image of its name ({len(alone)} such file(s))."
+            faults += [f"{files[own[key]]} {said}" for key in alone]
+        if not faults:
+            return {name: hr[name] for name in in_hr.values()}, {name: lr[in_lr[key]] for key, name in in_hr.items()}
+        if fewest is None or len(faults) <= len(fewest):
+            fewest = faults
+    raise UserError(fewest[0] if fewest else "There is no pair of images.")
+
+
+def _stems(path: Path, scale: int) -> list[str]:
+    """A file's name without its suffix, then with one mark less each, from the end: `0001x2`, `0001`."""
+    mark = re.compile(rf"[_-]?(SRF_{scale}|LR(BI|bicubic)?|HR|GT|bicubic|BI|x{scale})m?$", re.IGNORECASE)
+    stems = [path.stem]
+    while len(stems) <= MOST_MARKS and (shorter := mark.sub("", stems[-1])) not in ("", stems[-1]):
+        stems.append(shorter)
+    return stems

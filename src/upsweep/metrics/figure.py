@@ -1,0 +1,91 @@
+"""What a task is judged by, as data: whoever ranks, plots or writes down a figure reads here what it means.
+
+Imports nothing: records, tables and pages are made without torch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from upsweep.common.errors import UserError
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A number by which results are compared; the first that a task declares is its headline.
+
+    Attributes:
+        name: key in records, columns and logs: `psnr`.
+        title: what people read: `PSNR`.
+        unit: `dB`, or nothing.
+        better: whether higher or lower values are better.
+        digits: after the point, where it is printed.
+        noise: a difference that does not matter in this field, however surely it is there.
+        baseline: what the figure is held against (`bicubic`), or None. Its own figure is called `psnr_bicubic`.
+        margin: what the lead over the baseline is called: `gain`.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    better: Better = "higher"
+    digits: int = 2
+    noise: float = 0.0
+    baseline: str | None = None
+    margin: str = "gain"
+
+    def __post_init__(self) -> None:
+        """Raises UserError: `better` is neither higher nor lower, or the name is not fit for a column."""
+        if self.better not in get_args(Better):
+            raise UserError(f"The figure {self.name} has better={self.better}: it must be higher or lower.")
+        if not self.name.isidentifier():
+            raise UserError(f"The figure {self.name!r} needs a name of letters, digits and _, such as psnr.")
+
+    def worth(self, value: float) -> float:
+        """A number that is higher for better values."""
+        return value if self.better == "higher" else -value
+
+    def lead(self, value: float, over: float) -> float:
+        """By how much `value` is better than `over`; negative where it is worse."""
+        return self.worth(value) - self.worth(over)
+
+    def format(self, value: float | None, sign: str = "") -> str:
+        """The value to the figure's digits, `-` where there is none; a `sign` of `+` shows it always."""
+        return "-" if value is None else f"{value:{sign}.{self.digits}f}"
+
+    def text(self, value: float | None, sign: str = "") -> str:
+        """The value with its unit: `34.04 dB`."""
+        return f"{self.format(value, sign)} {self.unit}".rstrip() if value is not None else "-"
+
+    @property
+    def label(self) -> str:
+        """Title and unit, for an axis: `PSNR, dB`."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    @property
+    def baseline_name(self) -> str | None:
+        """The name of the baseline's own figure: `psnr_bicubic`."""
+        return None if self.baseline is None else f"{self.name}_{self.baseline}"
+
+
+def figures_of(said: Iterable[Mapping[str, Any] | Figure]) -> tuple[Figure, ...]:
+    """Figures from a config or a record.
+
+    Raises:
+        UserError: a key is unknown or missing, or a name is there twice.
+    """
+    try:
+        found = tuple(one if isinstance(one, Figure) else Figure(**{str(k): v for k, v in one.items()}) for one in said)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"A figure is not declared as it must be ({error}): see upsweep.metrics.figure.") from error
+    names = [figure.name for figure in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"The figure {twice} is declared twice.")
+    return found
+
+
+def plain(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Figures as plain values, for a record."""
+    return [asdict(figure) for figure in figures]

@@ -1,0 +1,343 @@
+"""Weights and plain values in, a network out; nothing that a file says is ever run.
+
+A checkpoint holds, beside Lightning's own entries, `checkpoint["upsweep"]`: the generator's class by name and its
+arguments as plain values (the recipe among them). Names resolve to upsweep's networks and blocks and to the
+modules of `torch.nn`, or to classes that the caller names, and to nothing else. Where the weights were averaged while
+they were trained, `checkpoint["ema"]` holds the average, which is what validation judged.
+
+A release (`.safetensors`) holds the generator's weights alone, and the same description as JSON in its metadata.
+"""
+
+import copy
+import importlib
+import json
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from upsweep.common.errors import UserError, first_line
+from upsweep.common.files import whole, write_whole
+from upsweep.networks.network import Network
+from upsweep.networks.upscalers.upscaler import Upscaler
+
+FORMAT = 2
+# How names of format 1 begin, which configs of today may have too, and how they begin now.
+RENAMED = {
+    "upsweep.generators.": "upsweep.networks.upscalers.",
+    "upsweep.blocks.upsampler.Bicubic": "upsweep.blocks.upsampler.FixedBicubic",
+}
+KEY = "upsweep"
+EMA = "ema"
+RELEASE = ".safetensors"
+# Sizes are checked against the weights before memory is taken; these bounds keep the check itself short.
+LARGEST_NUMBER = 2048
+DEEPEST = 16
+LONGEST = 100_000  # characters of a release's description
+
+
+def build(spec: Mapping[str, Any]) -> Network:
+    """The network that a config node, or a vetted checkpoint, describes.
+
+    Raises:
+        UserError: it describes something else, a name in it is unknown, or a constructor refuses its arguments.
+    """
+    network = _make(spec)
+    if not isinstance(network, Network):
+        raise UserError(f"generator._target_={spec.get('_target_')} is no upsweep.networks.Network; derive from it.")
+    return network
+
+
+def _make(value: Any) -> Any:
+    """What a plain value stands for: itself, or where it has a `_target_` that class of its arguments."""
+    if isinstance(value, list | tuple):
+        return [_make(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    arguments = {key: _make(one) for key, one in value.items() if key not in ("_target_", "_partial_")}
+    if "_target_" not in value:
+        return arguments
+    name = renamed(str(value["_target_"]))
+    try:
+        target = _located(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"There is no {name}, which the generator asks for ({first_line(error)}).") from error
+    try:
+        return partial(target, **arguments) if value.get("_partial_") else target(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} refuses its arguments ({first_line(error)}).") from error
+
+
+def _located(name: str) -> Any:
+    """What a dotted name stands for, also inside of a class."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        holder = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module or "." not in module:  # it is there, and imports something that is not
+            raise
+        holder = _located(module)
+    return getattr(holder, attribute)
+
+
+def renamed(target: str) -> str:
+    """The name of today for a class of upsweep."""
+    for before, now in RENAMED.items():
+        if target.startswith(before):
+            return now + target.removeprefix(before)
+    return target
+
+
+def describe(spec: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a checkpoint says of its generator: `spec` and any further plain values."""
+    return {"format": FORMAT, "generator": dict(spec), **more}
+
+
+def load_generator(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Network:
+    """The trained network of a checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        path: a `.ckpt` or `.safetensors` file that upsweep wrote.
+        allow: `_target_` names outside upsweep that the user's own config names, and that may be built.
+        ema: whether to take the moving average of the weights, where there is one.
+
+    Raises:
+        UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit.
+    """
+    return load(path, allow=allow, ema=ema)[0]
+
+
+def load_upscaler(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Upscaler:
+    """As `load_generator`, where only a network that enlarges images is of use.
+
+    Raises:
+        UserError: (also) it is another network.
+    """
+    return as_upscaler(load_generator(path, allow=allow, ema=ema), path)
+
+
+def as_upscaler(network: Network, said_by: object) -> Upscaler:
+    """The same network, that a file or a config names; UserError where it does not enlarge images."""
+    if not isinstance(network, Upscaler):
+        raise UserError(f"{said_by} names a {type(network).__name__}, which is no upscaler: choose one that is.")
+    return network
+
+
+def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[Network, dict[str, Any]]:
+    """As `load_generator`; and the vetted node by which the network was built, for who writes it elsewhere."""
+    state = read(path)
+    spec = described(state, path, allow)
+    weights = generator_weights(state, ema=ema)
+    if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
+        raise UserError(f"{path} claims more weights than it has bytes; it was not loaded.")
+    try:
+        with torch.device("meta"):  # no memory is taken for sizes that the file only claims
+            shape = build(spec)
+    except Exception as error:  # whatever a constructor makes of arguments that no config gave it
+        raise UserError(f"{path} describes no generator that can be built ({first_line(error)}).") from error
+    fit(shape, weights, path)
+    generator = build(spec)
+    generator.load_state_dict(weights)
+    return generator.eval(), spec
+
+
+def described(state: Mapping[str, Any], path: Path, allow: Collection[str] = ()) -> dict[str, Any]:
+    """The vetted node of a checkpoint's generator, in the words of today's format.
+
+    Raises:
+        UserError: it says none, says it in a format of later, or asks for what may not be built.
+    """
+    said = state.get(KEY)
+    if not isinstance(said, dict) or not isinstance(said.get("generator"), dict):
+        raise UserError(f"{path} is a checkpoint, but not one of upsweep's: it does not say which generator it holds.")
+    form = said.get("format")
+    if not (isinstance(form, int) and 1 <= form <= FORMAT):
+        raise UserError(f"{path} has format {form!r}; this upsweep reads formats up to {FORMAT}.")
+    _vet(path, said["generator"], allow)
+    spec: dict[str, Any] = copy.deepcopy(said["generator"])
+    for _, _, node in _walk(spec):
+        if isinstance(node, dict) and "_target_" in node:
+            node["_target_"] = renamed(node["_target_"])
+            if form == 1 and node["_target_"] in ("upsweep.blocks.norm.WeightNorm", "upsweep.blocks.norm.SpectralNorm"):
+                node["covers"] = "blocks"
+    return spec
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The plain values and tensors of a checkpoint file.
+
+    Raises:
+        UserError: missing, unreadable, or holding more than plain values and tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint at {path}; a run's own lie in its checkpoints/ folder.")
+    if path.suffix.lower() == RELEASE:
+        return _read_release(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    with file:
+        try:
+            _refuse_packed(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for one fact: it is no file to be trusted
+            reason = first_line(error)
+            raise UserError(
+                f"{path} is broken, or holds more than weights and plain values; it was not loaded ({reason})."
+            ) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint.")
+    return state
+
+
+def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str, Tensor]:
+    """The generator's weights in a Lightning checkpoint: their moving average, where there is one, unless not `ema`."""
+    key, prefix = (EMA, "") if ema and EMA in state else ("state_dict", "generator.")
+    weights = state.get(key)
+    return {
+        name.removeprefix(prefix): value
+        for name, value in (weights.items() if isinstance(weights, Mapping) else ())
+        if isinstance(name, str) and name.startswith(prefix) and isinstance(value, Tensor)
+    }
+
+
+def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are not those of `generator`.
+
+    Raises:
+        UserError: a name is missing or too many, or a shape differs; the first such is named.
+    """
+    wanted = {name: value.shape for name, value in generator.state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            has, needs = (list(s[name]) if name in s else "nothing" for s in (found, wanted))
+            raise UserError(
+                f"{path} does not fit the generator: {name} is {has} in the file and {needs} in the network"
+                f"{_remedy(found, wanted)}."
+            )
+
+
+def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
+    """What to add where a norm of weights covers other layers in the file than in the network."""
+    mark = ".parametrizations.weight."
+    for covers, fewer, more in (("blocks", found, wanted), ("all", wanted, found)):
+        bare = any(name.partition(mark)[0] + ".weight" in fewer for name in more if mark in name)
+        if bare and any(mark in name for name in fewer):
+            return f" (it was trained with norm.covers={covers}: add that)"
+    return ""
+
+
+def transfer(
+    generator: nn.Module, weights: Mapping[str, Tensor], path: Path, *, without: Collection[str] = ()
+) -> list[str]:
+    """Load those weights that the generator has by the same name and shape; the names of its others, left as they are.
+
+    Args:
+        generator: changed in place.
+        weights: by name.
+        path: where they are from, for the sentence.
+        without: parts of the generator, by name, that keep their own weights whatever fits.
+
+    Raises:
+        UserError: none fits.
+    """
+    own = generator.state_dict()
+    fitting = {
+        name: w
+        for name, w in weights.items()
+        if name in own and own[name].shape == w.shape and name.partition(".")[0] not in without
+    }
+    if not fitting:
+        raise UserError(f"Nothing in {path} fits this generator: no weight has the same name and shape.")
+    generator.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    # To an open file: torch's own writer says less clearly that a disk is full.
+    with whole(path) as beside, beside.open("wb") as file:
+        torch.save(dict(state), file)
+
+
+def save_release(generator: nn.Module, spec: Mapping[str, Any], path: Path) -> None:
+    """Write the weights of `generator`, which `spec` describes, as safetensors, whole or not at all."""
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in generator.state_dict().items()}
+    write_whole(path, safetensors.torch.save(weights, {"format": "pt", KEY: json.dumps(describe(spec))}))
+
+
+def _refuse_packed(file: BinaryIO) -> None:
+    """Refuse a checkpoint whose parts are compressed: torch packs none, and a small file could unpack to terabytes."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(part.file_size != part.compress_size for part in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch never does")
+    file.seek(0)
+
+
+def _read_release(path: Path) -> dict[str, Any]:
+    """A release in the form of a Lightning checkpoint."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY, "null")
+            if len(text) > LONGEST:
+                raise ValueError(f"its description has {len(text)} characters")
+            said = json.loads(text)
+            weights = {f"generator.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except Exception as error:  # safetensors and json raise many kinds for one fact, as torch does
+        raise UserError(
+            f"{path} is broken, or no safetensors file; it was not loaded ({first_line(error)})."
+        ) from error
+    return {KEY: said, "state_dict": weights}
+
+
+def _vet(path: Path, spec: object, allow: Collection[str]) -> None:
+    for count, (depth, key, value) in enumerate(_walk(spec)):
+        if depth > DEEPEST or count > LARGEST_NUMBER:
+            fault = "describes its generator at a length, or a depth, that none has"
+        elif not isinstance(key, str) or (key.startswith("_") and key not in ("_target_", "_partial_")):
+            fault = f"has the key {key!r}, which no upsweep checkpoint has"
+        elif not isinstance(value, Mapping | list | tuple | str | int | float | bool | None):
+            fault = f"holds a {type(value).__name__} where a plain value belongs"
+        elif key == "_target_" and not (isinstance(value, str) and (value in allow or _ours(value))):
+            fault = f"asks for {value!r}, which is neither upsweep's nor named by your config"
+        elif isinstance(value, str) and "${" in value:
+            fault = f"has an interpolation in {key}"
+        elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+            fault = f"wants {key}={value}, which is absurd"
+        else:
+            continue
+        raise UserError(f"{path} {fault}; it was not loaded.")
+
+
+def _walk(spec: object, key: object = "", depth: int = 0) -> Iterator[tuple[int, object, object]]:
+    """Depth, key and value of everything in `spec`; no deeper than is needed to see that it is too deep."""
+    yield depth, key, spec
+    if depth > DEEPEST:
+        return
+    inside = spec.items() if isinstance(spec, Mapping) else []
+    inside = [(key, value) for value in spec] if isinstance(spec, list | tuple) else inside
+    for name, value in inside:
+        yield from _walk(value, name, depth + 1)
+
+
+def _ours(target: str) -> bool:
+    """Whether a name is one of upsweep's networks or blocks, or a module class of torch.nn."""
+    module, _, name = renamed(target).rpartition(".")
+    if module == "torch.nn":
+        found = getattr(nn, name, None)
+        return isinstance(found, type) and issubclass(found, nn.Module)
+    if module.split(".")[:2] not in (["upsweep", "networks"], ["upsweep", "blocks"]):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except (ImportError, ValueError):  # ValueError: a name with a null byte
+        return False
+    return isinstance(found, type) and found.__module__.startswith("upsweep.")

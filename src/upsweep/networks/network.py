@@ -1,0 +1,118 @@
+"""What initialisation, calibration, cost and export need of any network, whatever its task."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.utils.flop_counter import FlopCounterMode
+
+from upsweep.blocks.block import Block
+from upsweep.blocks.deconv import run_as
+from upsweep.blocks.init import Init, Layer
+from upsweep.blocks.norm import WeightsNorm
+from upsweep.blocks.recipe import Recipe
+from upsweep.common.errors import UserError
+
+
+class Network(nn.Module, ABC):
+    """Makes images (N, C, H', W'), values around [0, 1], of images (N, C, H, W), unless a subclass says otherwise.
+
+    Args:
+        channels: C, 1 (the Y plane) or 3 (RGB).
+
+    Attributes:
+        input_name, output_name: in an exported file.
+        free: axes of the input that may have any size, by name, in an exported file.
+
+    A network is one file: derive, build the layers in `__init__` from the recipe, end it with
+    `self.initialise(recipe, last=...)`, and write `forward` (an `Upscaler` that is no chain of its parts: `body`).
+
+    Raises:
+        UserError: another number of channels.
+    """
+
+    input_name: ClassVar[str] = "input"
+    output_name: ClassVar[str] = "output"
+    free: ClassVar[dict[int, str]] = {2: "height", 3: "width"}
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels not in (1, 3):
+            raise UserError(f"generator.channels={channels} must be 1 (the Y plane) or 3 (RGB).")
+        self.channels = channels
+        self._rule: tuple[Init, nn.Module | None] | None = None
+
+    @property
+    def title(self) -> str:
+        """What a sentence calls it."""
+        return type(self).__name__
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The input -> images, not clipped."""
+
+    def example(self, height: int, width: int) -> Tensor:
+        """An input of that size and a batch of 1, always the same: (1, C, height, width) in [0, 1]."""
+        return torch.rand(1, self.channels, height, width, generator=torch.Generator().manual_seed(0))
+
+    def initialise(self, recipe: Recipe, last: nn.Module | None = None) -> None:
+        """Parametrise the layers that the recipe's norm covers, and set all weights by its rule.
+
+        `last` is, or holds, the last layer.
+        """
+        if isinstance(recipe.norm, WeightsNorm):
+            for layer in covered(self, recipe.norm):
+                recipe.norm.parametrise(layer)
+        recipe.init(self, recipe.activation, last)
+        self._rule = (recipe.init, last)  # a tuple: `last` is a module of this one already
+
+    def unused(self) -> list[str]:
+        """What of the chosen initialisation finds no layer here, a sentence each."""
+        return [] if self._rule is None else self._rule[0].unused(self)
+
+    def calibrate(self, batch: Callable[[], Tensor]) -> None:
+        """Finish a data-driven initialisation (LSUV) on a batch of inputs, fetched only if the rule needs them."""
+        if self._rule is not None:
+            init, last = self._rule
+            init.calibrate(self, batch, last)
+
+
+def covered(network: nn.Module, norm: WeightsNorm) -> list[Layer]:
+    """The layers that `norm` is to parametrise, in the order of the modules."""
+    blocks = [module for module in network.modules() if isinstance(module, Block) and module.normed]
+    inside = [layer for part in (blocks if norm.covers == "blocks" else [network]) for layer in part.modules()]
+    return [m for m in dict.fromkeys(inside) if isinstance(m, Layer) and not is_parametrized(m, "weight")]
+
+
+def remove_biases(network: nn.Module) -> None:
+    """Leave every convolution and deconvolution without a bias, as some papers count them."""
+    for layer in network.modules():
+        if isinstance(layer, Layer):
+            layer.bias = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs: its weights, and its multiply-adds for each pixel of the output."""
+
+    parameters: int
+    macs_per_pixel: float
+
+
+@torch.no_grad()
+def cost(network: Network, side: int = 32) -> Cost:
+    """Count parameters, and the multiply-adds of convolutions (a bicubic skip's included) on a side x side input.
+
+    Deconvolutions count as such: their sub-pixel form multiplies by some zeros.
+    """
+    parameters = sum(p.numel() for p in network.parameters())
+    counted = copy.deepcopy(network).cpu().eval()
+    run_as(counted, "deconv")
+    with FlopCounterMode(display=False) as counter:
+        y = counted(network.example(side, side))
+    return Cost(parameters, counter.get_total_flops() / 2 / (y.shape[-2] * y.shape[-1]))

@@ -1,0 +1,33 @@
+"""The literal network of the article: one convolution, one deconvolution, on an enlarged image."""
+
+from torch import Tensor
+
+from upsweep.blocks import Block, Recipe, conv
+from upsweep.imaging.resize import enlarge
+from upsweep.networks.upscalers.upscaler import Upscaler
+
+
+class ArticleNet(Upscaler):
+    """Convolution -> activation, deconvolution of stride 1 -> activation, on bicubically enlarged input.
+
+    The activation also closes the output, as the article has it: a ReLU there cannot go below black, and may
+    die; norm and dropout follow the convolution only.
+
+    Args:
+        recipe: the choices.
+        scale: 2, 3, 4 or 8.
+        channels: 1 (Y) or 3 (RGB).
+        width: feature channels.
+        kernel: side of both kernels (odd).
+    """
+
+    def __init__(self, recipe: Recipe, scale: int = 2, channels: int = 3, width: int = 64, kernel: int = 3) -> None:
+        super().__init__(scale, channels)
+        self.conv = Block(conv(channels, width, kernel), width, recipe, before_last=True)
+        self.deconv = Block(recipe.upsampler.layer(width, channels, 1, kernel), channels, recipe.plain())
+        self.initialise(recipe, self.deconv)
+
+    def body(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, s H, s W)."""
+        y: Tensor = self.deconv(self.conv(enlarge(x, self.scale)))
+        return y

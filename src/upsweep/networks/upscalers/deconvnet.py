@@ -1,0 +1,41 @@
+"""The article's network made general: convolutions, then deconvolutions up to the scale."""
+
+from upsweep.blocks import Recipe, chain, conv
+from upsweep.common.checks import at_least
+from upsweep.networks.upscalers.upscaler import Skip, Upscaler, upsampling
+
+
+class DeconvNet(Upscaler):
+    """`depth` blocks of convolution, one block of deconvolution for each factor of the scale, a linear last layer.
+
+    A block is layer -> norm -> activation -> dropout; the last layer is a convolution with neither. With the
+    global skip the network only learns what bicubic enlargement misses (VDSR, Kim et al. 2016).
+
+    Args:
+        recipe: the choices (init, activation, norm, dropout, upsampler).
+        scale: 2, 3, 4 or 8.
+        channels: 1 (Y) or 3 (RGB).
+        width: feature channels.
+        depth: convolution blocks before the first deconvolution.
+        kernel: side of the convolutions' kernels (odd).
+        skip: bicubic or none.
+        centre: taken off the network's input.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        scale: int = 2,
+        channels: int = 1,
+        width: int = 16,
+        depth: int = 4,
+        kernel: int = 3,
+        skip: Skip = "bicubic",
+        centre: float = 0.0,
+    ) -> None:
+        super().__init__(scale, channels, skip, centre)
+        at_least("generator", 1, width=width, depth=depth)
+        self.convs = chain(recipe, [channels, *[width] * depth], kernel)
+        self.upsampler = upsampling(recipe, width, scale)
+        self.last = conv(width, channels, kernel)
+        self.initialise(recipe, self.last)

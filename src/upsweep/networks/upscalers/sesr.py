@@ -1,0 +1,51 @@
+"""SESR: Bhardwaj et al., Collapsible Linear Blocks for Super-Efficient Super Resolution, MLSys 2022."""
+
+from torch import Tensor
+
+from upsweep.blocks import Block, Recipe, chain, conv
+from upsweep.common.checks import at_least
+from upsweep.networks.upscalers.upscaler import Skip, Upscaler
+
+
+class SESR(Upscaler):
+    """SESR-M`depth`, as it runs: extract (5x5, linear), map (`depth` times 3x3, and their input added), deconvolve.
+
+    The paper ends with a 5x5 convolution and a pixel shuffle: that is a deconvolution of kernel 5s and stride s,
+    with the same weights. Its short residuals lie, collapsed, in the kernels: here they start there (init=identity).
+    Its wide training layers are left out: with this init and Muon they gained nothing (docs/recipe.md). With
+    depth 5 it has the paper's 13,520 weights at x2 and 18,320 at x4.
+
+    Args:
+        recipe: the choices (the paper's: PReLU, no norm, no dropout, the identity in every 3x3).
+        scale: 2, 3, 4 or 8.
+        channels: 1 (Y, as in the paper) or 3 (RGB).
+        width: feature channels.
+        depth: 3x3 convolutions (the paper's 3, 5, 7 and 11).
+        kernel: side of the deconvolution's kernel; None: 5 times the scale (the paper's).
+        skip: bicubic or none; the paper adds the input's nearest enlargement.
+        centre: taken off the network's input (0.5 in the authors' code).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        scale: int = 2,
+        channels: int = 1,
+        width: int = 16,
+        depth: int = 5,
+        kernel: int | None = None,
+        skip: Skip = "bicubic",
+        centre: float = 0.5,
+    ) -> None:
+        super().__init__(scale, channels, skip, centre)
+        at_least("generator", 1, width=width, depth=depth)
+        self.extract = Block(conv(channels, width, 5), width, recipe.linear())
+        self.map = chain(recipe, [width] * (depth + 1), before_last=True)
+        self.upsampler = recipe.upsampler.layer(width, channels, scale, kernel=5 * scale if kernel is None else kernel)
+        self.initialise(recipe, self.upsampler)
+
+    def body(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, s H, s W)."""
+        features = self.extract(x)
+        y: Tensor = self.upsampler(features + self.map(features))
+        return y

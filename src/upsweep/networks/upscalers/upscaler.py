@@ -1,0 +1,81 @@
+"""What every upscaler is: a network that enlarges images by a whole factor."""
+
+import math
+from typing import ClassVar, Literal, get_args
+
+from torch import Tensor, nn
+
+from upsweep.blocks import Block, Recipe
+from upsweep.common.errors import UserError
+from upsweep.imaging.resize import enlarge
+from upsweep.networks.network import Network
+
+Skip = Literal["bicubic", "none"]
+
+# The strides by which those upscalers that enlarge features step by step reach each scale.
+STRIDES: dict[int, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+
+
+class Upscaler(Network):
+    """Enlarges images `scale` times: `forward` maps (N, C, H, W) to (N, C, s H, s W), values around [0, 1].
+
+    Args:
+        scale: the factor s; one of the class's `scales`.
+        channels: C, 1 (the Y plane) or 3 (RGB).
+        skip: what is added to the network's output: the bicubic enlargement of its input, or nothing.
+        centre: what is taken off the network's input, but not off the skip's; beyond the border the network then
+            sees this grey, and not black.
+
+    Attributes:
+        stride: moving the input by this many LR pixels only moves the output; more than 1 where a network pools.
+
+    Raises:
+        UserError: the upscaler cannot make this scale or number of channels.
+    """
+
+    input_name: ClassVar[str] = "lr"
+    output_name: ClassVar[str] = "sr"
+    scales: tuple[int, ...] = (2, 3, 4, 8)
+    stride: int = 1
+
+    def __init__(self, scale: int, channels: int, skip: Skip = "none", centre: float = 0.0) -> None:
+        super().__init__(channels)
+        if scale not in self.scales:
+            known = ", ".join(map(str, self.scales))
+            raise UserError(f"{type(self).__name__} cannot enlarge scale={scale} times: choose one of {known}.")
+        if skip not in get_args(Skip):
+            raise UserError(f"generator.skip={skip} must be one of {', '.join(get_args(Skip))}.")
+        if isinstance(centre, bool) or not isinstance(centre, int | float) or not math.isfinite(centre):
+            raise UserError(f"generator.centre={centre} must be a number.")
+        self.scale, self.skip, self.centre = scale, skip, centre
+
+    @property
+    def title(self) -> str:
+        """Class and scale."""
+        return f"{type(self).__name__} x{self.scale}"
+
+    def body(self, x: Tensor) -> Tensor:
+        """The network itself, (N, C, H, W) -> (N, C, s H, s W): its parts in the order in which `__init__` set them."""
+        for part in self.children():
+            x = part(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """LR images (N, C, H, W) in [0, 1] -> SR images (N, C, s H, s W), not clipped."""
+        y = self.body(x - self.centre if self.centre else x)
+        return y + enlarge(x, self.scale) if self.skip == "bicubic" else y
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """SR images of every level that can be supervised, smallest first; the last is `self(x)`."""
+        return [self(x)]
+
+
+def upsampling(recipe: Recipe, width: int, scale: int) -> nn.Sequential:
+    """Blocks of upsamplers that enlarge features (N, width, H, W) up to the scale, in front of the last layer."""
+    strides = STRIDES[scale]
+    return nn.Sequential(
+        *(
+            Block(recipe.upsampler.layer(width, width, stride), width, recipe, before_last=i == len(strides) - 1)
+            for i, stride in enumerate(strides)
+        )
+    )

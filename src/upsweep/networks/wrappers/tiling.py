@@ -1,0 +1,150 @@
+"""Large images in tiles, with the same result as in one piece.
+
+A pixel of the output sees only so much of the input. A tile that is cut with that much around it, and is cropped
+afterwards, gives exactly the pixels of the whole image: a network's own borders (zeros, mirrored or repeated pixels)
+show at the image's true borders only.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from upsweep.blocks.deconv import run_as
+from upsweep.common.errors import UserError
+from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.networks.wrappers.wrapper import Wrapper
+
+FARTHEST = 512  # LR pixels that the probe for a network's reach looks at, in each direction
+
+
+class Span(NamedTuple):
+    """Along one axis, in LR pixels: the part of a tile that is kept, and what is cut out for it."""
+
+    start: int
+    stop: int
+    cut_start: int
+    cut_stop: int
+
+    def kept(self, scale: int) -> slice:
+        """The part to keep of what was made of the cut, in output pixels."""
+        return slice(scale * (self.start - self.cut_start), scale * (self.stop - self.cut_start))
+
+
+def spans(size: int, tile: int, margin: int, stride: int = 1) -> Iterator[Span]:
+    """Cover an axis of `size` pixels with tiles, a margin around each as far as the image goes.
+
+    `tile` and `margin` must be multiples of `stride`. What is cut starts a multiple of it from the image's start and
+    stops a multiple of it from its end, so that a network that pools finds the same cells as in the whole image,
+    also where it sees the image flipped.
+    """
+    for start in range(0, size, tile):
+        stop = min(start + tile, size)
+        cut_stop = size - max(0, size - stop - margin) // stride * stride
+        yield Span(start, stop, max(0, start - margin), cut_stop)
+
+
+@torch.no_grad()
+def reach(generator: Upscaler) -> int:
+    """How many LR pixels away an input pixel may be that an output pixel depends on, whatever the weights are.
+
+    Measured on a copy, in its mode: a band of NaN in the input makes NaN of everything that depends on it. The answer
+    is a multiple of the generator's stride.
+
+    Raises:
+        UserError: an output pixel sees the whole image (instance or group norm, batch norm in training), or the
+            generator does not move with its input by its declared stride.
+    """
+    probed = copy.deepcopy(generator).cpu().float()
+    run_as(probed, "deconv")  # the other forms multiply by zeros, and zero times NaN is NaN
+    scale, stride = generator.scale, generator.stride
+    farthest = 0
+    for axis in (-2, -1):
+        half = 16
+        while (found := _sides(probed, axis, -(-half // stride) * stride)) is None:
+            if half >= FARTHEST:
+                raise UserError(
+                    "This generator cannot work in tiles, since each of its pixels depends on the whole image (as with "
+                    "instance or group norm, or batch norm in training): give it whole images (upscale.py: tile=0)."
+                )
+            half *= 4
+        moved = _sides(probed, axis, -(-half // stride) * stride, shift=stride)
+        if moved is not None and moved != found:
+            name = type(generator).__name__
+            raise UserError(
+                f"{name} pools: it must set its `stride` (see upsweep.networks.upscalers.Upscaler) to be tiled."
+            )
+        farthest = max(farthest, *found)
+    return -(-farthest // (scale * stride)) * stride
+
+
+def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> tuple[int, int] | None:
+    """How many output pixels before and after those of a band of input, `stride` wide, depend on it.
+
+    None where they reach the border of the probe, `half` LR pixels away.
+    """
+    scale, stride = generator.scale, generator.stride
+    size = {axis: 2 * half + stride, -3 - axis: 8}
+    x = torch.full((1, generator.channels, size[-2], size[-1]), 0.5)
+    x.narrow(axis, half + shift, stride).fill_(torch.nan)
+    other = tuple(i for i in range(4) if i != axis % 4)
+    seen = generator(x).isnan().any(other).nonzero().flatten().tolist()
+    if not seen:
+        return 0, 0
+    first, last = seen[0], seen[-1]
+    if first == 0 or last == scale * size[axis] - 1:
+        return None
+    before, after = scale * (half + shift) - first, last + 1 - scale * (half + shift + stride)
+    return max(0, before), max(0, after)
+
+
+class Tiled(Wrapper):
+    """Runs a generator tile by tile: the same image, in the memory of a tile.
+
+    Args:
+        generator: any whose pixels do not see the whole image.
+        tile: side of a tile in LR pixels, rounded up to the generator's stride; what lies around it comes on top.
+
+    Raises:
+        UserError: (as `forward` does) the generator cannot be tiled, or `tile` is not positive.
+    """
+
+    def __init__(self, generator: Upscaler, tile: int) -> None:
+        super().__init__(generator)
+        if tile < 1:
+            raise UserError(f"tile={tile} must be at least 1 (LR pixels).")
+        self.tile = -(-tile // self.stride) * self.stride
+        self._margins: dict[bool, int] = {}
+        self.margin()
+
+    def margin(self) -> int:
+        """LR pixels around a tile, in the present mode: the generator's reach, and where it pools one cell more."""
+        if self.training not in self._margins:
+            cell = self.stride if self.stride > 1 else 0
+            self._margins[self.training] = reach(self.generator) + cell
+        return self._margins[self.training]
+
+    def tiles(self, height: int, width: int) -> Iterator[tuple[Span, Span]]:
+        """The tiles of an LR image, row by row."""
+        for rows in spans(height, self.tile, self.margin(), self.stride):
+            for columns in spans(width, self.tile, self.margin(), self.stride):
+                yield rows, columns
+
+    def run_tile(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
+        """One tile's output (N, C, s h, s w), margins cropped, of a whole image (N, C, H, W)."""
+        y = self.generator(x[..., rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop])
+        kept: Tensor = y[..., rows.kept(self.scale), columns.kept(self.scale)]
+        return kept
+
+    def body(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, s H, s W)."""
+        s = self.scale
+        y: Tensor | None = None
+        for rows, columns in self.tiles(*x.shape[-2:]):
+            part = self.run_tile(x, rows, columns)
+            if y is None:
+                y = part.new_empty(*x.shape[:2], s * x.shape[-2], s * x.shape[-1])
+            y[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop] = part
+        return x.new_empty(*x.shape[:2], 0, 0) if y is None else y

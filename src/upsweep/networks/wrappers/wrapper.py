@@ -1,0 +1,18 @@
+"""What the wrappers share: they look like the generator inside."""
+
+from upsweep.networks.upscalers.upscaler import Upscaler
+
+
+class Wrapper(Upscaler):
+    """A generator around a generator: of its scale, channels, stride and mode (training or evaluation).
+
+    Args:
+        generator: the one inside; it is held, not copied.
+    """
+
+    def __init__(self, generator: Upscaler) -> None:
+        self.scales, self.stride = generator.scales, generator.stride
+        super().__init__(generator.scale, channels=1)
+        self.channels = generator.channels  # may be those of a wrapper inside: more than a generator has
+        self.generator = generator
+        self.training = generator.training

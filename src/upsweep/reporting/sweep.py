@@ -1,0 +1,206 @@
+"""A sweep as it lies on disk: its runs with results, histories, crops, diagnoses, and how they were made."""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from upsweep.analysis.ranking import TUNED, grouped
+from upsweep.common.errors import UserError
+from upsweep.runs import history
+from upsweep.runs.about import About
+from upsweep.runs.layout import CROP, DIAGNOSES, GAP, HISTORY, MANIFEST, RESULT, SWEEPS, newest
+from upsweep.runs.manifest import Entry, Manifest
+from upsweep.runs.record import found
+from upsweep.runs.result import Result, key_and_value
+from upsweep.runs.verdicts import Sentence
+
+MOST_POINTS = 200  # of a curve: more cannot be seen
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The same place of a validation image as PNGs in base64, fit for a `data:` URI."""
+
+    baseline: str
+    made: str
+    wanted: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A job of a sweep.
+
+    `history` holds columns of equal length (`step`, `seconds`, `loss`, the figures), None where a number is missing.
+    `config` is resolved, its folder written `<run>`.
+    """
+
+    name: str
+    result: Result
+    history: Mapping[str, Sequence[float | None]]
+    crop: Crop | None
+    diagnoses: Sequence[Sentence]
+    config: Mapping[str, Any]
+    about: About | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """All that a report tells of. `notes` are sentences on what is missing or could not be read."""
+
+    folder: Path
+    runs: Sequence[Run]
+    about: About
+    notes: Sequence[str]
+
+
+def find_sweep(asked: str) -> Path:
+    """The folder of a sweep, or of one run; `latest` is the sweep in multirun/ that was started last.
+
+    Raises:
+        UserError: there is none.
+    """
+    if asked == "latest":
+        if (latest := newest(SWEEPS, MANIFEST)) is None:
+            raise UserError(f"There is no sweep in {Path(SWEEPS).absolute()}: name one with sweep=FOLDER.")
+        return latest
+    folder = Path(asked)
+    if not (folder / MANIFEST).is_file() and not (folder / RESULT).is_file():
+        what = f"has neither {MANIFEST} nor {RESULT}" if folder.is_dir() else "does not exist"
+        raise UserError(f"sweep={asked} {what}: give the folder of a sweep, or of one run.")
+    return folder
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Everything that a report needs. What cannot be read is left out, and said in a note.
+
+    Raises:
+        UserError: the manifest cannot be read, or no job has a result.
+    """
+    manifest = Manifest.read(folder)
+    notes: list[str] = []
+
+    def note(what: str) -> None:
+        notes.append(f"{what} and is left out.")
+
+    for what in manifest.broken if manifest is not None else ():
+        note(what)
+    jobs = (Entry(folder.resolve().name, 0, []),) if manifest is None else manifest.jobs
+    runs: list[Run] = []
+    without: list[Entry] = []
+    for job in jobs:
+        place = folder if manifest is None else folder / job.name
+        result = found(Result.read, place, note)
+        if result is None:
+            without.append(job)
+        else:
+            runs.append(_run(job.name, place, result, note))
+    if not runs:
+        nothing = f"{folder}: none of its {len(jobs)} jobs has a result yet, there is nothing to report."
+        raise UserError(notes[0] if notes else nothing)
+    runs += [_without_result(job, runs[0].result) for job in without]
+    if without:
+        names = ", ".join(job.name for job in without[:10]) + (", ..." if len(without) > 10 else "")
+        notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
+    abouts = [run.about for run in runs if run.about is not None]
+    notes += [*_mixed(abouts), *_uneven_rates([run.result for run in runs])]
+    about = next(iter(abouts), About()) if manifest is None else manifest.about
+    return Sweep(folder=folder, runs=runs, about=about, notes=notes)
+
+
+def _run(name: str, folder: Path, result: Result, note: Callable[[str], None]) -> Run:
+    about = found(About.read, folder, note)
+    return Run(
+        name=name,
+        result=result,
+        history=_columns(found(history.read, folder / HISTORY, note) or []),
+        crop=found(_crop, folder / CROP, note),
+        diagnoses=found(_diagnoses, folder / DIAGNOSES, note) or [],
+        config=_placeless(about.config, folder.resolve()) if about else {},
+        about=about,
+    )
+
+
+def _without_result(job: Entry, like: Result) -> Run:
+    """A job of which nothing is known but its command line; what that does not say is as in another job."""
+    set_by_hand = dict(map(key_and_value, job.overrides))
+
+    def number(key: str) -> Any:
+        said = set_by_hand.get(key, "")
+        return int(said) if said.lstrip("-").isdigit() else getattr(like, key)
+
+    result = Result(
+        state="stopped",
+        reason="it has no result",
+        choices={key: set_by_hand.get(key, value) for key, value in like.choices.items()},
+        overrides=job.overrides,
+        seed=number("seed"),
+        scale=number("scale"),
+        declared=like.declared,
+    )
+    return Run(name=job.name, result=result, history={}, crop=None, diagnoses=[], config={}, about=None)
+
+
+def _columns(epochs: Sequence[history.Epoch]) -> dict[str, list[float | None]]:
+    if not epochs:
+        return {}
+    if len(epochs) > MOST_POINTS:  # evenly, with the first and the last
+        epochs = [epochs[round(i * (len(epochs) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
+    axes = {name: [_rounded(getattr(line, name)) for line in epochs] for name in ("step", "seconds", "loss")}
+    return axes | {name: [_rounded(line.figures.get(name)) for line in epochs] for name in epochs[0].figures}
+
+
+def _rounded(number: float | None) -> float | None:
+    return float(f"{number:.6g}") if number is not None and math.isfinite(number) else None
+
+
+def _crop(path: Path) -> Crop:
+    with Image.open(path) as picture:
+        panel = picture.convert("RGB")
+    width = (panel.width - 2 * GAP) // 3
+    if width < 1:
+        raise ValueError(f"its width is {panel.width}")
+    tiles = (panel.crop((x, 0, x + width, panel.height)) for x in range(0, panel.width, width + GAP))
+    return Crop(*map(_base64, tiles))
+
+
+def _base64(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.save(data, "PNG", optimize=True)
+    return base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _diagnoses(path: Path) -> list[Sentence]:
+    said: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sentences"]
+    return [Sentence(one["problem"], bool(one.get("found", True)), one["text"], one.get("group", "")) for one in said]
+
+
+def _placeless(config: Mapping[str, Any], folder: Path) -> Any:
+    """The config with the run's own folder written `<run>`, so that it does not differ between runs."""
+    return json.loads(json.dumps(config).replace(json.dumps(str(folder))[1:-1], "<run>"))
+
+
+def _mixed(abouts: Sequence[About]) -> Iterable[str]:
+    for what in ("commit", "versions", "machine"):
+        told = {json.dumps(getattr(about, what), sort_keys=True) for about in abouts}
+        if len(told) > 1:
+            yield f"The runs were made with {len(told)} different values of {what}; the first one is shown."
+
+
+def _uneven_rates(results: Sequence[Result]) -> Iterable[str]:
+    """Whether some choices had more learning rates to be best at than others, as in a search."""
+    tried = {
+        len({result.settings.get(TUNED) for result in group})
+        for group in grouped(results, but={TUNED, "seed"})[1].values()
+    }
+    if len(tried) > 1:
+        yield (
+            f"Some choices were tried at {min(tried)} learning rates, others at up to {max(tried)}: "
+            "the best of many is better than the best of few, so that differences are to be read with care."
+        )

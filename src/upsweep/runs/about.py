@@ -1,0 +1,111 @@
+"""How a result was made (`about.json`): command, commit, versions, machine, and the resolved config.
+
+Every job writes one into its folder, a sweep has the same in its manifest. Knows no torch.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from upsweep.runs.layout import ABOUT
+from upsweep.runs.record import UnreadableError, write_json
+
+SOURCE = Path(__file__).resolve().parent
+PACKAGES = ("upsweep", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-image", "wandb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """How a result was made. `commit` is None outside a repository; `changed`: sources differed from the commit."""
+
+    command: list[str] = field(default_factory=list)
+    directory: str = ""
+    started: str = ""
+    commit: str | None = None
+    changed: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def now(cls, config: Mapping[str, Any] | None = None) -> "About":
+        """Look around: about 30 ms, most of it git's."""
+        commit = _git("rev-parse", "HEAD")
+        return cls(
+            command=[sys.executable, *sys.argv],
+            directory=str(Path.cwd()),
+            started=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            commit=commit,
+            changed=bool(commit and _git("status", "--porcelain", "--untracked-files=no")),
+            versions=_versions(),
+            machine=_machine(),
+            config=dict(config or {}),
+        )
+
+    def write(self, folder: Path) -> Path:
+        """Write `about.json` into `folder`, whole or not at all."""
+        return write_json(folder / ABOUT, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "About | None":
+        """Read `about.json` in `folder`; None where there is none. Raises UnreadableError."""
+        path = folder / ABOUT
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise UnreadableError(path, error) from error
+
+
+def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without those nodes that only gather what others say: the recipe, and how a task is fed."""
+    shown = {key: value for key, value in config.items() if key != "recipe"}
+    for key, repeat in (("generator", "recipe"), ("task", "data")):
+        if isinstance(node := shown.get(key), dict):
+            shown[key] = {name: value for name, value in node.items() if name != repeat}
+    return shown
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the repository in which our sources lie; None where it does not know."""
+    try:
+        said = subprocess.run(["git", "-C", SOURCE, *arguments], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() if said.returncode == 0 else None
+
+
+def _versions() -> dict[str, str]:
+    """Python's and the packages' versions, without importing them."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _machine() -> dict[str, str]:
+    """The kind of machine, by nothing that names it."""
+    found = {"system": platform.platform(), "processor": _processor(), "cores": str(os.cpu_count())}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

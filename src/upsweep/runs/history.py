@@ -1,0 +1,64 @@
+"""How a training went (`history.csv`): a line an epoch, whatever its logger."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from upsweep.common.files import as_csv, write_whole
+from upsweep.runs.record import UnreadableError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line.
+
+    Attributes:
+        epoch: counts from 1.
+        step: iterations since the start.
+        seconds: of training and validation since the start.
+        loss: the mean over the epoch's training; None: nothing was trained.
+        figures: name -> value in the validation; None: there was none.
+    """
+
+    epoch: int
+    step: int
+    seconds: float
+    loss: float | None
+    figures: dict[str, float | None] = field(default_factory=dict)
+
+
+def write(file: Path, epochs: Sequence[Epoch]) -> Path:
+    """Write all lines, whole or not at all: epoch, step, seconds, loss, then a column a figure."""
+    names = list(dict.fromkeys(name for line in epochs for name in line.figures))
+    lines = [
+        [line.epoch, line.step, line.seconds, line.loss, *(line.figures.get(name) for name in names)] for line in epochs
+    ]
+    return write_whole(file, as_csv([["epoch", "step", "seconds", "loss", *names], *lines]))
+
+
+def read(file: Path) -> list[Epoch]:
+    """The lines of a file; none where there is no file.
+
+    Raises:
+        UnreadableError: it is empty, cut short, or no history.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = csv.reader(lines, strict=True)
+            header = next(rows)
+            if header[:4] != ["epoch", "step", "seconds", "loss"]:
+                raise ValueError("it is no history")
+            return [_epoch(header[4:], row) for row in rows]
+    except FileNotFoundError:
+        return []
+    except StopIteration as error:
+        raise UnreadableError(file, "it is empty") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise UnreadableError(file, error) from error
+
+
+def _epoch(names: Sequence[str], row: Sequence[str]) -> Epoch:
+    epoch, step, seconds, *numbers = row
+    loss, *figures = (float(text) if text else None for text in numbers)
+    return Epoch(int(epoch), int(step), float(seconds), loss, dict(zip(names, figures, strict=True)))

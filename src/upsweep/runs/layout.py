@@ -1,0 +1,42 @@
+"""What lies where in the folder of a run, or of a sweep: every name that is read by another than who writes it."""
+
+from pathlib import Path
+
+# of a run
+CHECKPOINTS = "checkpoints"
+BEST, LAST = Path(CHECKPOINTS) / "best.ckpt", Path(CHECKPOINTS) / "last.ckpt"
+FRESH, PREVIOUS = Path(CHECKPOINTS) / "fresh.ckpt", Path(CHECKPOINTS) / "previous.ckpt"
+RESULT, PROGRESS, ABOUT = "result.json", "progress.json", "about.json"
+HISTORY, DIAGNOSES = "history.csv", "diagnoses.json"
+PICTURES, CROP = "pictures", "crop.png"
+JOB_LOG = "job.log"  # what a job of a sweep printed
+WANDB, CSV = "wandb", "csv"
+HYDRA = ".hydra"
+OVERRIDES = Path(HYDRA) / "overrides.yaml"
+LOCK = ".lock"
+
+GAP = 8  # white pixels between the three tiles of a crop: baseline, made, wanted (as in upsweep.imaging.tiles)
+
+# of a sweep
+MANIFEST, TABLE = "sweep.json", "results.csv"
+PAGE, EFFECTS = "report.html", "effects.svg"
+SUBMITTED = "slurm.json"  # in a job's folder: by which number SLURM knows it
+
+# where runs and sweeps lie by default, below the folder of the command
+RUNS, SWEEPS = "outputs", "multirun"
+
+
+def newest(home: str, holds: str | Path) -> Path | None:
+    """Of the folders in `home` that have a file `holds`, the one where it was written last."""
+    found = [path for path in Path(home).glob("*") if (path / holds).is_file()]
+    return max(found, key=lambda path: (path / holds).stat().st_mtime, default=None)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a training has been saved in the folder."""
+    return (folder / LAST).exists()
+
+
+def sweep_of(folder: Path) -> Path | None:
+    """The sweep's folder for a job's: the parent, if that holds a manifest."""
+    return folder.parent if (folder.parent / MANIFEST).is_file() else None

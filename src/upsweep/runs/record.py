@@ -1,0 +1,73 @@
+"""A record: a small JSON file that a process leaves in its run's folder for others to read."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from upsweep.common.errors import UserError
+from upsweep.common.files import write_whole
+
+T = TypeVar("T")
+
+
+class UnreadableError(UserError):
+    """A record is empty, cut short, or none of ours; `what` says so without the advice."""
+
+    def __init__(self, path: Path, why: object) -> None:
+        self.what = f"{path} cannot be read ({why})"
+        super().__init__(f"{self.what}: delete it, or run its job again.")
+
+
+def write_record(path: Path, version: int, record: Any) -> Path:
+    """Write a dataclass of plain values, whole or not at all; `path`."""
+    return write_json(path, {"version": version, **_finite(asdict(record))})
+
+
+def write_json(path: Path, said: Mapping[str, Any]) -> Path:
+    """Write plain values, whole or not at all; `path`."""
+    return write_whole(path, json.dumps(said, indent=2) + "\n")
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The values of a record, its `version` among them; None where there is none.
+
+    Raises:
+        UnreadableError: it is empty, cut short, or no record.
+    """
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UnreadableError(path, error) from error
+    if not isinstance(said, dict) or "version" not in said:
+        raise UnreadableError(path, "it has no version")
+    return said
+
+
+def found(reader: Callable[[Path], T], path: Path, tell: Callable[[str], object] = lambda _: None) -> T | None:
+    """What a reader makes of a path; None where there is nothing, or nothing that can be read: `tell` is told that.
+
+    A broken record costs its own job alone: for whoever can do without it, or runs the job once more.
+    """
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        return None
+    except UnreadableError as error:
+        tell(error.what)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        tell(UnreadableError(path, error).what)
+    return None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan and no infinity: they are written as null."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

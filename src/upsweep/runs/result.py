@@ -1,0 +1,140 @@
+"""What a job came to (`result.json`): written by the job, read by the launcher, the table, the page, a later resume."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from upsweep.metrics.figure import Figure, figures_of
+from upsweep.runs.layout import RESULT
+from upsweep.runs.record import UnreadableError, read_record, write_record
+
+State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
+REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
+VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one job came to; `None` stands for what it did not come to know.
+
+    Attributes:
+        state: how it ended.
+        choices: config group -> the name chosen in it.
+        overrides: the job's command line.
+        seed, scale: of the config, where it has them.
+        reason: why the job is not `finished`.
+        epoch, epochs: the best one, and how many there were to be.
+        declared: what the task is judged by, the headline first.
+        figures: name -> value at the best epoch.
+        baseline: name of a figure -> the baseline's value.
+        parameters, macs_per_pixel: of the network; multiply-adds per output pixel.
+        seconds: wall time.
+        objective: the number that a sweeper maximises or minimises.
+        checkpoint: the best one's path.
+    """
+
+    state: State
+    choices: dict[str, str]
+    overrides: list[str]
+    seed: int | None
+    scale: int | None
+    reason: str | None = None
+    epoch: int = 0
+    epochs: int = 0
+    declared: tuple[Figure, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
+    baseline: dict[str, float] = field(default_factory=dict)
+    parameters: int | None = None
+    macs_per_pixel: float | None = None
+    seconds: float | None = None
+    objective: float | None = None
+    checkpoint: str | None = None
+
+    def write(self, folder: Path) -> Path:
+        """Write `result.json` into `folder`, whole or not at all."""
+        return write_record(folder / RESULT, VERSION, self)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Result | None":
+        """Read `result.json` in `folder`; None where there is none. Raises UnreadableError."""
+        path = folder / RESULT
+        said = read_record(path)
+        if said is None:
+            return None
+        version = said.pop("version")
+        try:
+            if version == 1:
+                said = _of_version_1(said)
+            elif version != VERSION:
+                raise ValueError(f"version {version}, not {VERSION}")
+            said["declared"] = figures_of(said["declared"])
+            for key in ("figures", "baseline"):
+                said[key] = {name: value for name, value in said[key].items() if value is not None}
+            return cls(**said)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableError(path, error) from error
+
+    @property
+    def complete(self) -> bool:
+        """Whether running the job again would tell nothing new: it finished, was pruned by a search, or diverged."""
+        return self.state in ("finished", "pruned", "diverged")
+
+    @property
+    def headline(self) -> Figure | None:
+        """What results are ranked by."""
+        return self.declared[0] if self.declared else None
+
+    @property
+    def value(self) -> float | None:
+        """The headline's value."""
+        return None if self.headline is None else self.figures.get(self.headline.name)
+
+    def lead(self, figure: Figure | None = None) -> float | None:
+        """By how much a figure (the headline) is better than its baseline."""
+        figure = figure or self.headline
+        if figure is None or figure.name not in self.figures or figure.name not in self.baseline:
+            return None
+        return figure.lead(self.figures[figure.name], self.baseline[figure.name])
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Everything that was set: the groups' choices, then single values, then scale and seed.
+
+        That a job went on (`resume=`) is no choice of its.
+        """
+        by_hand = dict(key_and_value(override) for override in self.overrides)
+        by_hand.pop("resume", None)
+        numbers = {"scale": self.scale, "seed": self.seed}
+        return {
+            **self.choices,
+            **{key: value for key, value in by_hand.items() if key not in self.choices},
+            **{key: str(value) for key, value in numbers.items() if value is not None},
+        }
+
+    def because(self, state: State, reason: str) -> "Result":
+        """The same, with another end."""
+        return replace(self, state=state, reason=reason)
+
+
+def key_and_value(override: str) -> tuple[str, str]:
+    """What a word of the command line sets, and to what: `+trainer.max_epochs=3`."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+# ---- what upsweep 0.1 wrote before there were other tasks than super-resolution ----
+
+FIGURES_OF_VERSION_1 = (
+    Figure(name="psnr", title="PSNR", unit="dB", digits=2, noise=0.05, baseline="bicubic"),
+    Figure(name="ssim", title="SSIM", digits=4, noise=0.001, baseline="bicubic"),
+)
+
+
+def _of_version_1(said: Mapping[str, Any]) -> dict[str, Any]:
+    now = dict(said)
+    now.pop("gain")
+    figures = {figure.name: now.pop(figure.name) for figure in FIGURES_OF_VERSION_1}
+    baseline = {figure.name: now.pop(f"{figure.name}_bicubic") for figure in FIGURES_OF_VERSION_1}
+    choices = {"task": "super_resolution", "feed": "patches", **now["choices"]}  # what there was before it had a name
+    return {**now, "choices": choices, "declared": FIGURES_OF_VERSION_1, "figures": figures, "baseline": baseline}

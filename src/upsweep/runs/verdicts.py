@@ -1,0 +1,273 @@
+"""From measurements to sentences: do gradients vanish or explode, does the network overfit, what does it cost.
+
+Plain functions of plain values. The article that this project follows names these three problems; a sentence about
+each has the numbers that it rests on, and the config group that bears on it.
+"""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from upsweep.metrics.figure import Figure
+from upsweep.runs.layout import DIAGNOSES
+from upsweep.runs.record import read_record
+
+Problem = Literal["vanishing gradients", "exploding gradients", "overfitting", "cost"]
+
+# So chosen that each network is accused that was built to have the problem, and none that surely has not
+# (tests/test_diagnoses.py); most generators of this project were looked at for 40 steps beside them.
+FADED = 1e-4  # what is left of the gradient at the first layer, of that at the last
+GROWN = 1e4
+DEAD = 0.75  # share of a layer's channels
+SATURATED = 0.5  # share of a layer's values
+GAP = 20  # times what is noise: how much smaller the lead is in validation than on the training images ...
+ERRORS = 2.0  # ... and by how many standard errors
+FALL = 2  # times what is noise: what the validation lost since its best, while the training images won as much
+COSTLY = 100_000  # multiply-adds for a pixel of the output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer with weights, and the activation that follows it, in the order in which an image passes them.
+
+    None is what was not measured, or does not apply. Norms are Euclidean.
+
+    Attributes:
+        name: below the generator; with `:2` where it is passed a second time.
+        activation: its class, None where none follows.
+        gradient_norm: of the loss in the layer's weights.
+        weight_norm: of these.
+        gradient_to_weight: the one over the other.
+        signal: norm of the loss's gradient in the layer's output, over that in the last layer's output.
+        mean, deviation: of the activation's output (the layer's, where none follows).
+        saturated: share of a sigmoid's or tanh's values that lie near an end of its range.
+        channels: of a ReLU's output.
+        silent: those of them that it left at 0 everywhere.
+    """
+
+    name: str
+    activation: str | None = None
+    gradient_norm: float | None = None
+    weight_norm: float | None = None
+    gradient_to_weight: float | None = None
+    signal: float | None = None
+    mean: float | None = None
+    deviation: float | None = None
+    saturated: float | None = None
+    channels: int | None = None
+    silent: tuple[int, ...] | None = None
+
+    @property
+    def dead(self) -> float | None:
+        """Share of a ReLU's channels that are 0 everywhere."""
+        return None if self.silent is None or not self.channels else len(self.silent) / self.channels
+
+    def row(self) -> dict[str, str | float | None]:
+        """The measurements as plain values, for logs."""
+        said = {**vars(self), "dead": self.dead}
+        return {key: value for key, value in said.items() if key not in ("channels", "silent")}
+
+
+NUMBERS = tuple(f.name for f in fields(Layer) if f.name not in ("name", "activation", "channels", "silent"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The headline of training images and of validation images, under the same protocol.
+
+    A lead is over the baseline on the same images: it can be compared between images of unlike detail.
+
+    Attributes:
+        epoch: counted from 1.
+        train, val: the headline's values.
+        train_lead, val_lead: by how much they are better than the baseline's.
+        error: standard error of the difference of the two mean leads, from image to image; None if unknown.
+        checkerboard: energy of the response to a constant image, see `upsweep.metrics.checkerboard`.
+    """
+
+    epoch: int
+    train: float
+    train_lead: float
+    val: float
+    val_lead: float
+    error: float | None = None
+    checkerboard: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """By how much the lead is larger on the training images."""
+        return self.train_lead - self.val_lead
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Judgement":
+        """From plain values, also those of upsweep 0.1, which knew PSNR and its gain alone."""
+        old = {"train_psnr": "train", "train_gain": "train_lead", "val_psnr": "val", "val_gain": "val_lead"}
+        return cls(**{old.get(key, key): value for key, value in said.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What the network costs; `seconds_per_megapixel` of output, on `device`, None if it was not timed."""
+
+    parameters: int
+    macs_per_pixel: float
+    seconds_per_megapixel: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is to be said of a problem: whether it is there, in words and numbers, and which config group helps."""
+
+    problem: Problem
+    found: bool
+    text: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What diagnoses.json holds: sentences, and the measurements that they rest on."""
+
+    sentences: Sequence[Sentence]
+    layers: Sequence[Mapping[str, Any]]
+    judgements: Sequence[Judgement]
+    cost: Price
+
+
+def read_sentences(folder: Path) -> list[Sentence]:
+    """The sentences of the run in `folder`; none where there is no diagnosis. Raises UserError if unreadable."""
+    said = read_record(folder / DIAGNOSES)
+    return [] if said is None else [Sentence(**sentence) for sentence in said["sentences"]]
+
+
+def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
+    """Layer by layer, the median of every measurement over the samples of a run.
+
+    A channel is silent that was so in every sample of the run's second half: one that only waits for its feature has
+    spoken until then.
+    """
+    by_name = defaultdict[str, list[Layer]](list)
+    for layer in chain.from_iterable(samples):
+        by_name[layer.name].append(layer)
+    return [_middle(seen) for seen in by_name.values()]
+
+
+def _middle(seen: Sequence[Layer]) -> Layer:
+    medians: dict[str, Any] = {key: _median(getattr(layer, key) for layer in seen) for key in NUMBERS}
+    return replace(seen[-1], silent=_always(layer.silent for layer in seen[len(seen) // 2 :]), **medians)
+
+
+def sentences(
+    layers: Sequence[Layer],
+    judgements: Sequence[Judgement],
+    price: Price,
+    headline: Figure,
+    diverged: str | None = None,
+) -> list[Sentence]:
+    """One sentence on the gradients, one on overfitting where it was judged (by `headline`), one on the cost.
+
+    `diverged` says why the training ended, if its loss was no longer finite.
+    """
+    overfitting = [_overfitting(judgements, headline)] if judgements else []
+    return [_gradients(layers, diverged), *overfitting, _cost(price)]
+
+
+def _gradients(layers: Sequence[Layer], diverged: str | None) -> Sentence:
+    reach, (dead_in, dead), (flat_in, flat) = _reach(layers), _worst(layers, "dead"), _worst(layers, "saturated")
+    if diverged is not None or reach > GROWN:
+        return _exploding(layers, reach, diverged)
+    group, cure = "activation", "activation=relu or prelu would help, and norm=bn"
+    if dead >= DEAD:
+        text = f"Dead units: {dead:.0%} of the channels after {dead_in} are 0 on every pixel, and pass no gradient"
+        cure = "activation=prelu or leaky_relu would help, or a smaller optimizer.lr"
+    elif reach < FADED:
+        left = "nothing" if reach == 0 else f"{reach:.1e}"
+        text = f"Gradients vanish: of the gradient at the last layer {left} is left at the first, {len(layers) - 1} "
+        text += "layers before"
+        text += f"; {flat:.0%} of the values after {flat_in} are saturated" if flat >= SATURATED else ""
+        if math.isnan(flat):
+            group, cure = "init", "init=he or xavier would help, and norm=bn"
+    elif flat >= SATURATED:
+        text = f"Saturated units: {flat:.0%} of the values after {flat_in} lie where the activation is flat"
+    else:
+        numbers = {
+            f"at the first layer they are {reach:.2g} times those at the last": reach,
+            f"at most {dead:.0%} of a layer's units are dead": dead,
+            f"at most {flat:.0%} of a layer's values are saturated": flat,
+        }
+        measured = ", ".join(said for said, number in numbers.items() if not math.isnan(number))
+        text = f"Gradients neither vanish nor explode: {measured or 'nothing was measured'}."
+        return Sentence("vanishing gradients", False, text, "init")
+    return Sentence("vanishing gradients", True, f"{text}. {cure}.", group)
+
+
+def _exploding(layers: Sequence[Layer], reach: float, diverged: str | None) -> Sentence:
+    (largest_in, largest), why = _worst(layers, "gradient_to_weight"), [] if diverged is None else [diverged]
+    group, cure = "optimizer", "a smaller optimizer.lr"
+    if reach > GROWN:
+        why.append(f"the gradient is {reach:.2g} times larger at the first layer than at the last")
+        group, cure = "init", "init=he"
+    elif not math.isnan(largest):
+        why.append(f"the largest gradient, of {largest_in}, was {largest:.2g} times its weights' norm")
+    text = f"Gradients explode: {'; '.join(why)}. {cure}, trainer.gradient_clip_val=1 or norm=bn would help."
+    return Sentence("exploding gradients", True, text, group)
+
+
+def _reach(layers: Sequence[Layer]) -> float:
+    """The gradient at the first layer over that at the last, in their outputs or else in their weights; or nan."""
+    known = [layer.signal for layer in layers if layer.signal is not None]
+    if len(known) > 1:
+        return known[0]
+    norms = [layer.gradient_norm for layer in layers if layer.gradient_norm is not None]
+    return norms[0] / norms[-1] if len(norms) > 1 and norms[-1] > 0 else math.nan
+
+
+def _overfitting(judgements: Sequence[Judgement], headline: Figure) -> Sentence:
+    last, best = judgements[-1], max(judgements, key=lambda j: j.val_lead)
+    fall, rise = best.val_lead - last.val_lead, last.train_lead - best.train_lead
+    numbers = (
+        f"the network {headline.margin}s {headline.text(last.train_lead, '+')} over {headline.baseline} on training "
+        f"images and {headline.text(last.val_lead, '+')} in validation"
+    )
+    clear = last.error is not None and last.gap > ERRORS * last.error
+    if fall > 0 and min(fall, rise) >= FALL * headline.noise:
+        numbers += f", where it lost {headline.text(fall)} since epoch {best.epoch}"
+        cure = "A shorter training, more images (data.root=...)"
+    elif last.gap >= GAP * headline.noise and clear and last.val_lead < last.train_lead / 2:
+        cure = "More images (data.root=...), data.augment=true"
+    else:
+        return Sentence("overfitting", False, f"No sign of overfitting: {numbers}.", "dropout")
+    text = f"It overfits: {numbers}. {cure}, a smaller generator or dropout=p20 would help."
+    return Sentence("overfitting", True, text, "dropout")
+
+
+def _cost(price: Price) -> Sentence:
+    costly = price.macs_per_pixel > COSTLY
+    text = "It is costly" if costly else "It costs little"
+    text += f": {price.parameters:,} parameters, {price.macs_per_pixel:,.0f} multiply-adds a pixel"
+    if price.seconds_per_megapixel is not None:
+        text += f", {price.seconds_per_megapixel:.2g} s a megapixel on {price.device}"
+    cure = " generator=fsrcnn, or less generator.width, costs less." if costly else ""
+    return Sentence("cost", costly, f"{text}.{cure}", "generator")
+
+
+def _worst(layers: Iterable[Layer], key: str) -> tuple[str, float]:
+    """The layer with the largest value, and that; nan where there is none."""
+    known = [(layer.name, value) for layer in layers if (value := getattr(layer, key)) is not None]
+    return max(known, key=lambda pair: pair[1], default=("", math.nan))
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.median(known) if known else None
+
+
+def _always(masks: Iterable[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    known = [set(mask) for mask in masks if mask is not None]
+    return tuple(sorted(set.intersection(*known))) if known else None

@@ -1,0 +1,251 @@
+"""The DataModule of super-resolution: LR made of HR, patches to train on, whole images to validate on."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from upsweep.common.errors import UserError
+from upsweep.data.degradation import BICUBIC, Chain, Step
+from upsweep.data.sources import Source
+from upsweep.data.store import Settings, StoredImage, open_images
+from upsweep.tasks.super_resolution.patches import EpochSampler, PatchLoader, TrainPatches, as_batch
+
+SSIM_WINDOW = 11  # an image must keep this many pixels after shaving a scale from every border
+log = logging.getLogger("upsweep")
+
+
+class EvalImage(NamedTuple):
+    """A whole image to judge a generator on; float32, in batches of one with a leading N = 1.
+
+    `lr` and `rgb_lr` are what the degradation makes of `hr` and `rgb_hr`: by default the bicubic shrink, not rounded.
+    """
+
+    name: str
+    lr: Tensor  # (C, h, w), C: what the generator sees
+    hr: Tensor  # (C, H, W)
+    rgb_lr: Tensor | None  # (3, h, w); None: the image is stored grey
+    rgb_hr: Tensor | None  # (3, H, W)
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> "EvalImage":
+        """The image with a function applied to each of its tensors."""
+        return EvalImage(
+            self.name,
+            function(self.lr),
+            function(self.hr),
+            None if self.rgb_lr is None else function(self.rgb_lr),
+            None if self.rgb_hr is None else function(self.rgb_hr),
+        )
+
+
+class EvalImages(Dataset[EvalImage]):
+    """Stored images, whole, as tensors."""
+
+    def __init__(self, images: Sequence[StoredImage]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> EvalImage:
+        name, hr, lr, rgb_hr, rgb_lr, _ = self.images[index]
+        colours = (None if stored is None else _tensor(stored) for stored in (rgb_lr, rgb_hr))
+        return EvalImage(name, _tensor(lr), _tensor(hr), *colours)
+
+
+def _tensor(stored: NDArray[Any]) -> Tensor:
+    """A float32 copy; uint8 levels become [0, 1]."""
+    copy = torch.from_numpy(stored.astype(np.float32))
+    return copy.div_(255) if stored.dtype == np.uint8 else copy
+
+
+def batch_of_one(items: list[EvalImage]) -> EvalImage:
+    """The one image with a leading batch axis (whole images have different sizes)."""
+    (item,) = items
+    return item.each(lambda x: x[None])
+
+
+@dataclass(kw_only=True, eq=False)
+class PatchData(pl.LightningDataModule):
+    """Patches to train on and whole images to validate on, LR made from HR by a degradation.
+
+    Works under a trainer of any number of devices (made with `use_distributed_sampler=False`: the samplers are ours),
+    and without one after `setup()`.
+
+    Attributes:
+        source: which images are trained and validated on.
+        scale: HR pixels per LR pixel.
+        channels: what the generator sees: 1 (Y of BT.601) or 3 (RGB).
+        seed: with epoch and index it decides every patch.
+        patch_size: side of an LR patch.
+        batch_size: patches a batch, on each device.
+        patches_per_epoch: over all devices.
+        num_workers: processes that cut patches; 0 cuts them in the training process.
+        augment: the 8 flips and rotations.
+        copies: shares of their size, in (0, 1), at which the training images are used too (FSRCNN: 0.9 to 0.6).
+        even: draw every image equally often, not by its area.
+        strict: stop at a file that cannot be used instead of going on without it.
+        cache: "disk" keeps prepared images for all jobs, "none" prepares them in memory.
+        cache_dir: where "disk" keeps them; relative to the folder in which the command was given.
+        degradation: its steps by name, in their order; see `upsweep.data.degradation`. None: bicubic.
+    """
+
+    source: Source
+    scale: int
+    channels: int
+    seed: int
+    patch_size: int = 20
+    batch_size: int = 16
+    patches_per_epoch: int = 2000
+    num_workers: int = 0
+    augment: bool = True
+    copies: Sequence[float] = ()
+    even: bool = False
+    strict: bool = False
+    cache: str = "disk"
+    cache_dir: str = ".cache/upsweep"
+    degradation: Mapping[str, Step] | None = None
+    train_images: list[StoredImage] = field(default_factory=list, init=False, repr=False)
+    val_images: list[StoredImage] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        for name in ("scale", "patch_size", "batch_size", "patches_per_epoch"):
+            value = getattr(self, name)
+            _require(type(value) is int and value > 0, name, value, "a whole number above 0")
+        workers = self.num_workers
+        _require(type(workers) is int and workers >= 0, "num_workers", workers, "a whole number, 0 or more")
+        _require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
+        _require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
+        self.copies = () if self.copies is None else self.copies
+        _require(isinstance(self.copies, list | tuple), "copies", self.copies, "a list, such as [0.9,0.8,0.7,0.6]")
+        for share in self.copies:
+            _require(isinstance(share, float) and 0 < share < 1, "copies", share, "shares between 0 and 1")
+        self.chain = Chain.of(self.degradation)
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # Lightning's signature
+        """Prepare the images or map the prepared ones; the first of several processes works, the others wait.
+
+        Raises:
+            UserError: no image is left to train or to validate on; with `strict`, any file cannot be used.
+        """
+        if not self.train_images:
+            if self.chain != BICUBIC and self._rank == 0:
+                log.info("Degradation: %s.", self.chain)
+            self.train_images, self.val_images = self.source.load(self.prepared)
+
+    def prepared(
+        self,
+        files: Mapping[str, Path],
+        *,
+        purpose: Literal["training", "validation"],
+        lr_files: Mapping[str, Path] | None = None,
+    ) -> list[StoredImage]:
+        """The images among `files` that can be used for a purpose; each that cannot is named in a warning.
+
+        Raises:
+            UserError: none can; with `strict`, any cannot; real LR has another size, or goes with no setting.
+        """
+        training = purpose == "training"
+        if lr_files is not None:
+            self._refuse_what_makes_lr()
+        chain = self.chain.split()[0] if training else self.chain
+        settings = Settings(self.scale, self.channels, colour=not training, degradation=chain)
+        opened = open_images(files, settings, self._cache, lr_files=lr_files)
+        if lr_files is not None and opened.refused:  # a pair that is none says that the folders are wrong
+            raise UserError(f"{next(iter(opened.refused.values()))} ({len(opened.refused)} such pair(s)).")
+        least = self.patch_size * self.scale if training else SSIM_WINDOW + 2 * self.scale
+        why = f"data.patch_size={self.patch_size}" if training else "SSIM"
+        usable, refused = [], list(opened.refused.values())
+        for image in opened.images:
+            height, width = image.hr.shape[1:]
+            if min(height, width) >= least:
+                usable.append(image)
+            else:
+                needed = f"{why} at x{self.scale} needs {least}x{least}"
+                refused.append(f"{files[image.name]}: {width}x{height} usable pixels are too few: {needed}")
+        self._leave_out(refused)
+        if not usable:
+            reason = f"; {refused[0]}" if refused else ""
+            raise UserError(f"None of {len(files)} image files can be used for {purpose}{reason}")
+        for size in self.copies if training else ():
+            copies = open_images(files, replace(settings, size=size), self._cache).images
+            usable += [image for image in copies if min(image.hr.shape[1:]) >= least]
+        return usable
+
+    def _refuse_what_makes_lr(self) -> None:
+        if self.chain != BICUBIC:
+            raise UserError("data=pairs brings its own LR images, which no degradation makes: leave degradation alone.")
+        if self.copies:
+            raise UserError(
+                "data.copies: where LR comes from files, that of a smaller HR is not known: set data.copies=[]."
+            )
+
+    def _leave_out(self, refused: Sequence[str]) -> None:
+        for sentence in refused:
+            if self.strict:
+                raise UserError(f"{sentence} (data.strict=true stops here)")
+            if self._rank == 0:
+                log.warning("Left out: %s", sentence)
+
+    def train_dataloader(self) -> PatchLoader:
+        """Batches of `Patch`: every device its own share of the epoch, without padding."""
+        world = self._world
+        if self.patches_per_epoch < world:
+            raise UserError(f"data.patches_per_epoch={self.patches_per_epoch} is too few for {world} devices.")
+        return PatchLoader(
+            TrainPatches(
+                self.train_images,
+                patch_size=self.patch_size,
+                count=self.patches_per_epoch,
+                seed=self.seed,
+                augment=self.augment,
+                even=self.even,
+                steps=self.chain.split()[1],
+            ),
+            batch_size=self.batch_size,
+            sampler=EpochSampler(self.patches_per_epoch, rank=self._rank, world=world),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=as_batch,
+            pin_memory=self._pinned,
+        )
+
+    def val_dataloader(self) -> DataLoader[EvalImage]:
+        """Whole images, one a batch: device r of n takes images r, r + n, ..., so each is judged once."""
+        if len(self.val_images) < self._world:
+            raise UserError(
+                f"{len(self.val_images)} validation images are too few for {self._world} devices: each needs "
+                "one, so add some (data.val_share, data.val_root) or use fewer devices."
+            )
+        mine = EvalImages(self.val_images[self._rank :: self._world])
+        return DataLoader(mine, batch_size=1, collate_fn=batch_of_one, pin_memory=self._pinned)
+
+    @property
+    def _cache(self) -> Path | None:
+        return Path(self.cache_dir) if self.cache == "disk" else None
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def _pinned(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"data.{name}={value!r}: it must be {wanted}.")

@@ -1,0 +1,196 @@
+"""Random aligned patches, each a pure function of (seed, epoch, index), and the loader that hands them out."""
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.random import Philox
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from upsweep.data.degradation import Step, Window, degrade_window, stream
+from upsweep.data.store import StoredImage
+
+WORDS = 4  # 64-bit words a patch: image, top, left, turn (one Philox block)
+ROWS = 1024  # patches whose words are drawn in one go
+MAPPED = 256 << 20  # bytes of the cache that may stay mapped in this process
+FAULT = 64 << 10  # what the kernel maps around a byte that is touched, at most
+
+
+class Patch(NamedTuple):
+    """Aligned parts of an image: lr (C, p, p) and hr (C, p*s, p*s), with a leading N in a batch; float32."""
+
+    lr: Tensor
+    hr: Tensor
+
+
+class PatchPlace(NamedTuple):
+    """Which image, where its LR patch begins (LR pixels), and which of the 8 flips and rotations."""
+
+    image: int
+    top: int
+    left: int
+    turn: int
+
+
+def draw(seed: int, epoch: int, index: int) -> list[int]:
+    """Four random 64-bit words, a pure function of the arguments.
+
+    They are block `index` of the counter-based generator Philox 4x64 under the key (seed, epoch): Salmon et
+    al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+    """
+    return _rows(seed, epoch, index // ROWS)[index % ROWS]
+
+
+@lru_cache(maxsize=4)
+def _rows(seed: int, epoch: int, block: int) -> list[list[int]]:
+    """`draw` for ROWS neighbours: making a generator costs 20 times as much as reading one row of this."""
+    key = np.array([seed % 2**64, epoch], np.uint64)  # a list would pass through float64 and lose bits
+    words = Philox(key=key, counter=block * ROWS).random_raw(WORDS * ROWS)
+    return words.reshape(ROWS, WORDS).tolist()
+
+
+def place_of(
+    seed: int, epoch: int, index: int, sizes: Sequence[tuple[int, int]], ends: Sequence[int], patch: int
+) -> PatchPlace:
+    """Where the patch of sample `index` in an epoch lies.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        index: of the sample in its epoch, over all devices.
+        sizes: (height, width) of every LR image, each at least `patch`.
+        ends: running sums of their weights (areas, say): an image is chosen with probability proportional to its own.
+        patch: side of the LR patch.
+    """
+    which, down, right, turn = draw(seed, epoch, index)
+    image = bisect_right(ends, _below(ends[-1], which))
+    height, width = sizes[image]
+    return PatchPlace(image, _below(height - patch + 1, down), _below(width - patch + 1, right), _below(8, turn))
+
+
+def _below(bound: int, word: int) -> int:
+    """A 64-bit word scaled to 0 <= integer < bound (the bias is below bound / 2**64)."""
+    return word * bound >> 64
+
+
+def turned(image: NDArray[Any], turn: int) -> NDArray[Any]:
+    """One of the 8 flips and rotations of a square (..., p, p), as a view; 0 leaves it as it is."""
+    if turn & 1:
+        image = image[..., ::-1]
+    if turn & 2:
+        image = image[..., ::-1, :]
+    return image.swapaxes(-1, -2) if turn & 4 else image
+
+
+class TrainPatches(Dataset[Patch]):
+    """Random patches of the images, found under the key (epoch, index). A plain index means epoch 0.
+
+    A patch touches only its own bytes. The LR is cut from the LR of the whole image, so no false
+    border enters it; `steps` of a degradation that are left for each patch see what lies around it, too.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[StoredImage],
+        *,
+        patch_size: int,
+        count: int,
+        seed: int,
+        augment: bool = True,
+        even: bool = False,
+        steps: Sequence[Step] = (),
+    ) -> None:
+        self.steps, self.from_hr = steps, any(step.shrinks for step in steps)
+        self.images = images
+        self.sizes = [(image.lr.shape[1], image.lr.shape[2]) for image in images]
+        self.ends = list(accumulate(1 if even else height * width for height, width in self.sizes))
+        self.scale = images[0].hr.shape[1] // images[0].lr.shape[1]
+        self.channels = images[0].lr.shape[0]
+        self.patch_size, self.count, self.seed, self.augment = patch_size, count, seed, augment
+        self._touched = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: tuple[int, int] | int) -> Patch:
+        lr, hr = self.__getitems__([key])
+        return Patch(lr[0], hr[0])
+
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> Patch:
+        """A whole batch, cut into place: what the DataLoader calls."""
+        p, s = self.patch_size, self.scale
+        lr = np.empty((len(keys), self.channels, p, p), np.float32)
+        hr = np.empty((len(keys), self.channels, p * s, p * s), np.uint8)
+        for row, key in enumerate(keys):
+            epoch, index = key if isinstance(key, tuple) else (0, key)
+            image, top, left, turn = place_of(self.seed, epoch, index, self.sizes, self.ends, p)
+            turn *= self.augment
+            whole = self.images[image]
+            y, x = top * s, left * s
+            lr[row] = turned(self._lr(whole, Window(top, top + p, left, left + p), epoch, index), turn)
+            hr[row] = turned(whole.hr[:, y : y + p * s, x : x + p * s], turn)
+        self._let_go(len(keys))
+        return Patch(torch.from_numpy(lr), torch.from_numpy(hr).to(torch.float32).div_(255))
+
+    def _let_go(self, patches: int) -> None:
+        """Unmap what was read, in time: a cache larger than the memory would else count as this process's own.
+
+        The bytes stay in the kernel's cache of the disk, as long as there is room.
+        """
+        self._touched += patches * self.channels * self.patch_size * (1 + self.scale) * FAULT
+        if self._touched > MAPPED:
+            self._touched = 0
+            for cache in {id(i.mapped.map): i.mapped.map for i in self.images if i.mapped is not None}.values():
+                if len(cache) > MAPPED:
+                    cache.madvise(mmap.MADV_DONTNEED)
+
+    def _lr(self, whole: StoredImage, window: Window, epoch: int, index: int) -> NDArray[np.float32]:
+        if not self.steps:
+            return cast(NDArray[np.float32], window.of(whole.lr))
+        source = whole.hr if self.from_hr else whole.lr
+        return degrade_window(self.steps, source, window, self.scale, stream(self.seed, epoch, index)).numpy()
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The keys (epoch, rank), (epoch, rank + world), ...: a part of the epoch that no other device sees.
+
+    Every device gets count // world of them (else they would take unequal numbers of steps and wait for each
+    other for ever); nothing is padded. Lightning calls `set_epoch`.
+    """
+
+    def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:
+        self.count, self.rank, self.world, self.epoch = count, rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch whose keys the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        return ((epoch, self.rank + step * self.world) for step in range(len(self)))
+
+
+class PatchLoader(DataLoader[Patch]):
+    """A DataLoader whose workers begin when the first batch is asked for.
+
+    Lightning calls `iter` before `set_epoch`: after a resume, the workers of an ordinary loader would run
+    ahead with the keys of the wrong epoch.
+    """
+
+    def __iter__(self) -> Iterator[Patch]:  # type: ignore[override]  # a generator over the iterator
+        yield from super().__iter__()
+
+
+def as_batch(patches: Any) -> Patch:
+    """The collate function of `TrainPatches`, which gives whole batches already."""
+    return cast(Patch, patches)

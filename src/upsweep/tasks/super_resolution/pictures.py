@@ -1,0 +1,86 @@
+"""Pictures by which a person judges a generator: one place as bicubic, SR and HR, side by side."""
+
+import re
+from pathlib import PurePath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from upsweep.imaging.colour import with_chroma
+from upsweep.imaging.files import to_uint8
+from upsweep.imaging.resize import enlarge
+from upsweep.imaging.tiles import Panel, fullest, side_by_side
+
+
+def comparison(
+    name: str,
+    lr: Tensor,
+    sr: Tensor,
+    hr: Tensor,
+    scale: int,
+    *,
+    rgb_lr: Tensor | None = None,
+    rgb_hr: Tensor | None = None,
+    psnr: float | None = None,
+    psnr_bicubic: float | None = None,
+    size: int | None = 320,
+) -> Panel:
+    """Show LR enlarged bicubically | SR | HR, each cut to the square in which HR has the most detail.
+
+    The place depends on HR alone, so every run of a sweep shows the same one. A generator of luma is shown in
+    the colours of `rgb_lr`, enlarged bicubically, where they are given, and in grey otherwise.
+
+    Args:
+        name: of the image; a path is fine.
+        lr, sr, hr: (C, h, w), (C, H, W), (C, H, W), or with a batch axis of 1; values in [0, 1], C 1 or 3.
+        scale: H / h.
+        rgb_lr, rgb_hr: (3, h, w) and (3, H, W), the colours of a 1-channel image, or None if it is grey.
+        psnr, psnr_bicubic: dB, for the caption.
+        size: largest height and width of a tile; None shows the whole image.
+
+    Returns:
+        The panel, at most `size` high and `3 * size + 16` wide.
+    """
+    lr, sr, hr = (_batch(x).detach().float().cpu() for x in (lr, sr, hr))
+    bicubic = enlarge(lr, scale)
+    if hr.shape[1] == 1 and rgb_lr is not None and rgb_hr is not None:
+        chroma = _batch(rgb_lr).detach().float().cpu()
+        sr, bicubic = with_chroma(sr, chroma, scale), with_chroma(bicubic, chroma, scale)
+        hr = _batch(rgb_hr).detach().float().cpu()
+    height, width = hr.shape[-2:]
+    window = (min(size or height, height), min(size or width, width))
+    top, left = busiest(hr[0], window)
+    tiles = [to_uint8(x[0, :, top : top + window[0], left : left + window[1]]) for x in (bicubic, sr, hr)]
+    pixels = side_by_side([np.broadcast_to(tile, (*window, 3)) for tile in tiles])
+    return Panel(
+        re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePath(name).with_suffix(""))), pixels, caption(name, psnr, psnr_bicubic)
+    )
+
+
+def caption(name: str, psnr: float | None = None, psnr_bicubic: float | None = None) -> str:
+    """What a panel shows, from left to right, with the PSNR (dB) that is known.
+
+    >>> caption("coffee", 30.5, 29.25)
+    'coffee: bicubic 29.25 dB | SR 30.50 dB (+1.25) | HR'
+    """
+    left = "bicubic" if psnr_bicubic is None else f"bicubic {psnr_bicubic:.2f} dB"
+    middle = "SR" if psnr is None else f"SR {psnr:.2f} dB"
+    gain = "" if psnr is None or psnr_bicubic is None else f" ({psnr - psnr_bicubic:+.2f})"
+    return f"{name}: {left} | {middle}{gain} | HR"
+
+
+def busiest(image: Tensor, window: tuple[int, int]) -> tuple[int, int]:
+    """Top left corner of the window (rows, columns) of `image` (C, H, W) with the most gradient energy.
+
+    The first one in reading order where several are equal, so that the place never changes between runs.
+    """
+    grey = image.double().mean(dim=0)
+    energy = torch.zeros_like(grey)
+    energy[:-1] += grey.diff(dim=0).square()
+    energy[:, :-1] += grey.diff(dim=1).square()
+    return fullest(energy, window)
+
+
+def _batch(image: Tensor) -> Tensor:
+    return image if image.ndim == 4 else image.unsqueeze(0)

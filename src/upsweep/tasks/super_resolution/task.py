@@ -1,0 +1,135 @@
+"""Super-resolution as a task: generators train on patches, and are judged on whole images under a protocol."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upsweep.common.errors import UserError
+from upsweep.data.store import StoredImage
+from upsweep.imaging.resize import enlarge, shrink
+from upsweep.imaging.tiles import Panel
+from upsweep.metrics.figure import Figure
+from upsweep.metrics.metric import PSNR, SSIM
+from upsweep.metrics.protocol import Protocol
+from upsweep.networks.network import Network
+from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.tasks.super_resolution.data import EvalImage, PatchData
+from upsweep.tasks.super_resolution.judging import bicubic, pair
+from upsweep.tasks.super_resolution.patches import Patch
+from upsweep.tasks.super_resolution.pictures import comparison
+from upsweep.tasks.task import Compared, Task
+
+SIDE = 96  # LR pixels of the middle of a training image that are enlarged
+
+
+class SuperResolution(Task):
+    """LR images in, SR images out.
+
+    Args:
+        figures: psnr (dB) and ssim, or one of them; the first is the headline.
+        data: patches to train on, whole images to judge on.
+        protocol: under which the figures are taken.
+    """
+
+    data: PatchData
+
+    def __init__(
+        self, figures: Sequence[Figure | Mapping[str, Any]], data: PatchData, protocol: Protocol | None = None
+    ) -> None:
+        protocol = protocol or Protocol()
+        super().__init__(
+            figures, data, {"psnr": partial(PSNR, protocol, data.scale), "ssim": partial(SSIM, protocol, data.scale)}
+        )
+        self.protocol = protocol
+        self._baselines: dict[str, float] = {}  # of the headline, by image
+
+    def make(self, generator: Network, batch: Patch) -> list[Compared]:
+        """SR of every level that the generator supervises, each with HR of that size."""
+        levels = _upscaler(generator).pyramid(batch.lr)
+        return [Compared(sr, level_of(batch.hr, sr.shape[-1])) for sr in levels]
+
+    def judge(self, generator: Network, batch: EvalImage) -> Tensor:
+        """Judge one whole image; SR (1, C, H, W) as the generator made it."""
+        scale = self.data.scale
+        sr: Tensor = generator(batch.lr).float()
+        grey = batch.rgb_hr is None
+        self.feed(*pair(sr, batch, self.protocol, scale), grey=grey)
+        if not self.baseline:
+            self.feed_baseline(*pair(bicubic(batch, self.protocol, scale), batch, self.protocol, scale), grey=grey)
+            if self.headline.baseline:
+                self._baselines[batch.name] = _last(self.baseline_metrics[self.headline.name])
+        self._judged = _last(self.metrics[self.headline.name]), self._baselines.get(batch.name)
+        return sr
+
+    def last_lead(self) -> float | None:
+        """Of the image judged last."""
+        value, baseline = self._judged
+        return None if baseline is None else self.headline.lead(value, baseline)
+
+    def panel(self, batch: EvalImage, made: Tensor, size: int = 320) -> Panel:
+        """LR enlarged bicubically | SR | HR of the image judged last, with the headline of each."""
+        return comparison(
+            batch.name,
+            batch.lr,
+            made,
+            batch.hr,
+            self.data.scale,
+            rgb_lr=batch.rgb_lr,
+            rgb_hr=batch.rgb_hr,
+            psnr=self._judged[0],
+            psnr_bicubic=self._judged[1],
+            size=size,
+        )
+
+    def training_samples(self, count: int) -> Iterator[Compared]:
+        """The middle of some training images: LR (1, C, h, w) and HR (1, C, s h, s w), float32 in [0, 1]."""
+        return crops(self.data.train_images, count)
+
+    def headline_of(self, made: Tensor, given: Tensor, wanted: Tensor) -> tuple[float, float]:
+        """Of SR, and of the bicubic enlargement of LR."""
+        protocol, scale = self.protocol, self.data.scale
+        if protocol.space == "rgb" and given.shape[1] == 1:
+            protocol = replace(protocol, space="y")  # training images are kept without their colours
+        kind = PSNR if self.headline.name == "psnr" else SSIM
+        metric = kind(protocol, scale)
+        values = []
+        for image in (made, enlarge(given, scale)):
+            metric.update(image, wanted)
+            values.append(_last(metric))
+        return values[0], values[1]
+
+
+def _last(metric: Any) -> float:
+    return float(metric.last.item())
+
+
+def _upscaler(generator: Network) -> Upscaler:
+    """Raises UserError: the network does not enlarge."""
+    if not isinstance(generator, Upscaler):
+        raise UserError(
+            f"task=super_resolution needs a generator that enlarges (upsweep.networks.upscalers.Upscaler), and "
+            f"{type(generator).__name__} does not: choose another generator, or the task it is for."
+        )
+    return generator
+
+
+def level_of(hr: Tensor, width: int) -> Tensor:
+    """HR (N, C, H, W) shrunk bicubically to `width`: what a level of a pyramid is held to (LapSRN, Lai et al. 2017)."""
+    return hr if width == hr.shape[-1] else shrink(hr, hr.shape[-1] // width)
+
+
+def crops(images: Sequence[StoredImage], count: int) -> Iterator[Compared]:
+    """The middle of `count` of the images: LR (1, C, h, w) and HR (1, C, s h, s w), float32 in [0, 1]."""
+    count = min(count, len(images))
+    for image in (images[i * len(images) // count] for i in range(count)):
+        height, width = image.lr.shape[1:]
+        scale = image.hr.shape[1] // height
+        h, w = min(height, SIDE), min(width, SIDE)
+        top, left = (height - h) // 2, (width - w) // 2
+        lr = image.lr[:, top : top + h, left : left + w]
+        hr = image.hr[:, scale * top : scale * (top + h), scale * left : scale * (left + w)]
+        yield Compared(torch.from_numpy(lr.copy())[None], torch.from_numpy(hr.copy())[None].float() / 255)

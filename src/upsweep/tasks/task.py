@@ -1,0 +1,121 @@
+"""What a task is: the batches that go in, what is compared with what, and the figures by which results are judged."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from upsweep.common.errors import UserError
+from upsweep.imaging.tiles import Panel
+from upsweep.metrics.figure import Figure, figures_of
+from upsweep.networks.network import Network
+
+
+class Compared(NamedTuple):
+    """What a network made, and what was wanted: two batches of one shape."""
+
+    made: Tensor
+    wanted: Tensor
+
+
+class Task(nn.Module, ABC):
+    """Derive, say what each figure is measured by, and write `make` and `judge`.
+
+    A batch is a NamedTuple whose first tensor is what the network takes.
+
+    Args:
+        figures: what results are judged by, the headline first: `Figure`s, or mappings from a config.
+        data: the DataModule that feeds the network.
+        measures: name of a figure -> a factory of the torchmetrics `Metric` that measures it.
+
+    Raises:
+        UserError: there is no figure, or one that nothing measures.
+    """
+
+    def __init__(
+        self,
+        figures: Sequence[Figure | Mapping[str, Any]],
+        data: pl.LightningDataModule,
+        measures: Mapping[str, Callable[[], Metric]],
+    ) -> None:
+        super().__init__()
+        self.figures, self.data = figures_of(figures), data
+        if not self.figures:
+            raise UserError("task.figures is empty: without a figure nothing can be judged.")
+        for figure in self.figures:
+            if figure.name not in measures:
+                raise UserError(
+                    f"task.figures names {figure.name}, which this task does not measure; it measures "
+                    f"{', '.join(measures)}."
+                )
+        self.metrics = nn.ModuleDict({figure.name: measures[figure.name]() for figure in self.figures})
+        # The baseline is judged once, in the first validation, on the same images.
+        self.baseline_metrics = nn.ModuleDict(
+            {figure.name: measures[figure.name]() for figure in self.figures if figure.baseline}
+        )
+        self.baseline: dict[str, float] = {}
+
+    @property
+    def headline(self) -> Figure:
+        """What results are ranked by."""
+        return self.figures[0]
+
+    # training
+
+    @abstractmethod
+    def make(self, generator: Network, batch: Any) -> list[Compared]:
+        """What the generator makes of a training batch, and what is wanted: a pair for each supervised output."""
+
+    # validation
+
+    @abstractmethod
+    def judge(self, generator: Network, batch: Any) -> Tensor:
+        """Feed the metrics, by `feed` and `feed_baseline`, with what the generator makes of a batch; what it made."""
+
+    def feed(self, made: Tensor, wanted: Tensor, **more: Any) -> None:
+        """Add a batch to every metric: what was made and what was wanted, and keyword arguments of the metrics."""
+        for metric in self.metrics.values():
+            cast(Metric, metric).update(made, wanted, **more)
+
+    def feed_baseline(self, made: Tensor, wanted: Tensor, **more: Any) -> None:
+        """The same for what is made without a network, as long as the baseline's figures are not known."""
+        if not self.baseline:
+            for metric in self.baseline_metrics.values():
+                cast(Metric, metric).update(made, wanted, **more)
+
+    def compute(self) -> dict[str, float]:
+        """The figures over all batches that were judged, on all devices, by name; the metrics begin anew."""
+        if not self.baseline:
+            self.baseline = _computed(self.baseline_metrics)
+        return _computed(self.metrics)
+
+    # what people look at; a task that leaves these out has no pictures, and nothing is said of overfitting
+
+    def panel(self, batch: Any, made: Tensor, size: int = 320) -> Panel | None:
+        """A picture, at most `size` pixels high, of the batch judged last: baseline | made | wanted."""
+        del batch, made, size
+        return None
+
+    def last_lead(self) -> float | None:
+        """By how much the headline of the batch judged last is better than its baseline."""
+        return None
+
+    def training_samples(self, count: int) -> Iterator[Compared]:
+        """Up to `count` inputs of the training data, each with what is wanted of it, to be held against validation."""
+        del count
+        return iter(())
+
+    def headline_of(self, made: Tensor, given: Tensor, wanted: Tensor) -> tuple[float, float]:
+        """The headline of one sample, and the baseline's."""
+        raise NotImplementedError(f"{type(self).__name__} has training samples, and does not judge them")
+
+
+def _computed(metrics: nn.ModuleDict) -> dict[str, float]:
+    found = {}
+    for name, metric in metrics.items():
+        found[name] = float(cast(Metric, metric).compute())
+        cast(Metric, metric).reset()
+    return found

@@ -1,0 +1,49 @@
+"""What runs and dashboards share at W&B: the axis, and whether the server can be asked for anything. Knows no torch."""
+
+import threading
+import urllib.error
+import urllib.request
+
+STEP = "trainer/global_step"
+"""The x-axis of every metric; Lightning's own name for it, which its W&B users know."""
+
+PATIENCE = 6.0  # seconds for each of the two waits of an online start: together below the promised 15
+
+
+def no_way_online() -> str | None:
+    """Why W&B's server cannot be asked for anything, in words (no key, no answer), or None if it can."""
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    settings = wandb.setup().settings
+    url = settings.base_url
+    if not (settings.api_key or settings.identity_token_file or read_netrc_auth(host=url)):
+        return "there is no API key; run `wandb login` once, or set WANDB_API_KEY"
+    return obstacle(url)
+
+
+def obstacle(url: str, timeout: float = PATIENCE) -> str | None:
+    """Why the W&B server at `url` cannot take a run, in words, or None if it can; within `timeout` seconds.
+
+    Asks what the client will ask, through the proxies of the environment; a refusal (4xx) is an answer too.
+    """
+    request = urllib.request.Request(
+        f"{url}/graphql", data=b'{"query": "{__typename}"}', headers={"Content-Type": "application/json"}
+    )
+    answer: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(request, timeout=timeout).close()
+            answer.append(None)
+        except urllib.error.HTTPError as error:
+            answer.append(None if error.code < 500 else f"it answers {error.code}")
+        except OSError as error:
+            answer.append(str(getattr(error, "reason", error)))
+
+    # In a thread, since a name server that is silent holds the caller far longer than the socket's timeout.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout)
+    reason = answer[0] if answer else f"no answer in {timeout:g} s"
+    return reason and f"{url} cannot be reached ({reason}): check the network or WANDB_BASE_URL"

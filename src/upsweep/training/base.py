@@ -1,0 +1,210 @@
+"""What every training shares, whoever learns against whom: judging, logging, counting, checkpoints."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from upsweep.blocks.layout import as_channels_last, in_channels_last
+from upsweep.networks import checkpoints
+from upsweep.networks.network import Network
+from upsweep.tasks import Task
+from upsweep.training.optimizers import parameter_groups, scale_rates
+from upsweep.training.scaling import Batch, RateRule
+from upsweep.training.schedules import Schedule
+
+log = logging.getLogger("upsweep")
+
+OptimizerOf = Callable[[Iterable[dict[str, Any]]], Optimizer]
+"""Parameter groups -> optimizer."""
+
+
+class Diverged(Exception):
+    """The loss is no longer finite; the training stops and says so, and the sweep goes on."""
+
+
+class Pruned(Exception):
+    """A search has no hope in this training; it stops and says so, and the search goes on."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who learns: a network, what it is to reach, and how it is optimised. A supervised training has one.
+
+    Attributes:
+        network: whose parameters are optimised.
+        objective: a loss; (made, wanted) -> scalar.
+        optimizer: parameter groups -> optimizer.
+        schedule: progress of the training in [0, 1] -> factor on the learning rate.
+        factors: part of the network, by name -> factor on its learning rate.
+    """
+
+    network: nn.Module
+    objective: nn.Module
+    optimizer: OptimizerOf
+    schedule: Schedule
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far (counted from 0), with its figures and the baseline's, by name."""
+
+    epoch: int
+    figures: dict[str, float]
+    baseline: dict[str, float]
+
+
+class Training(pl.LightningModule):
+    """Judges a generator by its task, and keeps what a run that goes on needs; a subclass says how it learns.
+
+    Args:
+        task: what goes in and how it is judged.
+        generator: the network that makes images.
+        players: who learns, by name; the generator's first.
+        seed: of the run; with epoch and rank it seeds what is random in a step (dropout).
+        spec: the generator's class and arguments as plain values, for the checkpoint.
+        fresh: whether the weights are as initialised, and not from a checkpoint.
+        rule: how the learning rate follows the effective batch size.
+
+    Logs lr, and of every figure val/<name>, val/<name>_<baseline>, val/<name>_<margin>.
+    """
+
+    compiled = False  # whether it trains through torch.compile
+
+    def __init__(
+        self,
+        task: Task,
+        generator: Network,
+        players: Mapping[str, Player],
+        *,
+        seed: int,
+        spec: dict[str, Any],
+        fresh: bool = True,
+        rule: RateRule | None = None,
+    ) -> None:
+        super().__init__()
+        self.generator, self.task = generator, task
+        self.players = dict(players)
+        self.best: Best | None = None
+        self.iterations = 0  # steps of the generator's optimizer: Lightning's global_step counts those of all players
+        self.seconds_before = 0.0  # of training, before this process went on with it
+        self._seed, self._spec, self._fresh, self._rule = seed, spec, fresh, rule or RateRule()
+        self._started = time.perf_counter()
+
+    def lay_out(self) -> None:
+        """From now on weights and inputs lie as NHWC; names, shapes and values stay."""
+        in_channels_last(self.generator)
+        self.generator.register_forward_pre_hook(_laid_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.generator(x))
+
+    @property
+    def total(self) -> int:
+        return max(1, int(self.trainer.estimated_stepping_batches))
+
+    # training
+
+    def on_fit_start(self) -> None:
+        """At the very start: say what of the initialisation is void, calibrate a data-driven one."""
+        if self.trainer.ckpt_path is not None or not self._fresh:
+            return
+        if self.trainer.is_global_zero:
+            for sentence in self.generator.unused():
+                log.warning(sentence)
+        batches = self.task.data.train_dataloader()
+        # what the network takes of a batch is its first tensor
+        self.generator.calibrate(lambda: next(x for x in next(iter(batches)) if isinstance(x, Tensor)).to(self.device))
+        if self.trainer.world_size > 1:  # DDP has sent rank 0's weights already, and each rank saw another batch
+            state = {name: value.cpu() for name, value in self.generator.state_dict().items()}
+            self.generator.load_state_dict(self.trainer.strategy.broadcast(state))
+
+    def on_train_epoch_start(self) -> None:
+        """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
+        torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) % 2**63)
+        if self.current_epoch + 1 == self.trainer.max_epochs:
+            self.trainer.check_val_every_n_epoch = 1  # the last weights are judged, whatever the rhythm
+
+    def on_train_epoch_end(self) -> None:
+        self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.iterations += 1
+
+    # validation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Judge a batch; what the generator made of it."""
+        return self.task.judge(self.generator, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        figures, headline = self.task.compute(), self.task.headline
+        baseline = self.task.baseline
+        for figure in self.task.figures:
+            value = figures[figure.name]
+            self.log(f"val/{figure.name}", value, prog_bar=figure is headline)
+            if figure.baseline:
+                self.log(f"val/{figure.baseline_name}", baseline[figure.name])
+                self.log(f"val/{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
+        before = -math.inf if self.best is None else headline.worth(self.best.figures[headline.name])
+        # never of what is not a number
+        if not self.trainer.sanity_checking and headline.worth(figures[headline.name]) > before:
+            self.best = Best(self.current_epoch, figures, dict(baseline))
+
+    # optimisation and checkpoints
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """For each player its optimizer, its rate fitted to the batch, and its schedule over the whole training."""
+        return [self._configured(player) for player in self.players.values()]
+
+    def _configured(self, player: Player) -> Any:
+        groups = [*parameter_groups(player.network, player.factors), *parameter_groups(player.objective)]
+        optimizer = player.optimizer(groups)
+        scale_rates(optimizer)
+        trainer, rule, first = self.trainer, self._rule, optimizer.param_groups[0]
+        trainer.fit_loop.setup_data()  # or there is no loader yet
+        size, nodes = getattr(trainer.train_dataloader, "batch_size", None) or 1, trainer.num_nodes
+        batch = Batch(size, trainer.world_size // nodes, nodes, trainer.accumulate_grad_batches)
+        meant = "" if rule.name == "none" else f", from {first['lr']:.3g} at {rule.batch_size}"
+        for group in optimizer.param_groups:
+            group["lr"] *= rule.factor(batch.effective)
+        if trainer.is_global_zero:
+            log.info("%s; learning rate %.3g (lr_rule=%s%s).", batch, first["lr"], rule.name, meant)
+        steps = self.total
+        scheduler = LambdaLR(optimizer, lambda step: player.schedule(step / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[checkpoints.KEY] = checkpoints.describe(
+            self._spec,
+            best={} if self.best is None else asdict(self.best),
+            iterations=self.iterations,
+            seconds=self.seconds_before + time.perf_counter() - self._started,
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        said = checkpoint[checkpoints.KEY]
+        self.iterations = said.get("iterations", checkpoint["global_step"])  # format 1 had one optimizer
+        self.seconds_before = said["seconds"]
+        best = said["best"]
+        if best and "figures" not in best:  # format 1: all in one
+            figures = {f.name: best[f.name] for f in self.task.figures if f.name in best}
+            baseline = {f.name: best[f.baseline_name] for f in self.task.figures if f.baseline_name in best}
+            best = {"epoch": best["epoch"], "figures": figures, "baseline": baseline}
+        self.best = Best(**best) if best else None
+
+
+def _laid_out(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Before a network runs: images as NHWC."""
+    return tuple(as_channels_last(x) if isinstance(x, Tensor) and x.ndim == 4 else x for x in inputs)

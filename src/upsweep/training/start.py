@@ -1,0 +1,158 @@
+"""Where a training begins: fresh, from weights, or where it stopped. Decided once, at the door."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from upsweep.common.errors import UserError
+from upsweep.networks import checkpoints
+from upsweep.networks.network import Network
+from upsweep.runs.about import About
+from upsweep.runs.layout import FRESH, LAST, PREVIOUS
+from upsweep.runs.record import found
+
+log = logging.getLogger("upsweep")
+
+
+@dataclass(frozen=True)
+class Started:
+    """A built network.
+
+    Attributes:
+        network: with its weights.
+        source: where they are from, as a sentence.
+        fresh: whether they are as initialised: a data-driven initialisation is still to be calibrated.
+        checkpoint: what Lightning goes on from, optimizer and all; None where a training begins.
+    """
+
+    network: Network
+    source: str
+    fresh: bool = False
+    checkpoint: Path | None = None
+
+
+Start = Callable[[dict[str, Any]], Started]
+"""A way to begin: the network's class and arguments, as plain values -> the network.
+
+Raises UserError: it cannot be built, or the weights do not fit it.
+"""
+
+
+def fresh(spec: dict[str, Any]) -> Started:
+    """Weights as initialised."""
+    return Started(checkpoints.build(spec), "The weights are as initialised.", fresh=True)
+
+
+def all_weights(path: Path, spec: dict[str, Any]) -> Started:
+    """The weights of a checkpoint, all of which must fit (`checkpoint=`)."""
+    network, state = checkpoints.build(spec), checkpoints.read(path)
+    weights = checkpoints.generator_weights(state)
+    checkpoints.fit(network, weights, path)
+    network.load_state_dict(weights)
+    _warn_of_another(network, state, path)
+    return Started(network, f"The weights are those of {path}.")
+
+
+def fitting_weights(path: Path, spec: dict[str, Any]) -> Started:
+    """Those weights of a checkpoint that fit (`init_from=`), say for another scale; the others are as initialised."""
+    network, state = checkpoints.build(spec), checkpoints.read(path)
+    # A deconvolution for another scale is another layer, also where its kernel has the same size (FSRCNN's 9x9).
+    scale = getattr(network, "scale", None)
+    same_scale = state.get(checkpoints.KEY, {}).get("generator", {}).get("scale") == scale
+    without = () if same_scale else ("upsampler",)
+    new = checkpoints.transfer(network, checkpoints.generator_weights(state), path, without=without)
+    _warn_of_another(network, state, path)
+    rest = f"; as initialised: {', '.join(new)}" if new else ""
+    return Started(network, f"The weights are those of {path}{rest}.")
+
+
+def going_on(folder: Path, config: Mapping[str, Any], epochs: int, otherwise: Start, spec: dict[str, Any]) -> Started:
+    """Where the run in a folder stopped (`resume=`): its newest checkpoint that can be read.
+
+    Args:
+        folder: of the run.
+        config: all that is set now, to be held against what was set before.
+        epochs: how many there are to be.
+        otherwise: how it begins where it has no checkpoint yet.
+        spec: of the network.
+
+    Raises:
+        UserError: the checkpoint is that of another generator or optimizer, or of a longer training.
+    """
+    path = newest(folder)
+    if path is None:
+        begun = otherwise(spec)
+        return replace(begun, source=f"{folder} has no checkpoint yet: the training begins anew. {begun.source}")
+    state = checkpoints.read(path)
+    _refuse_another(folder, config)
+    network = checkpoints.build(spec)
+    checkpoints.fit(network, checkpoints.generator_weights(state, ema=False), path)
+    if other := _trained_with(network, state):
+        raise UserError(f"{folder} was trained with {other}: add that, or begin a new run.")
+    done = int(state["epoch"]) + 1
+    if done > epochs:
+        raise UserError(f"{path} has {done} epochs behind it: trainer.max_epochs={epochs} must be {done} or more.")
+    return Started(network, f"Going on from {path}.", checkpoint=path)
+
+
+def start_of(
+    folder: Path,
+    config: Mapping[str, Any],
+    epochs: int,
+    *,
+    resume: bool = False,
+    checkpoint: Path | None = None,
+    init_from: Path | None = None,
+) -> Start:
+    """The way to begin that a command line asks for.
+
+    Raises:
+        UserError: two kinds of weights are named.
+    """
+    if checkpoint is not None and init_from is not None:
+        raise UserError(f"checkpoint={checkpoint} and init_from={init_from} both name weights: leave one of them out.")
+    begin: Start = fresh
+    if checkpoint is not None:
+        begin = partial(all_weights, checkpoint)
+    if init_from is not None:
+        begin = partial(fitting_weights, init_from)
+    return partial(going_on, folder, config, epochs, begin) if resume else begin
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint of a run from which it can go on, or None; says which could not be read."""
+    for path in filter(Path.is_file, (folder / name for name in (FRESH, LAST, PREVIOUS))):
+        try:
+            checkpoints.read(path)
+            return path
+        except UserError as error:
+            log.warning("%s Falling back to the checkpoint before it.", error)
+    return None
+
+
+def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
+    before = found(About.read, folder, log.warning)
+    was = before.config if before else {}
+    had, has = ((c.get("optimizer") or {}).get("_target_") for c in (was, config))
+    if had and has and had != has:
+        raise UserError(f"{folder} was trained by {had}, whose state does not fit {has}: add the optimizer=... it had.")
+    if changed := [key for key in ("objective", "scheduler") if key in was and was[key] != config.get(key)]:
+        # asked for, or another version of upsweep with other defaults
+        log.warning("%s goes on with another %s than it was trained with so far.", folder, " and ".join(changed))
+
+
+def _trained_with(network: Network, state: Mapping[str, Any]) -> str:
+    """What of a stored network differs from this one where no shape of a weight does, as arguments; or nothing."""
+    stored = state.get(checkpoints.KEY, {}).get("generator", {})
+    known = signature(type(network)).parameters if stored else {}
+    had = {key: stored.get(key, known[key].default) for key in ("skip", "centre") if key in known}
+    return " ".join(f"generator.{key}={value}" for key, value in had.items() if value != getattr(network, key))
+
+
+def _warn_of_another(network: Network, state: Mapping[str, Any], path: Path) -> None:
+    if other := _trained_with(network, state):
+        log.warning("The weights of %s were trained with %s, and this generator is without.", path, other)

@@ -1,0 +1,23 @@
+"""The end of a training that no longer improves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+
+from upsweep.metrics.figure import figures_of
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's, of a task's figure: it knows which way is better.
+
+    Args:
+        figure: as the config declares it.
+        patience: epochs without an improvement.
+        min_delta: what counts as one, in the figure's unit.
+    """
+
+    def __init__(self, figure: Mapping[str, Any], patience: int = 5, min_delta: float = 0.0) -> None:
+        (declared,) = figures_of([figure])
+        mode = "max" if declared.better == "higher" else "min"
+        super().__init__(f"val/{declared.name}", min_delta, patience, mode=mode)

@@ -1,0 +1,143 @@
+"""Files that are whole, locks that end with their process, and a bar that also speaks where there is no terminal."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from upsweep.common import progress
+from upsweep.common.files import PART, as_csv, whole, write_whole
+from upsweep.common.locks import keep, locked
+from upsweep.common.progress import Bar, clock
+
+# files
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [("words ±", "words ±".encode()), (b"bytes", b"bytes"), ([b"in ", b"parts"], b"in parts")]
+)
+def test_what_is_written_can_be_read_and_nothing_lies_beside_it(
+    tmp_path: Path, content: str | bytes | list[bytes], expected: bytes
+) -> None:
+    assert write_whole(tmp_path / "file", content).read_bytes() == expected
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "file", "old")
+    with pytest.raises(ZeroDivisionError), whole(path) as beside:
+        beside.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_file_is_on_the_disk_before_the_rename_and_its_folder_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    flush, rename = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")  # noqa: PTH112
+        flush(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_whole(tmp_path / "result.json", "{}")
+    assert done == ["file", "rename", "folder"]
+
+
+def test_a_disk_that_is_full_when_the_file_is_flushed_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_whole(tmp_path / "file", "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_long_name_can_be_written_too_and_what_is_being_written_is_hidden_and_marked(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 240)
+    with whole(path) as beside:
+        beside.write_text("x")
+        assert beside.name.startswith(".") and beside.name.endswith(PART) and len(beside.name) < 255
+    assert path.read_text() == "x"
+
+
+def test_a_cell_with_a_comma_or_a_line_break_is_one_cell() -> None:
+    assert as_csv([["a,b", 1], ["c\nd", None]]) == '"a,b",1\n"c\nd",\n'
+
+
+# locks
+
+
+HOLDER = "import sys, time\nfrom pathlib import Path\nfrom upsweep.common.locks import keep\nprint(keep(Path(sys.argv[1]), 0), flush=True)\ntime.sleep(60)\n"  # noqa: E501
+
+
+def test_a_lock_is_free_when_its_process_is_killed_and_says_who_holds_it_until_then(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "None\n"
+        assert str(keep(lock, 0.2)).startswith(f"process {holder.pid} of ")
+        holder.kill()
+        holder.wait()
+    assert keep(lock, 2.0) is None, "the system let go of it"
+    assert keep(lock, 0.0) is None, "who has it may ask for it once more"
+
+
+def test_a_worker_that_is_forked_off_does_not_hold_the_lock_on(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    script = HOLDER.replace("time.sleep(60)", "import os\nif os.fork() == 0: time.sleep(20); os._exit(0)\n")
+    done = subprocess.run([sys.executable, "-c", script, lock], stdout=subprocess.DEVNULL, timeout=30, check=True)
+    assert done.returncode == 0 and keep(lock, 2.0) is None
+
+
+def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
+    lock = tmp_path / "made" / "lock"
+    waits = (
+        f"from pathlib import Path\nfrom upsweep.common.locks import locked\nwith locked(Path({str(lock)!r})): pass\n"
+    )
+    with locked(lock):
+        second = subprocess.Popen([sys.executable, "-c", waits, lock])
+        time.sleep(1.0)
+        assert second.poll() is None
+    assert second.wait(20) == 0
+
+
+# progress
+
+
+def test_a_time_is_hours_minutes_and_seconds() -> None:
+    assert [clock(seconds) for seconds in (None, 0.4, 59.6, 3725)] == ["?", "0:00:00", "0:01:00", "1:02:05"]
+
+
+def test_without_a_terminal_a_line_is_printed_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    with Bar(4, "work") as bar:
+        bar.advance(2, "more work")
+    assert not bar.visible
+    assert "more work: 2 of 4, 0:00:00 left" in capsys.readouterr().err
+
+
+def test_what_is_not_to_be_shown_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    with Bar(4, "work", shown=False) as bar:
+        bar.advance()
+    assert capsys.readouterr() == ("", "")

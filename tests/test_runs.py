@@ -1,0 +1,138 @@
+"""What a run leaves on disk: records that are read back as they were written, and what a broken one costs."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from upsweep.common.errors import UserError
+from upsweep.common.files import write_whole
+from upsweep.imaging import tiles
+from upsweep.metrics.figure import Figure
+from upsweep.runs import history, layout
+from upsweep.runs.about import About
+from upsweep.runs.history import Epoch
+from upsweep.runs.manifest import Entry, Manifest
+from upsweep.runs.progress import Progress
+from upsweep.runs.record import UnreadableError, found
+from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
+
+ERROR = Figure(name="rmse", title="RMSE", better="lower", digits=3, baseline="noisy", margin="gain")
+BROKEN = ['{"version": 2, "state": "fin', "", '{"version": 9}', '{"version": 1, "colour": 3}', "[]", "null"]
+
+
+def result(**given: float) -> Result:
+    choices = {"init": "he"}
+    return Result(
+        state="finished", choices=choices, overrides=[], seed=1, scale=2, declared=FIGURES_OF_VERSION_1, figures=given
+    )
+
+
+def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    made = result(psnr=31.25, ssim=0.9)
+    made = replace(made, overrides=["data.root='a, b'"], baseline={"psnr": 30.0}, reason="ü\n{}", parameters=12809)
+    path = made.write(tmp_path)
+    assert Result.read(tmp_path) == made
+    assert json.loads(path.read_text())["version"] == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_figure_that_is_not_finite_is_none_at_all(tmp_path: Path) -> None:
+    path = replace(result(psnr=math.nan, ssim=0.9), seconds=math.inf).write(tmp_path)
+    assert json.loads(path.read_text())["figures"] == {"psnr": None, "ssim": 0.9}
+    read = Result.read(tmp_path)
+    assert read is not None
+    assert read.figures == {"ssim": 0.9} and read.value is None and read.seconds is None
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_missing_record_is_none_and_a_broken_one_is_named(tmp_path: Path, text: str) -> None:
+    assert Result.read(tmp_path) is None and Progress.read(tmp_path) is None and About.read(tmp_path) is None
+    for name in ("result.json", "progress.json", "about.json"):
+        (tmp_path / name).write_text(text)
+    for kind in (Result, About):
+        with pytest.raises(UserError, match=r"\.json cannot be read"):
+            kind.read(tmp_path)
+    assert found(Result.read, tmp_path) is None and Progress.read(tmp_path) is None
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "x", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "half\ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_whoever_can_do_without_a_record_is_told_what_is_wrong_with_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert found(About.read, tmp_path, told.append) is None and not told, "there is none"
+    (tmp_path / "about.json").write_text("")
+    assert found(About.read, tmp_path, told.append) is None
+    assert len(told) == 1 and told[0].startswith(f"{tmp_path / 'about.json'} cannot be read (")
+
+
+def test_a_record_of_before_there_were_tasks_is_one_of_super_resolution(tmp_path: Path) -> None:
+    said = {"version": 1, "state": "finished", "choices": {}, "overrides": [], "seed": 1, "scale": 2}
+    said |= {"psnr": 31.0, "ssim": None, "gain": 1.5, "psnr_bicubic": 29.5, "ssim_bicubic": 0.8}
+    (tmp_path / "result.json").write_text(json.dumps(said))
+    read = Result.read(tmp_path)
+    assert read is not None and read.headline is not None
+    assert (read.headline.name, read.value, read.lead(), read.baseline["ssim"]) == ("psnr", 31.0, 1.5, 0.8)
+
+
+def test_a_lead_is_positive_where_a_result_is_better_also_where_lower_values_are() -> None:
+    made = replace(result(), declared=(ERROR,), figures={"rmse": 0.2}, baseline={"rmse": 0.5})
+    assert made.value == 0.2 and made.lead() == pytest.approx(0.3)
+
+
+def test_that_a_job_went_on_is_none_of_its_choices() -> None:
+    made = replace(result(), overrides=["init=he", "resume='/a/run'", "+checkpoint=x.ckpt"])
+    assert made.settings == {"init": "he", "checkpoint": "x.ckpt", "scale": "2", "seed": "1"}
+
+
+def test_a_history_has_a_column_a_figure_and_is_read_back(tmp_path: Path) -> None:
+    lines = [Epoch(1, 10, 0.5, 0.25, {"rmse": 1 / 3, "psnr": None}), Epoch(2, 20, 1.0, None, {"rmse": 0.2, "psnr": 9})]
+    path = history.write(tmp_path / "history.csv", lines)
+    assert path.read_text().splitlines()[0] == "epoch,step,seconds,loss,rmse,psnr"
+    assert history.read(path) == lines
+    assert history.read(tmp_path / "none.csv") == []
+
+
+@pytest.mark.parametrize("text", ["", "epoch,step\n1,one\n", "epoch,step,seconds,loss,a\n1,2,0.5", "a\0b"])
+def test_a_history_that_is_cut_short_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(UnreadableError, match=r"history\.csv cannot be read"):
+        history.read(tmp_path / "history.csv")
+
+
+def test_a_manifest_is_read_back_and_a_broken_entry_costs_its_own_job(tmp_path: Path) -> None:
+    jobs = (Entry("0", 0, ["init=he"]), Entry("a 1", 1, ["init=icnr"]))
+    path = Manifest(about=About.now(), jobs=jobs).write(tmp_path)
+    read = Manifest.read(tmp_path)
+    assert read is not None and read.about.command and not read.broken
+    assert [(job.name, job.number, job.overrides) for job in read.jobs] == [
+        ("0", 0, ["init=he"]),
+        ("a 1", 1, ["init=icnr"]),
+    ]
+    for broken in (None, {}, {"name": "1"}, {"name": "1", "overrides": 3}, {"name": "", "overrides": []}, "x"):
+        said = json.loads(path.read_text())
+        path.write_text(json.dumps(said | {"jobs": [said["jobs"][0], broken]}))
+        read = Manifest.read(tmp_path)
+        assert read is not None and [job.name for job in read.jobs] == ["0"]
+        assert len(read.broken) == 1 and "cannot be read at its job 1" in read.broken[0]
+        assert read.next_number == 2, "the folder of the broken one is nobody else's"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"jobs": 3}', '{"jobs": [], "ver'])
+def test_a_manifest_that_cannot_be_read_at_all_is_one_sentence(tmp_path: Path, text: str) -> None:
+    assert Manifest.read(tmp_path) is None
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(UserError, match="not the manifest of a sweep"):
+        Manifest.read(tmp_path)
+
+
+def test_a_crop_is_read_with_the_gaps_that_it_is_made_with() -> None:
+    assert layout.GAP == tiles.GAP
