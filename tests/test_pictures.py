@@ -10,7 +10,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.resize import imresize, shrink
 from upsweep.imaging.tiles import GAP
+from upsweep.metrics.figure import Figure
 from upsweep.tasks.super_resolution.pictures import busiest, caption, comparison
+
+PSNR = Figure(name="psnr", title="PSNR", unit="dB")
+SSIM = Figure(name="ssim", title="SSIM", digits=4)
+ERROR = Figure(name="error", title="Error", unit="levels", better="lower")
 
 
 def photo(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -36,7 +41,7 @@ def test_a_colour_panel_is_bicubic_sr_and_hr_of_the_whole_image():
     hr = photo(64, 96)
     lr = shrink(hr, 2)
     sr = 1 - hr
-    panel = comparison("set/coffee cup.png", lr, sr, hr, 2, psnr=30.5, psnr_bicubic=29.25)
+    panel = comparison("set/coffee cup.png", lr, sr, hr, 2, figure=PSNR, value=30.5, baseline=29.25)
     left, middle, right = tiles(panel.pixels)
     assert panel.pixels.dtype == np.uint8
     assert abs(left.astype(int) - codes(imresize(lr.double(), (64, 96)))).max() <= 1
@@ -96,12 +101,15 @@ def test_the_busiest_window_is_the_one_that_looking_at_every_window_finds(data):
 
 
 @pytest.mark.parametrize(
-    ("psnr", "psnr_bicubic", "text"),
+    ("figure", "value", "baseline", "text"),
     [
-        (None, None, "a: bicubic | SR | HR"),
-        (28.0, 28.5, "a: bicubic 28.50 dB | SR 28.00 dB (-0.50) | HR"),
-        (28.0, None, "a: bicubic | SR 28.00 dB | HR"),
+        (None, None, None, "a: bicubic | SR | HR"),
+        (PSNR, None, None, "a: bicubic | SR | HR"),
+        (PSNR, 28.0, 28.5, "a: bicubic 28.50 dB | SR 28.00 dB (-0.50) | HR"),
+        (PSNR, 28.0, None, "a: bicubic | SR 28.00 dB | HR"),
+        (SSIM, 0.85, 0.82, "a: bicubic SSIM 0.8200 | SR SSIM 0.8500 (+0.0300) | HR"),
+        (ERROR, 3.0, 4.5, "a: bicubic 4.50 levels | SR 3.00 levels (+1.50) | HR"),
     ],
 )
-def test_the_caption_says_what_is_known(psnr, psnr_bicubic, text):
-    assert caption("a", psnr, psnr_bicubic) == text
+def test_the_caption_says_what_is_known_of_the_headline(figure, value, baseline, text):
+    assert caption("a", figure, value, baseline) == text

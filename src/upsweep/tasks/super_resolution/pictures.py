@@ -11,6 +11,7 @@ from upsweep.imaging.colour import with_chroma
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge
 from upsweep.imaging.tiles import Panel, fullest, side_by_side
+from upsweep.metrics.figure import Figure
 
 
 def comparison(
@@ -22,8 +23,9 @@ def comparison(
     *,
     rgb_lr: Tensor | None = None,
     rgb_hr: Tensor | None = None,
-    psnr: float | None = None,
-    psnr_bicubic: float | None = None,
+    figure: Figure | None = None,
+    value: float | None = None,
+    baseline: float | None = None,
     size: int | None = 320,
 ) -> Panel:
     """Show LR enlarged bicubically | SR | HR, each cut to the square in which HR has the most detail.
@@ -36,7 +38,7 @@ def comparison(
         lr, sr, hr: (C, h, w), (C, H, W), (C, H, W), or with a batch axis of 1; values in [0, 1], C 1 or 3.
         scale: H / h.
         rgb_lr, rgb_hr: (3, h, w) and (3, H, W), the colours of a 1-channel image, or None if it is grey.
-        psnr, psnr_bicubic: dB, for the caption.
+        figure, value, baseline: see `caption`.
         size: largest height and width of a tile; None shows the whole image.
 
     Returns:
@@ -53,21 +55,26 @@ def comparison(
     top, left = busiest(hr[0], window)
     tiles = [to_uint8(x[0, :, top : top + window[0], left : left + window[1]]) for x in (bicubic, sr, hr)]
     pixels = side_by_side([np.broadcast_to(tile, (*window, 3)) for tile in tiles])
-    return Panel(
-        re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePath(name).with_suffix(""))), pixels, caption(name, psnr, psnr_bicubic)
-    )
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePath(name).with_suffix("")))
+    return Panel(slug, pixels, caption(name, figure, value, baseline))
 
 
-def caption(name: str, psnr: float | None = None, psnr_bicubic: float | None = None) -> str:
-    """What a panel shows, from left to right, with the PSNR (dB) that is known.
+def caption(name: str, figure: Figure | None = None, value: float | None = None, baseline: float | None = None) -> str:
+    """What a panel shows, from left to right, with what is known of a figure: SR's `value`, bicubic's `baseline`.
 
-    >>> caption("coffee", 30.5, 29.25)
+    >>> caption("coffee", Figure(name="psnr", title="PSNR", unit="dB"), 30.5, 29.25)
     'coffee: bicubic 29.25 dB | SR 30.50 dB (+1.25) | HR'
     """
-    left = "bicubic" if psnr_bicubic is None else f"bicubic {psnr_bicubic:.2f} dB"
-    middle = "SR" if psnr is None else f"SR {psnr:.2f} dB"
-    gain = "" if psnr is None or psnr_bicubic is None else f" ({psnr - psnr_bicubic:+.2f})"
-    return f"{name}: {left} | {middle}{gain} | HR"
+    bicubic, sr = "bicubic", "SR"
+    if figure is not None:
+        title = "" if figure.unit else f"{figure.title} "  # a bare number does not say what it is
+        if baseline is not None:
+            bicubic += f" {title}{figure.text(baseline)}"
+        if value is not None:
+            sr += f" {title}{figure.text(value)}"
+        if value is not None and baseline is not None:
+            sr += f" ({figure.format(figure.lead(value, baseline), sign='+')})"
+    return f"{name}: {bicubic} | {sr} | HR"
 
 
 def busiest(image: Tensor, window: tuple[int, int]) -> tuple[int, int]:

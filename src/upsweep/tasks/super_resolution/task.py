@@ -80,8 +80,9 @@ class SuperResolution(Task):
             self.data.scale,
             rgb_lr=batch.rgb_lr,
             rgb_hr=batch.rgb_hr,
-            psnr=self._judged[0],
-            psnr_bicubic=self._judged[1],
+            figure=self.headline,
+            value=self._judged[0],
+            baseline=self._judged[1],
             size=size,
         )
 
