@@ -14,10 +14,6 @@ class ArticleNet(Upscaler):
     die; norm and dropout follow the convolution only.
 
     Args:
-        recipe: the choices.
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y) or 3 (RGB).
-        width: feature channels.
         kernel: side of both kernels (odd).
     """
 
@@ -28,6 +24,5 @@ class ArticleNet(Upscaler):
         self.initialise(recipe, self.deconv)
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         y: Tensor = self.deconv(self.conv(enlarge(x, self.scale)))
         return y

@@ -15,5 +15,4 @@ class Bicubic(Upscaler):
         super().__init__(scale, channels)
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         return enlarge(x, self.scale)

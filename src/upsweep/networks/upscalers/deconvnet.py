@@ -12,14 +12,8 @@ class DeconvNet(Upscaler):
     global skip the network only learns what bicubic enlargement misses (VDSR, Kim et al. 2016).
 
     Args:
-        recipe: the choices (init, activation, norm, dropout, upsampler).
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y) or 3 (RGB).
-        width: feature channels.
         depth: convolution blocks before the first deconvolution.
         kernel: side of the convolutions' kernels (odd).
-        skip: bicubic or none.
-        centre: taken off the network's input.
     """
 
     def __init__(

@@ -22,12 +22,9 @@ class EDSR(Upscaler):
     Args:
         recipe: the choices (the authors': ReLU, torch's default init, no norm, no dropout, subpixel). A norm
             follows every convolution but the first and the last.
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y) or 3 (RGB, as in the paper).
         width: channels of the features; 256 in the large network.
         depth: residual blocks; 32 in the large network.
         scaling: factor on each block's residual; 0.1 in the large network.
-        skip: bicubic or none (the paper's).
     """
 
     mean: Tensor
@@ -56,7 +53,6 @@ class EDSR(Upscaler):
         self.initialise(recipe, self.last)
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         features = self.first(x - self.mean)
         y: Tensor = self.last(self.upsampler(features + self.blocks(features)))
         return y + self.mean

@@ -11,10 +11,7 @@ class ESPCN(Upscaler):
 
     Args:
         recipe: the choices (the paper's: tanh, no norm, no dropout, subpixel; it names no init).
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y, as in the paper) or 3 (RGB).
         width: channels of the first layer; the second has half as many.
-        skip: bicubic or none (the paper's).
     """
 
     def __init__(self, recipe: Recipe, scale: int = 2, channels: int = 1, width: int = 64, skip: Skip = "none") -> None:

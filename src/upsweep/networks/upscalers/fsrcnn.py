@@ -13,13 +13,10 @@ class FSRCNN(Upscaler):
 
     Args:
         recipe: the choices (the paper's: PReLU, no norm, no dropout, He with a small last layer).
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y, as in the paper) or 3 (RGB).
         d: channels of the features.
         s: channels of the mapping.
         m: layers of the mapping.
-        skip: bicubic or none (the paper's).
-        centre: taken off the network's input; the paper's is 0, and 0.5 trains better (docs/recipe.md).
+        centre: the paper's is 0; 0.5 trains better (docs/recipe.md).
     """
 
     def __init__(

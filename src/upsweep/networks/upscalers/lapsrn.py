@@ -65,9 +65,6 @@ class LapSRN(Upscaler):
     Args:
         recipe: the choices (the paper's: leaky ReLU of slope 0.2, He, no norm, no dropout); `upsampler` enlarges
             the features, the image's deconvolution stays.
-        scale: 2, 4 or 8.
-        channels: 1 (Y, as in the paper) or 3 (RGB).
-        width: channels of the features.
         depth: convolutions in each level; None: the paper's, 10, or 5 at x8.
         bias: whether convolutions have biases (the authors' code; the paper's count is without).
     """
@@ -104,5 +101,4 @@ class LapSRN(Upscaler):
         return images
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         return self.pyramid(x)[-1]

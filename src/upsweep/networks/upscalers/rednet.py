@@ -16,11 +16,7 @@ class REDNet(Upscaler):
 
     Args:
         recipe: the choices (the paper's: ReLU, no norm, no dropout); `upsampler` enlarges the input.
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y, as in the paper) or 3 (RGB).
-        width: channels of the features.
         depth: layers, half of them deconvolutions: 10, 20 or 30 in the paper.
-        skip: bicubic (the paper's) or none.
     """
 
     def __init__(
@@ -54,7 +50,6 @@ class REDNet(Upscaler):
         self.initialise(recipe, self.last)
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         y: Tensor = self.upsampler(x)
         passed = []
         for block in self.convs:

@@ -17,13 +17,10 @@ class SESR(Upscaler):
 
     Args:
         recipe: the choices (the paper's: PReLU, no norm, no dropout, the identity in every 3x3).
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y, as in the paper) or 3 (RGB).
-        width: feature channels.
         depth: 3x3 convolutions (the paper's 3, 5, 7 and 11).
         kernel: side of the deconvolution's kernel; None: 5 times the scale (the paper's).
-        skip: bicubic or none; the paper adds the input's nearest enlargement.
-        centre: taken off the network's input (0.5 in the authors' code).
+        skip: the paper adds the input's nearest enlargement.
+        centre: 0.5 as in the authors' code.
     """
 
     def __init__(
@@ -45,7 +42,6 @@ class SESR(Upscaler):
         self.initialise(recipe, self.upsampler)
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         features = self.extract(x)
         y: Tensor = self.upsampler(features + self.map(features))
         return y

@@ -12,11 +12,8 @@ class SRCNN(Upscaler):
 
     Args:
         recipe: the choices (the paper's: ReLU, N(0, 0.001), no norm, no dropout); `upsampler` enlarges the input.
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y, as in the paper) or 3 (RGB).
         kernels: sides of the three kernels; the paper also tries 9-1-5 and 9-3-5.
         width: channels of the first layer; the second has half as many.
-        skip: bicubic or none (the paper's).
     """
 
     def __init__(

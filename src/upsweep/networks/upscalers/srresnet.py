@@ -19,11 +19,7 @@ class SRResNet(Upscaler):
     Args:
         recipe: the choices (the paper's: PReLU, batch norm, no dropout, subpixel; it names no init). The norm
             stands in the residual blocks and after the convolution behind them, as in the paper.
-        scale: 2, 3, 4 (the paper's) or 8.
-        channels: 1 (Y) or 3 (RGB, as in the paper).
-        width: channels of the features.
         depth: residual blocks.
-        skip: bicubic or none (the paper's).
         residual_gain: what the last norm of every residual branch multiplies with at the start. A batch norm gives
             each branch a variance of 1, and at 1 the features of the LR drown in 16 branches of noise; near 0 the
             network starts as the shallow one without them (Goyal et al. 2017, section 5.1, for image classification;
@@ -53,7 +49,6 @@ class SRResNet(Upscaler):
         self.initialise(recipe, self.last)
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         features = self.first(x)
         y: Tensor = self.last(self.upsampler(features + self.blocks(features)))
         return y

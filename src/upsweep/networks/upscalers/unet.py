@@ -23,11 +23,8 @@ class UNet(Upscaler):
     Args:
         recipe: the choices (the paper's: ReLU, He, no norm; it drops out at the bottom of the U, here none does);
             `upsampler` is the way up.
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y) or 3 (RGB).
         width: channels of the first level; each level down has twice as many.
         depth: levels below the first.
-        skip: bicubic or none.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class UNet(Upscaler):
         self.initialise(recipe, self.last)
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         y = enlarge(x, self.scale)
         height, width = y.shape[-2:]
         multiple = 2 ** len(self.up)

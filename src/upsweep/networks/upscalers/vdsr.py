@@ -13,13 +13,9 @@ class VDSR(Upscaler):
 
     Args:
         recipe: the choices (the paper's: ReLU, He, no norm, no dropout); `upsampler` enlarges the input.
-        scale: 2, 3, 4 or 8.
-        channels: 1 (Y, as in the paper) or 3 (RGB).
-        width: channels of the features.
         depth: convolutions, the first and the last included.
         bias: whether the convolutions have biases (the authors' released network has them; the usual count is
             without).
-        skip: bicubic (the paper's) or none.
     """
 
     def __init__(

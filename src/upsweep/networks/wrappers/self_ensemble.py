@@ -13,7 +13,6 @@ class SelfEnsemble(Wrapper):
     """
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         total: Tensor | None = None
         for flip in (False, True):
             for turns in range(4):

@@ -139,7 +139,6 @@ class Tiled(Wrapper):
         return kept
 
     def body(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         s = self.scale
         y: Tensor | None = None
         for rows, columns in self.tiles(*x.shape[-2:]):
