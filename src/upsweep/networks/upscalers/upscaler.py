@@ -30,7 +30,7 @@ class Upscaler(Network):
         stride: moving the input by this many LR pixels only moves the output; more than 1 where a network pools.
 
     The architectures also take a `recipe` (init, activation, norm, dropout, upsampler), many a `width` (channels of the
-    features) and a `depth`. Their docstrings name what is their own; defaults are the paper's, unless they say otherwise.
+    features) and a `depth`. Their docstrings name what is their own; where they are silent, defaults are the paper's.
 
     Raises:
         UserError: the upscaler cannot make this scale or number of channels.
