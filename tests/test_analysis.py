@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from tests.small_results import CHOICES, PSNR, result
 
 from upsweep.analysis.effects import Effect, effects, paired_interval, sentence, swept
 from upsweep.analysis.ranking import at_best_rate, chosen, differing, rank
@@ -21,8 +22,6 @@ from upsweep.analysis.tables import job_table, print_results, seed_table, tuned_
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result, State
 
-CHOICES = {"generator": "deconvnet", "init": "he", "norm": "none", "activation": "prelu", "data": "photos"}
-PSNR, SSIM = FIGURES_OF_VERSION_1
 RMSE = Figure(name="rmse", title="RMSE", better="lower", digits=3, noise=0.01, baseline="noisy", margin="gain")
 
 
@@ -46,20 +45,6 @@ def job(
         figures={} if psnr is None else {"psnr": psnr},
         baseline={} if psnr is None or gain is None else {"psnr": psnr - gain},
         **rest,
-    )
-
-
-def result(value: float | None, state: State = "finished", figure: Figure = PSNR, **settings: str) -> Result:
-    """A run with these settings, and its headline."""
-    keys = {key.replace("__", "."): value for key, value in settings.items()}
-    return Result(
-        state=state,
-        choices=CHOICES | {key: value for key, value in keys.items() if key in CHOICES},
-        overrides=[f"{key}={value}" for key, value in keys.items()],
-        seed=int(keys.get("seed", 1)),
-        scale=2,
-        declared=(figure,),
-        figures={} if value is None else {figure.name: value},
     )
 
 

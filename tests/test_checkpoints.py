@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 import safetensors.torch
 import torch
+from tests.small_job import NET, RECIPE
 from torch import Tensor, nn
 
 from upsweep.blocks import Block, Recipe, conv
@@ -24,18 +25,15 @@ from upsweep.networks.network import Cost, cost
 from upsweep.networks.upscalers import Upscaler
 
 SPEC: dict[str, Any] = {
-    "_target_": "upsweep.networks.upscalers.deconvnet.DeconvNet",
+    **NET,
     "recipe": {
-        "_target_": "upsweep.blocks.Recipe",
+        **RECIPE,
         "init": {"_target_": "upsweep.blocks.init.Xavier", "gain": 1.0},
         "activation": {"_target_": "torch.nn.LeakyReLU", "_partial_": True, "negative_slope": 0.2},
         "norm": {"_target_": "upsweep.blocks.norm.BatchNorm"},
-        "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.5},
-        "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
     },
     "scale": 3,
     "channels": 1,
-    "width": 4,
     "depth": 2,
 }
 

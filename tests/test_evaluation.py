@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tests.small_job import NET, RECIPE
 from torch import Tensor
 
 from upsweep.common.errors import UserError
@@ -44,19 +45,10 @@ PROTOCOLS = {
     for path in (ROOT / "conf" / "protocol").glob("*.yaml")
 }
 SPEC: dict[str, Any] = {
-    "_target_": "upsweep.networks.upscalers.deconvnet.DeconvNet",
-    "recipe": {
-        "_target_": "upsweep.blocks.Recipe",
-        "init": {"_target_": "upsweep.blocks.init.He"},
-        "activation": {"_target_": "torch.nn.ReLU", "_partial_": True},
-        "norm": {"_target_": "upsweep.blocks.norm.Norm"},
-        "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0},
-        "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
-    },
+    **NET,
+    "recipe": {**RECIPE, "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0}},
     "scale": 2,
     "channels": 1,
-    "width": 4,
-    "depth": 1,
 }
 
 

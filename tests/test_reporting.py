@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from tests.small_results import CHOICES, result
 
 from upsweep.analysis.effects import Effect, effects
 from upsweep.common.errors import UserError
@@ -32,9 +33,7 @@ from upsweep.runs.about import About
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result, State
 
 ROOT = Path(__file__).resolve().parent.parent
-PSNR = FIGURES_OF_VERSION_1[0]
 RMSE = Figure(name="rmse", title="RMSE", unit="%", better="lower", digits=3, noise=0.01, baseline="noisy")
-CHOICES = {"generator": "deconvnet", "init": "he", "norm": "none", "activation": "prelu", "data": "photos"}
 
 
 def write_sweep(
@@ -109,20 +108,6 @@ def write_result(
     )
     result.write(job)
     return result
-
-
-def result(value: float | None, state: State = "finished", figure: Figure = PSNR, **settings: str) -> Result:
-    """A run with these settings, and its headline."""
-    keys = {key.replace("__", "."): value for key, value in settings.items()}
-    return Result(
-        state=state,
-        choices=CHOICES | {key: value for key, value in keys.items() if key in CHOICES},
-        overrides=[f"{key}={value}" for key, value in keys.items()],
-        seed=int(keys.get("seed", 1)),
-        scale=2,
-        declared=(figure,),
-        figures={} if value is None else {figure.name: value},
-    )
 
 
 # --------------------------------------------------------------------------------------------- plots

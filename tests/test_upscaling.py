@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.small_job import NET, RECIPE
 from torch import Tensor, nn
 
 from upsweep import release
@@ -31,19 +32,10 @@ from upsweep.upscaling.picture import Enlarger, Painter
 
 ROOT = Path(__file__).parents[1]
 SPEC: dict[str, Any] = {
-    "_target_": "upsweep.networks.upscalers.deconvnet.DeconvNet",
-    "recipe": {
-        "_target_": "upsweep.blocks.Recipe",
-        "init": {"_target_": "upsweep.blocks.init.Xavier", "gain": 1.0},
-        "activation": {"_target_": "torch.nn.LeakyReLU", "_partial_": True},
-        "norm": {"_target_": "upsweep.blocks.norm.Norm"},
-        "dropout": {"_target_": "upsweep.blocks.dropout.Dropout"},
-        "upsampler": {"_target_": "upsweep.blocks.upsampler.Deconv"},
-    },
+    **NET,
+    "recipe": {**RECIPE, "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0}},
     "scale": 2,
     "channels": 1,
-    "width": 4,
-    "depth": 1,
 }
 
 

@@ -103,14 +103,10 @@ class Task(nn.Module, ABC):
         """By how much the headline of the batch judged last is better than its baseline."""
         return None
 
-    def training_samples(self, count: int) -> Iterator[Compared]:
-        """Up to `count` inputs of the training data, each with what is wanted of it, to be held against validation."""
-        del count
+    def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
+        """The headline of up to `count` training samples, each with its baseline's, to be held against validation."""
+        del generator, count
         return iter(())
-
-    def headline_of(self, made: Tensor, given: Tensor, wanted: Tensor) -> tuple[float, float]:
-        """The headline of one sample, and the baseline's."""
-        raise NotImplementedError(f"{type(self).__name__} has training samples, and does not judge them")
 
 
 def _computed(metrics: nn.ModuleDict) -> dict[str, float]:

@@ -145,19 +145,19 @@ class Diagnoses(Callback):
     @torch.no_grad()
     def _judge(self, trainer: pl.Trainer, module: Training) -> list[tuple[float, float]]:
         """The headline of some training images, and by how much each is better than its baseline."""
-        task, judged = module.task, list[tuple[float, float]]()
-        for given, wanted in task.training_samples(self.images):
-            given, wanted = given.to(module.device), wanted.to(module.device)
+
+        def timed(given: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
-                converted = trainer.precision_plugin.convert_input(given)
+                converted = trainer.precision_plugin.convert_input(given.to(module.device))
                 started = time.perf_counter()
-                made = module(converted).float()
+                made: Tensor = module(converted).float()
                 if made.is_cuda:
                     torch.cuda.synchronize(made.device)
                 self._seconds.append((time.perf_counter() - started) / (made.shape[-1] * made.shape[-2] / 1e6))
-            value, baseline = task.headline_of(made, given, wanted)
-            judged.append((value, task.headline.lead(value, baseline)))
-        return judged
+            return made
+
+        judged = module.task.judge_training(timed, self.images)
+        return [(value, module.task.headline.lead(value, baseline)) for value, baseline in judged]
 
     # the end
 

@@ -1,6 +1,6 @@
 """Super-resolution as a task: generators train on patches, and are judged on whole images under a protocol."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -86,22 +86,19 @@ class SuperResolution(Task):
             size=size,
         )
 
-    def training_samples(self, count: int) -> Iterator[Compared]:
-        """The middle of some training images: LR (1, C, h, w) and HR (1, C, s h, s w), float32 in [0, 1]."""
-        return crops(self.data.train_images, count)
-
-    def headline_of(self, made: Tensor, given: Tensor, wanted: Tensor) -> tuple[float, float]:
-        """Of SR, and of the bicubic enlargement of LR."""
+    def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
+        """Of SR of the middle of some training images, each with that of its bicubic enlargement."""
         protocol, scale = self.protocol, self.data.scale
-        if protocol.space == "rgb" and given.shape[1] == 1:
+        if protocol.space == "rgb" and self.data.channels == 1:
             protocol = replace(protocol, space="y")  # training images are kept without their colours
-        kind = PSNR if self.headline.name == "psnr" else SSIM
-        metric = kind(protocol, scale)
-        values = []
-        for image in (made, enlarge(given, scale)):
-            metric.update(image, wanted)
-            values.append(_last(metric))
-        return values[0], values[1]
+        metric = (PSNR if self.headline.name == "psnr" else SSIM)(protocol, scale)
+
+        def judged(made: Tensor, hr: Tensor) -> float:
+            metric.update(made, hr.to(made.device))
+            return _last(metric)
+
+        for lr, hr in crops(self.data.train_images, count):
+            yield judged(generator(lr), hr), judged(enlarge(lr, scale), hr)
 
 
 def _last(metric: Any) -> float:
