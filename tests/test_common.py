@@ -35,6 +35,13 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_pat
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_text_that_cannot_be_encoded_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "file", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "half\ud800")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_the_file_is_on_the_disk_before_the_rename_and_its_folder_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

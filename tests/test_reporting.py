@@ -75,7 +75,7 @@ def write_sweep(
         if settings.get("norm") == "bn":
             said: dict[str, str | bool] = {"problem": "vanishing gradients", "group": "init"}
             said |= {"text": "The first layer sees 0.01 of the last.", "found": settings.get("seed") != "3"}
-            (job / "diagnoses.json").write_text(json.dumps({"sentences": [said], "layers": []}))
+            (job / "diagnoses.json").write_text(json.dumps({"version": 1, "sentences": [said], "layers": []}))
     (folder / "sweep.json").write_text(json.dumps({"version": 1, **asdict(about), "jobs": jobs}))
     return folder
 
@@ -227,7 +227,7 @@ def test_a_hundred_runs_stay_below_ten_megabytes_whatever_their_pictures(tmp_pat
 def test_what_was_written_by_others_is_text(tmp_path: Path) -> None:
     trap = "<script>alert('x')</script>&amp;\"'"
     folder = write_sweep(tmp_path, {"norm": ["none", trap], "seed": ["1", "2"]}, typical)
-    said = {"sentences": [{"problem": trap, "text": trap, "group": trap}]}
+    said = {"version": 1, "sentences": [{"problem": trap, "found": True, "text": trap, "group": trap}]}
     (folder / "0" / "diagnoses.json").write_text(json.dumps(said))
     html = page_of(folder)
     assert "<script>alert" not in html

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from upsweep.common.errors import UserError
-from upsweep.common.files import write_whole
 from upsweep.imaging import tiles
 from upsweep.metrics.figure import Figure
 from upsweep.runs import history, layout
@@ -18,6 +17,7 @@ from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.progress import Progress
 from upsweep.runs.record import UnreadableError, found
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
+from upsweep.runs.verdicts import read_sentences
 
 ERROR = Figure(name="rmse", title="RMSE", better="lower", digits=3, baseline="noisy", margin="gain")
 BROKEN = ['{"version": 2, "state": "fin', "", '{"version": 9}', '{"version": 1, "colour": 3}', "[]", "null"]
@@ -58,12 +58,12 @@ def test_a_missing_record_is_none_and_a_broken_one_is_named(tmp_path: Path, text
     assert found(Result.read, tmp_path) is None and Progress.read(tmp_path) is None
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
-    path = write_whole(tmp_path / "x", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "half\ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize("text", [*BROKEN, '{"version": 1, "sentences": [{"colour": 3}]}'])
+def test_a_broken_diagnosis_is_named_and_a_missing_one_says_nothing(tmp_path: Path, text: str) -> None:
+    assert read_sentences(tmp_path) == []
+    (tmp_path / layout.DIAGNOSES).write_text(text)
+    with pytest.raises(UnreadableError, match=r"diagnoses\.json cannot be read"):
+        read_sentences(tmp_path)
 
 
 def test_whoever_can_do_without_a_record_is_told_what_is_wrong_with_it(tmp_path: Path) -> None:

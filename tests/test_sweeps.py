@@ -31,7 +31,7 @@ from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
 from upsweep.sweeps import pool
 from upsweep.sweeps.jobs import Planned, telling_lines
 from upsweep.sweeps.launcher import OnceEach
-from upsweep.sweeps.live import LiveTable, PlainLines, Status, seconds_left
+from upsweep.sweeps.live import LiveTable, PlainLines, Status, display, seconds_left
 from upsweep.sweeps.resuming import quoted
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,15 @@ def test_what_runs_is_shown_with_the_headline_of_its_task(figure, value, cell, s
     out = io.StringIO()
     PlainLines({"0": job}, 1, out).update()
     assert out.getvalue().endswith(f", {said}\n")
+
+
+def test_a_job_that_ended_is_told_once_though_a_search_shows_its_jobs_batch_by_batch():
+    jobs = {"0": Status(Path("/none"), {"seed": "1"}, FIGURES_OF_VERSION_1[0], started_at=0.0, result=result())}
+    out = io.StringIO()
+    for _ in range(2):
+        with display(jobs, 1, out):
+            pass
+    assert out.getvalue().count("job 0 finished") == 1
 
 
 # ---------------------------------------------------------------------------------------------- pool
@@ -459,7 +468,7 @@ def test_a_broken_record_of_one_job_costs_that_job_alone(door, text):
 def test_no_process_of_a_failed_job_is_left_behind(door):
     started = time.monotonic()
     assert run(door, "-m", "act=orphan,finish").returncode == 1
-    assert time.monotonic() - started < 60  # the orphan would sleep for an hour
+    assert time.monotonic() - started < 60  # the orphan would sleep for ten minutes
     child = int((door / "sweep/0/child").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 

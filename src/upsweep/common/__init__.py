@@ -1,1 +1,1 @@
-"""What everybody needs once: errors, files written whole, locks, progress, devices, memory, tables."""
+"""What everybody needs once: errors, checks, files written whole, locks, progress, devices, ranks, memory, tables."""

@@ -6,7 +6,7 @@ from upsweep.common.errors import UserError
 
 
 def hold_to_literals(group: str, chosen: Any) -> None:
-    """Raise UserError for a field of a dataclass whose value is none that its type, a `Literal`, lists."""
+    """Raise UserError for a field of type `Literal` whose value is not one that the type lists."""
     for name, hint in get_type_hints(type(chosen)).items():
         if get_origin(hint) is Literal and getattr(chosen, name) not in get_args(hint):
             known = ", ".join(map(str, get_args(hint)))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-PART = ".part"  # how the name of a file ends that is being written
+PART = ".part"  # the ending of a file's name while the file is being written
 _count = itertools.count()
 
 

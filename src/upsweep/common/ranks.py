@@ -19,7 +19,7 @@ _LEFT = frozenset(
 
 
 def first_rank(environment: Mapping[str, str]) -> bool:
-    """Whether no launcher of ranks has said that this process is another than the first."""
+    """Whether this process is the first rank; it is where no launcher of ranks says otherwise."""
     return all(environment.get(name, "0") == "0" for name in _OWN)
 
 

@@ -1,6 +1,6 @@
 """What a task is judged by, as data: whoever ranks, plots or writes down a figure reads here what it means.
 
-Imports nothing: records, tables and pages are made without torch.
+Imports no torch: records, tables and pages are made without it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

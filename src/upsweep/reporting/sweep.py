@@ -15,11 +15,11 @@ from upsweep.analysis.ranking import TUNED, grouped
 from upsweep.common.errors import UserError
 from upsweep.runs import history
 from upsweep.runs.about import About
-from upsweep.runs.layout import CROP, DIAGNOSES, GAP, HISTORY, MANIFEST, RESULT, SWEEPS, newest
+from upsweep.runs.layout import CROP, GAP, HISTORY, MANIFEST, RESULT, SWEEPS, newest
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
 from upsweep.runs.result import Result, key_and_value
-from upsweep.runs.verdicts import Sentence
+from upsweep.runs.verdicts import Sentence, read_sentences
 
 MOST_POINTS = 200  # of a curve: more cannot be seen
 
@@ -121,7 +121,7 @@ def _run(name: str, folder: Path, result: Result, note: Callable[[str], None]) -
         result=result,
         history=_columns(found(history.read, folder / HISTORY, note) or []),
         crop=found(_crop, folder / CROP, note),
-        diagnoses=found(_diagnoses, folder / DIAGNOSES, note) or [],
+        diagnoses=found(read_sentences, folder, note) or [],
         config=_placeless(about.config, folder.resolve()) if about else {},
         about=about,
     )
@@ -174,11 +174,6 @@ def _base64(picture: Image.Image) -> str:
     data = io.BytesIO()
     picture.save(data, "PNG", optimize=True)
     return base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def _diagnoses(path: Path) -> list[Sentence]:
-    said: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sentences"]
-    return [Sentence(one["problem"], bool(one.get("found", True)), one["text"], one.get("group", "")) for one in said]
 
 
 def _placeless(config: Mapping[str, Any], folder: Path) -> Any:

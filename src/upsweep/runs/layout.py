@@ -1,4 +1,4 @@
-"""What lies where in the folder of a run, or of a sweep: every name that is read by another than who writes it."""
+"""What lies where in the folder of a run, or of a sweep: every name that one part writes and another reads."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one job came to; `None` stands for what it did not come to know.
+    """What one job came to; `None`: not known.
 
     Attributes:
         state: how it ended.

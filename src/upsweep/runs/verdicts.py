@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import DIAGNOSES
-from upsweep.runs.record import read_record
+from upsweep.runs.record import UnreadableError, read_record
 
 Problem = Literal["vanishing gradients", "exploding gradients", "overfitting", "cost"]
 
-# So chosen that each network is accused that was built to have the problem, and none that surely has not
-# (tests/test_diagnoses.py); most generators of this project were looked at for 40 steps beside them.
+# Chosen so that every network built to have a problem is accused, and none that surely lacks it
+# (tests/test_diagnoses.py); most generators of this project were also looked at for 40 steps.
 FADED = 1e-4  # what is left of the gradient at the first layer, of that at the last
 GROWN = 1e4
 DEAD = 0.75  # share of a layer's channels
@@ -141,16 +141,20 @@ class Diagnosis:
 
 
 def read_sentences(folder: Path) -> list[Sentence]:
-    """The sentences of the run in `folder`; none where there is no diagnosis. Raises UserError if unreadable."""
-    said = read_record(folder / DIAGNOSES)
-    return [] if said is None else [Sentence(**sentence) for sentence in said["sentences"]]
+    """The sentences of the run in `folder`; none where there is no diagnosis. Raises UnreadableError."""
+    path = folder / DIAGNOSES
+    said = read_record(path)
+    try:
+        return [] if said is None else [Sentence(**sentence) for sentence in said["sentences"]]
+    except (KeyError, TypeError) as error:
+        raise UnreadableError(path, error) from error
 
 
 def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
     """Layer by layer, the median of every measurement over the samples of a run.
 
-    A channel is silent that was so in every sample of the run's second half: one that only waits for its feature has
-    spoken until then.
+    A channel counts as silent if it was silent in every sample of the run's second half: one that only waits for its
+    feature has spoken by then.
     """
     by_name = defaultdict[str, list[Layer]](list)
     for layer in chain.from_iterable(samples):

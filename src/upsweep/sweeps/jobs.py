@@ -18,7 +18,7 @@ from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
-from upsweep.sweeps.resuming import KEY, quoted
+from upsweep.sweeps.resuming import quoted
 
 
 class JobsFailedError(UserError):
@@ -32,7 +32,7 @@ def declared_in(config: DictConfig) -> tuple[Figure, ...]:
 
 @dataclass(frozen=True)
 class Planned:
-    """A job to be: `name` is its folder's below the sweep's, `config` what it will compose for itself."""
+    """A planned job: `name` is its folder below the sweep's, `config` what it will compose for itself."""
 
     name: str
     folder: Path
@@ -110,7 +110,7 @@ def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -
         "hydra.job.id": str(job.number),
     }
     if resume and "resume" in job.config:
-        own[KEY.removesuffix("=")] = quoted(str(job.folder))
+        own["resume"] = quoted(str(job.folder))
     module = __main__.__spec__
     return [
         sys.executable,  # how this very script was started

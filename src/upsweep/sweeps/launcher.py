@@ -117,7 +117,10 @@ class Sweep:
         others = (job for job in self.before.jobs if job.name not in self.planned)
         planned = (Entry(job.name, job.number, job.overrides) for job in self.planned.values())
         Manifest(about=self.about, jobs=(*others, *planned)).write(self.folder)
-        stopped = self._run([job for job in jobs if not self._kept(job)])
+        missing = [job for job in jobs if not self._kept(job)]
+        if self.resume:
+            self._say(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are kept, {len(missing)} to run.")
+        stopped = self._run(missing)
         results = {name: status.result for name, status in self.statuses.items() if status.result is not None}
         self._tell(results)
         if stopped is not None:
@@ -155,10 +158,10 @@ class Sweep:
             f"{len(failed)} of {len(results)} jobs did not finish ({', '.join(failed)}): "
             f"see {self.folder / '*' / JOB_LOG}."
         )
-        in_all = self._in_all()
-        if failed and in_all and len(self.planned) >= in_all:
+        in_all = self._in_all() if failed else 0
+        if in_all and len(self.planned) >= in_all:
             raise error
-        return [job.returned(results[job.name], None if failed and in_all else error) for job in jobs]
+        return [job.returned(results[job.name], None if in_all else error) for job in jobs]
 
     def _in_all(self) -> int:
         """How many jobs there will be where Hydra's own sweeper launches them in batches, else 0."""
@@ -186,7 +189,8 @@ class Sweep:
             raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: put what differs into it.")
         job = Planned(name, self.folder / name, number, overrides, config)
         self.planned[name] = job
-        self.statuses[name] = Status(job.folder, job.nothing.settings, headline([job.nothing]))
+        nothing = job.nothing
+        self.statuses[name] = Status(job.folder, nothing.settings, headline([nothing]))
         return job
 
     def _kept(self, job: Planned) -> bool:
@@ -198,9 +202,6 @@ class Sweep:
         return status.result is not None
 
     def _run(self, jobs: Sequence[Planned]) -> Signals | None:
-        if self.resume:
-            kept = len(self.planned) - len(jobs)
-            self._say(f"{kept} of {len(self.planned)} jobs are kept, {len(jobs)} to run.")
         for job in jobs:  # of an earlier sweep in the same folder
             for name in (RESULT, PROGRESS):
                 (job.folder / name).unlink(missing_ok=True)

@@ -30,6 +30,8 @@ class Status:
     started_at: float | None = None
     progress: Progress | None = None
     result: Result | None = None
+    said: tuple[str, float] = ("waiting", 0.0)
+    """The state that the last line told, and when: kept from one batch of jobs to the next."""
 
     @property
     def state(self) -> str:
@@ -65,7 +67,7 @@ def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float
 def display(
     jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, quiet: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Give what shows the state of now, however often it is called: a live table in a terminal, elsewhere lines.
+    """Give a function that shows the current state: a live table in a terminal, lines elsewhere.
 
     On `file`, or stdout; nothing if `quiet`.
     """
@@ -142,11 +144,10 @@ class PlainLines:
     def __init__(self, jobs: Mapping[str, Status], parallel: int, file: TextIO) -> None:
         self._jobs, self._parallel, self._file = jobs, parallel, file
         self._columns = differing([job.settings for job in jobs.values()])
-        self._said: dict[str, tuple[str, float]] = {}  # the state, and when
 
     def update(self) -> None:
         for name, job in self._jobs.items():
-            state, said_at = self._said.get(name, ("waiting", 0.0))
+            state, said_at = job.said
             if job.state != state:
                 self._say(name, self._news(job))
             elif state == "running" and time.monotonic() > said_at + LINE_SECONDS:
@@ -157,7 +158,8 @@ class PlainLines:
 
     def _say(self, name: str, what: str) -> None:
         print(f"job {name} {what}", file=self._file, flush=True)
-        self._said[name] = (self._jobs[name].state, time.monotonic())
+        job = self._jobs[name]
+        job.said = job.state, time.monotonic()
 
     def _news(self, job: Status) -> str:
         if job.result is None:

@@ -26,7 +26,7 @@ GRACE_SECONDS = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Process:
-    """A command that writes into, and whose output is kept in, a folder of its own.
+    """A command with a folder of its own, for its files and its output.
 
     `resuming` goes on where `command` was stopped; `wants` is what the launcher's config says of this very job.
     """
@@ -106,17 +106,17 @@ def _start(job: Process, devices: tuple[str, ...], threads: int | None, ports_in
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / JOB_LOG).open("ab") as log:
         env = _environment(devices, threads, port)
-        process = begun(job.command, log, env, start_new_session=True, preexec_fn=end_with_parent)
+        process = popen(job.command, log, env, start_new_session=True, preexec_fn=end_with_parent)
     return _Running(job, process, devices, port)
 
 
-def begun(command: Sequence[str], log: IO[bytes], env: Mapping[str, str], **how: Any) -> subprocess.Popen[bytes]:
-    """A process that reads nothing and writes into a log."""
+def popen(command: Sequence[str], log: IO[bytes], env: Mapping[str, str], **how: Any) -> subprocess.Popen[bytes]:
+    """Start a process that reads nothing and writes into a log."""
     return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **how)
 
 
 def end_with_parent() -> None:
-    """Ask Linux to send this process, before a job's first line, SIGTERM when its parent dies, however that dies."""
+    """Ask Linux to send this process SIGTERM when its parent dies; runs before a job's first line."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

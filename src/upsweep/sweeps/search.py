@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from upsweep.analysis.ranking import UNDECLARED
 from upsweep.common.errors import UserError
+from upsweep.common.files import write_whole
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
 from upsweep.sweeps.jobs import JobsFailedError, declared_in
@@ -34,7 +35,7 @@ from upsweep.sweeps.jobs import JobsFailedError, declared_in
 NAME = "upsweep"  # of the study in its file
 OVERRIDES = "overrides"  # a trial's attribute, by which its job finds it
 FOLDER = "folder"  # another: that of the sweep that asked for it, from where the study lies
-Job = tuple[str, ...]  # its overrides
+Overrides = tuple[str, ...]  # a job's, by which the study knows it
 Outcome = tuple[TrialState, float | None]
 
 
@@ -100,14 +101,14 @@ class Search:
         self._fixed, self._space = self._split(arguments)
         parallel = int(self.config.hydra.launcher.get("parallel", 1))
         study = self._opened()
-        OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         unfinished = deque(self._unfinished(study))
-        known: dict[Job, Outcome] = {}
+        known: dict[Overrides, Outcome] = {}
         started, launched, failed = len(study.trials), 0, 0  # a launcher that goes on numbers the jobs itself
         while (left := self.trials - failed - sum(trial.state in _TAKEN for trial in study.trials)) > 0:
             for trial in study.trials:
                 if trial.state in _JUDGED:
-                    known[_job(trial)] = trial.state, trial.value if trial.state == TrialState.COMPLETE else None
+                    known[_overrides(trial)] = trial.state, trial.value if trial.state == TrialState.COMPLETE else None
             asked = dict(self._ask(study, unfinished) for _ in range(min(left, parallel)))
             new = [job for job in dict.fromkeys(asked.values()) if job not in known]
             known |= self._launch(study, new, launched, asked) if new else {}
@@ -118,7 +119,7 @@ class Search:
                 failed += state == TrialState.FAIL
         self._report(study, [trial for trial in study.trials[started:] if _folder(trial) == self.place])
 
-    def _ask(self, study: optuna.Study, unfinished: deque[dict[str, Any]]) -> tuple[int, Job]:
+    def _ask(self, study: optuna.Study, unfinished: deque[dict[str, Any]]) -> tuple[int, Overrides]:
         """A trial's number, and its job; what is unfinished goes first."""
         if unfinished:
             study.enqueue_trial(unfinished.popleft())
@@ -128,7 +129,9 @@ class Search:
         trial.set_user_attr(FOLDER, self.place)
         return trial.number, job
 
-    def _launch(self, study: optuna.Study, new: Sequence[Job], first: int, asked: Iterable[int]) -> dict[Job, Outcome]:
+    def _launch(
+        self, study: optuna.Study, new: Sequence[Overrides], first: int, asked: Iterable[int]
+    ) -> dict[Overrides, Outcome]:
         try:
             done = self.launcher.launch([list(job) for job in new], initial_job_idx=first)
         except BaseException:  # stopped: other workers need not wait for these
@@ -181,14 +184,14 @@ class Search:
 
         What runs in another folder is another worker's. No other process has this one: it is claimed.
         """
-        judged = {_job(trial) for trial in study.trials if trial.state in _JUDGED}
-        params: dict[Job, dict[str, Any]] = {}
+        judged = {_overrides(trial) for trial in study.trials if trial.state in _JUDGED}
+        params: dict[Overrides, dict[str, Any]] = {}
         for trial in study.trials:
             if _folder(trial) != self.place or trial.state not in (TrialState.RUNNING, TrialState.FAIL):
                 continue
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            if _job(trial) not in judged:
-                params[_job(trial)] = trial.params
+            if _overrides(trial) not in judged:
+                params[_overrides(trial)] = trial.params
         return list(params.values())
 
     def _report(self, study: optuna.Study, new: Sequence[FrozenTrial]) -> None:
@@ -207,7 +210,7 @@ _JUDGED = (TrialState.COMPLETE, TrialState.PRUNED)
 _TAKEN = (*_JUDGED, TrialState.RUNNING)
 
 
-def _job(trial: FrozenTrial) -> Job:
+def _overrides(trial: FrozenTrial) -> Overrides:
     return tuple(trial.user_attrs.get(OVERRIDES, ()))
 
 

@@ -22,11 +22,10 @@ import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
 from upsweep.common.errors import UserError
-from upsweep.common.files import write_whole
 from upsweep.common.ranks import clean_environment
 from upsweep.runs.layout import JOB_LOG, RESULT, SUBMITTED
 from upsweep.runs.progress import Progress
-from upsweep.runs.record import found
+from upsweep.runs.record import found, write_json
 from upsweep.runs.result import REQUEUE, Result
 from upsweep.sweeps import pool
 
@@ -60,7 +59,7 @@ class Task:
         requeued = self.requeued or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
         with (self.job.folder / JOB_LOG).open("ab") as log:
             command = self.job.resuming if requeued else self.job.command
-            self.process = pool.begun(command, log, clean_environment(), preexec_fn=_as_rank)
+            self.process = pool.popen(command, log, clean_environment(), preexec_fn=_as_rank)
             while (code := self.process.poll()) is None:  # no wait(): `checkpoint` interrupts this, and waits too
                 time.sleep(pool.POLL_SECONDS)
             if code == REQUEUE:
@@ -202,7 +201,7 @@ def _submit(
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"SLURM refuses the jobs: {str(error).strip()}") from error
     for job, handle in zip(alike, handles, strict=True):
-        write_whole(job.folder / SUBMITTED, json.dumps({"id": handle.job_id, "tasks": handle.num_tasks}))
+        write_json(job.folder / SUBMITTED, {"id": handle.job_id, "tasks": handle.num_tasks})
     return dict(zip(alike, handles, strict=True))
 
 
