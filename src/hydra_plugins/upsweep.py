@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from upsweep.common.errors import extra
 
 if TYPE_CHECKING:
-    from upsweep.sweeps.launcher import Sweep
+    from upsweep.sweeps.launcher import LaunchedSweep
     from upsweep.sweeps.pool import Runner
     from upsweep.sweeps.search import Search
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 class SweepLauncher(Launcher):
     """Starts the door once for every job of a multirun: as a process here or, with a `cluster`, as a job of SLURM."""
 
-    _sweep: "Sweep"
+    _sweep: "LaunchedSweep"
 
     def __init__(self, parallel: int, resume: bool, **settings: Any) -> None:
         self._parallel, self._resume, self._settings = parallel, resume, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra knows but the task function. Raises UserError: submitit is not installed."""
-        from upsweep.sweeps.launcher import Sweep
+        from upsweep.sweeps.launcher import LaunchedSweep
         from upsweep.sweeps.pool import run_processes
 
         runner: Runner = partial(run_processes, devices_per_job=self._settings.get("devices_per_job"))
@@ -41,7 +41,7 @@ class SweepLauncher(Launcher):
                 from upsweep.sweeps.slurm import run_on_slurm
             folder = Path(config.hydra.sweep.dir).absolute() / "slurm"
             runner = partial(run_on_slurm, folder=folder, cluster=self._settings["cluster"])
-        self._sweep = Sweep(config, hydra_context, runner, self._parallel, self._resume)
+        self._sweep = LaunchedSweep(config, hydra_context, runner, self._parallel, self._resume)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         return self._sweep.launch(job_overrides, initial_job_idx)

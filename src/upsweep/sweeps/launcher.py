@@ -74,7 +74,7 @@ def gather_runs(sweep: Path, jobs: Sequence[Path]) -> None:
 
 
 @dataclass
-class Sweep:
+class LaunchedSweep:
     """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several.
 
     With `resume`, a job with the same overrides as one that the folder holds is that one: it is kept if it is

@@ -35,7 +35,7 @@ SAVE_SECONDS = 60.0  # what a training that is stopped may take to close its log
 
 
 @dataclass
-class Task:
+class Rank:
     """What every task of a SLURM job does: be one rank of the training, by running the door.
 
     A door that fails raises, so that `srun --kill-on-bad-exit` ends the other ranks.
@@ -75,7 +75,7 @@ class Task:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(SAVE_SECONDS)
-        return DelayedSubmission(Task(self.job, requeued=True))
+        return DelayedSubmission(Rank(self.job, requeued=True))
 
 
 def _as_rank() -> None:
@@ -197,7 +197,7 @@ def _submit(
     for job in alike:
         job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        handles = executor.submit_array([Task(job) for job in alike])
+        handles = executor.submit_array([Rank(job) for job in alike])
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"SLURM refuses the jobs: {str(error).strip()}") from error
     for job, handle in zip(alike, handles, strict=True):
