@@ -67,10 +67,12 @@ def job_of(cfg: DictConfig) -> "Job":
             config,
             config["trainer"]["max_epochs"],
             resume=cfg.resume is not None,
+            judge_anew=cfg.judge_anew,
             checkpoint=cfg.checkpoint and release.located(cfg.checkpoint),
             init_from=cfg.init_from and release.located(cfg.init_from),
         ),
         channels_last=cfg.channels_last,
+        judge_anew=cfg.judge_anew,
         **flat,
         **about,
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from upsweep.common.errors import UserError
 from upsweep.networks import checkpoints
+from upsweep.runs.about import About
 from upsweep.runs.result import Result
 from upsweep.sweeps.resuming import resumed
 from upsweep.training.saving import Preemption
@@ -57,6 +59,34 @@ def test_a_run_goes_on_with_its_own_overrides_and_the_new_ones_go_first(tmp_path
         "hydra.mode=RUN",
     ]
     assert resumed(line) == line, "a rank that repeats the command line must not do it twice"
+
+
+def test_a_run_goes_on_in_the_directory_of_its_start_and_new_paths_are_those_of_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("there", "here", "here/photos", "here/he"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    folder = a_run(tmp_path / "run", ["data.root=photos"])
+    replace(About.now(), command=["python", "train.py", "data.root=photos"]).write(folder)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    line = resumed(["resume=../run", "init=he", "data.val_root=photos", "--config-dir", "photos"])
+    assert Path.cwd() == tmp_path / "there" and "Going on in" in capsys.readouterr().err
+    assert sys.argv == [str(tmp_path / "here" / "train.py")]
+    assert os.environ["PYTHONPATH"] == str(tmp_path / "here" / "mine")
+    photos = tmp_path / "here" / "photos"
+    assert line[:4] == [f"--config-dir={photos}", "data.root=photos", "init=he", f"data.val_root='{photos}'"]
+
+
+@pytest.mark.parametrize("name", ["overrides.yaml", "hydra.yaml"])
+@pytest.mark.parametrize("text", ["", "- a\n- [", "hydra:", "7"])
+def test_what_identifies_a_run_and_is_cut_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    folder = a_run(tmp_path / "run", ["init=he"])
+    (folder / ".hydra" / name).write_text(text)
+    with pytest.raises(UserError, match=r"\.hydra is empty or cut short"):
+        resumed([f"resume={folder}"])
 
 
 def test_latest_is_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

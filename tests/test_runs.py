@@ -13,6 +13,7 @@ from upsweep.metrics.figure import Figure
 from upsweep.runs import history, layout
 from upsweep.runs.about import About
 from upsweep.runs.history import Epoch
+from upsweep.runs.identity import Identity, judging_of
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.progress import Progress
 from upsweep.runs.record import UnreadableError, found
@@ -136,3 +137,42 @@ def test_a_manifest_that_cannot_be_read_at_all_is_one_sentence(tmp_path: Path, t
 
 def test_a_crop_is_read_with_the_gaps_that_it_is_made_with() -> None:
     assert layout.GAP == tiles.GAP
+
+
+def test_two_identities_differ_in_words() -> None:
+    was = Identity(
+        training={"a": "1", "b": "2", "c": "3", "d": "4"}, validation={"v": "5"}, judging={"scale": 2, "x": None}
+    )
+    now = Identity(
+        training={"a": "1", "v": "5", "n": "6"}, validation={"b": "9"}, judging={"scale": 3, "y": [1], "x": None}
+    )
+    assert was.differences(was) == []
+    assert was.differences(now) == [
+        "2 images gone (c, d)",
+        "1 image new (n)",
+        "1 image changed (b)",
+        "1 image trained on before and validated on now (b)",
+        "1 image validated on before and trained on now (v)",
+        "scale was 2 and is 3",
+        "y was None and is [1]",
+    ]
+    assert was.digest != replace(was, training={}).digest and was.yardstick == replace(was, training={}).yardstick
+
+
+def test_how_a_config_judges_is_told_without_what_feeds_and_shows() -> None:
+    figures = [{"name": "psnr", "digits": 2}]
+    config = {
+        "seed": 1,
+        "scale": 2,
+        "degradation": {"noise": {"level": 3}, "blur": {}},
+        "protocol": {"space": "y"},
+        "task": {"sigma": 0.1, "data": {"batch_size": 3}, "figures": figures, "protocol": {"space": "y"}},
+    }
+    assert judging_of(config) == {
+        "scale": 2,
+        "degradation": ["noise", "blur"],
+        "degradation.noise.level": 3,
+        "degradation.blur": {},
+        "protocol.space": "y",
+        "task.sigma": 0.1,
+    }

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,8 @@ from tests.small_job import NET, RECIPE, TRAINER, small_job
 from torch import nn
 
 from upsweep.common.errors import UserError
-from upsweep.data.sources import Photos
+from upsweep.data.photos import TRAIN, photo_files
+from upsweep.data.sources import Folder, Photos
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics.metric import PSNR, SSIM
@@ -29,6 +31,7 @@ from upsweep.metrics.protocol import Protocol
 from upsweep.networks import checkpoints
 from upsweep.runs import history
 from upsweep.runs.about import About
+from upsweep.runs.identity import Identity
 from upsweep.runs.progress import Progress
 from upsweep.runs.result import Result
 from upsweep.tasks.super_resolution.data import PatchData
@@ -580,3 +583,49 @@ def test_a_run_that_was_moved_goes_on_and_its_best_checkpoint_stays_the_one_of_i
     spoilt = make_job(tmp_path / "there", cache, resume=True, trainer={**TRAINER, "max_epochs": 4})
     last = train(replace(spoilt, callbacks=[Spoil(), *spoilt.callbacks]))
     assert last.figures == before == figures_of(tmp_path / "there") and last.figures["psnr"] >= first.figures["psnr"]
+
+
+def test_a_run_on_other_images_or_otherwise_judged_is_refused_until_it_is_told_to_judge_anew(
+    tmp_path: Path, cache: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, path in photo_files(TRAIN).items():
+        Image.open(path).convert("L").crop((100, 100, 180, 180)).save(photos / f"{Path(name).stem}.png")
+
+    def judged(epochs: int, space: str = "y", **more: Any) -> Job:
+        data = PatchData(
+            source=Folder(root=str(photos), val_share=0.4),
+            scale=2,
+            channels=1,
+            seed=1,
+            patch_size=8,
+            batch_size=4,
+            patches_per_epoch=12,
+            cache_dir=str(cache),
+        )
+        config = {"protocol": {"space": space}}
+        trainer = {**TRAINER, "max_epochs": epochs}
+        return recorded(make_job(tmp_path / "run", cache, data=data, config=config, trainer=trainer, **more))
+
+    first = train(judged(1))
+    identity = Identity.read(tmp_path / "run")
+    assert identity is not None and len(identity.training) + len(identity.validation) == len(TRAIN)
+    assert first.judged_on == identity.yardstick
+    train(judged(2, resume=True))
+    with pytest.raises(UserError, match=r"begun with other data: protocol.space was y and is rgb\."):
+        train(judged(3, "rgb", resume=True))
+    shutil.copy(photos / "retina.png", photos / "new.png")
+    Image.new("L", (80, 80), 128).save(photos / "ihc.png")
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    with pytest.raises(UserError, match=r"1 image new \(new.png\); 1 image changed \(ihc.png\)\. Bring back"):
+        train(judged(3, resume=True))
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+    with pytest.raises(UserError, match="has all its 2 epochs behind it"):
+        train(judged(2, resume=True, judge_anew=True))
+    anew = train(judged(3, resume=True, judge_anew=True))
+    assert anew.epoch == 3
+    assert [epoch.epoch for epoch in history.read(tmp_path / "run" / "history.csv")] == [3]
+    again = Identity.read(tmp_path / "run")
+    assert again is not None and identity.validation.keys() - {"new.png"} == again.validation.keys() - {"new.png"}
+    train(judged(4, resume=True))

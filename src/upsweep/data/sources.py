@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from upsweep.common.errors import UserError
 from upsweep.common.ranks import first_rank
@@ -27,6 +27,13 @@ Split = tuple[list[StoredImage], list[StoredImage]]
 """The images to train on and those to validate on, with none on both sides."""
 
 log = logging.getLogger("upsweep")
+
+
+class Contents(NamedTuple):
+    """The images of both parts: name -> a digest of the pixels."""
+
+    training: dict[str, str]
+    validation: dict[str, str]
 
 
 class Prepare(Protocol):
@@ -199,7 +206,10 @@ def _divided(
 
 
 def held_out(names: Sequence[str], share: float) -> list[str]:
-    """A share of the names, one at least, by their hashes: the same on every machine and for every order.
+    """About a share of the names, by the hash of each: a known image never changes sides when others are added.
+
+    A name is held out where its hash, as a number in [0, 1), lies below the share. Where that is none, or all, the one
+    with the lowest hash is held out, or the one with the highest is not: only then do other names count.
 
     Raises:
         UserError: the share is not between 0 and 1.
@@ -208,8 +218,11 @@ def held_out(names: Sequence[str], share: float) -> list[str]:
         raise UserError(
             f"data.val_share={share} must lie between 0 and 1: without validation images there is no result."
         )
-    ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
-    return sorted(ranked[: max(1, round(share * len(names)))])
+    place = {name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names}
+    ranked = sorted(place, key=place.__getitem__)
+    below = sum(int.from_bytes(place[name][:8]) < share * 2**64 for name in ranked)
+    most = len(names) if round(share * len(names)) == len(names) else len(names) - 1
+    return sorted(ranked[: max(1, min(below, most))])
 
 
 def _without(files: Mapping[str, Path], val: Mapping[str, Path], otherwise: str) -> dict[str, Path]:

@@ -42,7 +42,7 @@ from upsweep.imaging.resize import crop_to_multiple, imresize
 
 log = logging.getLogger("upsweep")
 
-FORMAT = 4  # raise it whenever the same files and settings give other bytes
+FORMAT = 5  # raise it whenever the same files and settings give other bytes
 ALIGNMENT = 64
 BLOCK = 16 << 20  # bytes
 PROGRESS_AFTER = 2.0  # seconds
@@ -83,6 +83,7 @@ class StoredImage(NamedTuple):
     lr: NDArray[np.float32]  # (C, H / scale, W / scale)
     rgb_hr: NDArray[np.uint8] | None = None  # (3, H, W); None: stored grey, or not asked for
     rgb_lr: NDArray[np.float32] | None = None  # (3, H / scale, W / scale)
+    digest: str = ""  # of the pixels of its files, whatever was then made of them
     mapped: Mapped | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -120,6 +121,7 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
     if min(height, width) < settings.scale:
         raise UserError(f"{name}: {width}x{height} pixels are too few for x{settings.scale}")
     stored = crop_to_multiple(whole, settings.scale).mul(255).round()
+    digest = _digest(picture, real_lr)
     small = None if real_lr is None else _unit(real_lr)
     if small is not None:
         h, w = small.shape[1:]
@@ -135,14 +137,24 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
             lr = settings.degradation(levels / 255, settings.scale, stream_of(name))
         return levels.to(torch.uint8).contiguous().numpy(), lr.to(torch.float32).contiguous().numpy()
 
-    if settings.channels == 3:
-        hr, lr = pair(stored, small)
-        return StoredImage(name, hr, lr) if grey else StoredImage(name, hr, lr, hr, lr)
-    if grey:
-        return StoredImage(name, *pair(stored, small))
-    luma = rgb_to_y(stored / 255).mul(255).round()
-    seen = pair(luma, None if small is None else rgb_to_y(small))
-    return StoredImage(name, *seen, *(pair(stored, small) if settings.colour else ()))
+    if grey or settings.channels == 3:
+        seen = pair(stored, small)
+        colours = None if grey else seen
+    else:
+        luma = rgb_to_y(stored / 255).mul(255).round()
+        seen = pair(luma, None if small is None else rgb_to_y(small))
+        colours = pair(stored, small) if settings.colour else None
+    rgb_hr, rgb_lr = colours or (None, None)
+    return StoredImage(name, *seen, rgb_hr, rgb_lr, digest)
+
+
+def _digest(*pictures: Picture | None) -> str:
+    """Of pixels and their shapes: 16 hexadecimal digits."""
+    found = hashlib.blake2b(digest_size=8)
+    for picture in filter(None, pictures):
+        found.update(repr((picture.pixels.shape, picture.pixels.dtype.str)).encode())
+        found.update(np.ascontiguousarray(picture.pixels).data)
+    return found.hexdigest()
 
 
 def _unit(picture: Picture) -> Tensor:
@@ -301,6 +313,7 @@ def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | N
             array(entry["lr"], np.float32),
             array(entry["rgb_hr"], np.uint8),
             array(entry["rgb_lr"], np.float32),
+            entry["digest"],
             Mapped(folder, settings, number, whole),
         )
         for number, entry in enumerate(index["images"])

@@ -8,6 +8,7 @@ BEST, LAST = Path(CHECKPOINTS) / "best.ckpt", Path(CHECKPOINTS) / "last.ckpt"
 FRESH, PREVIOUS = Path(CHECKPOINTS) / "fresh.ckpt", Path(CHECKPOINTS) / "previous.ckpt"
 RESULT, PROGRESS, ABOUT = "result.json", "progress.json", "about.json"
 HISTORY, DIAGNOSES = "history.csv", "diagnoses.json"
+IDENTITY = "identity.json"
 PICTURES, CROP = "pictures", "crop.png"
 JOB_LOG = "job.log"  # what a job of a sweep printed
 WANDB, CSV = "wandb", "csv"

@@ -12,6 +12,7 @@ from upsweep.runs.record import UnreadableError, read_record, write_record
 State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
 REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
 VERSION = 2
+HOW_IT_WENT_ON = ("resume", "judge_anew")  # keys that every command says anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Result:
         seconds: wall time.
         objective: the number that a sweeper maximises or minimises.
         checkpoint: the best one's path.
+        judged_on: the digest of the images it was judged on, and of how; see `upsweep.runs.identity`.
     """
 
     state: State
@@ -50,6 +52,7 @@ class Result:
     seconds: float | None = None
     objective: float | None = None
     checkpoint: str | None = None
+    judged_on: str | None = None
 
     def write(self, folder: Path) -> Path:
         """Write `result.json` into `folder`, whole or not at all."""
@@ -101,10 +104,11 @@ class Result:
     def settings(self) -> dict[str, str]:
         """Everything that was set: the groups' choices, then single values, then scale and seed.
 
-        That a job went on (`resume=`) is no choice of its.
+        How a job went on (`resume=`) is no choice of its.
         """
         by_hand = dict(key_and_value(override) for override in self.overrides)
-        by_hand.pop("resume", None)
+        for key in HOW_IT_WENT_ON:
+            by_hand.pop(key, None)
         numbers = {"scale": self.scale, "seed": self.seed}
         return {
             **self.choices,

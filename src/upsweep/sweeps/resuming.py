@@ -4,8 +4,11 @@ It is done before Hydra composes anything, so that the folder's own choices are 
 true, and ranks that Lightning starts by repeating the command line go on too.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -14,13 +17,13 @@ from upsweep.common.errors import UserError
 from upsweep.runs.about import About
 from upsweep.runs.layout import HYDRA, MANIFEST, OVERRIDES, RUNS, SWEEPS, newest
 from upsweep.runs.manifest import Manifest
-from upsweep.runs.result import key_and_value
+from upsweep.runs.result import HOW_IT_WENT_ON, key_and_value
 
 KEY, PLACE = "resume=", "hydra.run.dir="
 MULTIRUN = {"-m", "--multirun"}
 SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
 WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
-OF_THE_PLACE = {"resume", "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
+OF_THE_PLACE = {*HOW_IT_WENT_ON, "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
 
 
 def quoted(value: str) -> str:
@@ -32,7 +35,8 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     """The arguments with `resume=` replaced by what the named folder was started with; others stay as they are.
 
     What is given beside it goes before what the folder says (`resume=X trainer.max_epochs=40`). A sweep
-    (`-m resume=X`) without further overrides is the one that X was started as.
+    (`-m resume=X`) without further overrides is the one that X was started as. This process moves to the directory in
+    which X was begun, if there is one: what was relative to it (`data.root=photos`) means what it meant.
 
     Raises:
         UserError: there is no such folder, it is no run's (or, with -m, no sweep's), or another one is named beside it.
@@ -60,6 +64,32 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     return _run(_folder(folder, RUNS, str(OVERRIDES)), rest)
 
 
+def _back_to(directory: str, given: Sequence[str]) -> list[str]:
+    """Move to the directory of an earlier command; what is given now, with what is relative to this one made absolute.
+
+    That is the script and PYTHONPATH, too, which other processes are started with.
+    """
+    here, there = Path.cwd(), Path(directory)
+    if not directory or not there.is_dir() or there.samefile(here):
+        return list(given)
+    print(f"Going on in {there}, where this was begun: relative paths are read from there.", file=sys.stderr)
+    sys.argv[0] = str(Path(sys.argv[0]).absolute())
+    if path := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(here / part) for part in path.split(os.pathsep) if part)
+    os.chdir(there)
+    return [_absolute(argument, here) for words in _split(given) for argument in words]
+
+
+def _absolute(argument: str, here: Path) -> str:
+    """An argument that names a file or folder of `here`, not the choice of a group, with its whole path."""
+    key, equals, value = argument.partition("=")
+    names = equals and ("." in key or key in ("checkpoint", "init_from") or key.startswith("-"))
+    path = here / value.strip("'\"")
+    if not names or not value or not path.exists():
+        return argument
+    return f"{key}={path if key.startswith('-') else quoted(str(path))}"
+
+
 def _searches(argument: str) -> bool:
     key, _, value = argument.partition("=")
     return key == "hparams_search" and value not in ("", "null")
@@ -83,8 +113,8 @@ def _folder(asked: str, home: str, holds: str) -> Path:
 
 
 def _run(folder: Path, given: list[str]) -> list[str]:
-    old_flags, old = _started(folder)
-    flags, overrides = _split(given)
+    old_flags, old, directory = _started(folder)
+    flags, overrides = _split(_back_to(directory, given))
     named = {_flag(a) for a in flags}
     new = {_key(a) for a in overrides}
     added = {_key(a) for a in old if a.startswith("+")}  # no config knows these keys
@@ -100,18 +130,30 @@ def _run(folder: Path, given: list[str]) -> list[str]:
     ]
 
 
-def _started(folder: Path) -> tuple[list[str], list[str]]:
-    """Flags and overrides with which the run in `folder` was last begun.
+def _started(folder: Path) -> tuple[list[str], list[str], str]:
+    """Flags and overrides with which the run in `folder` was last begun, and in which directory.
 
     Hydra's own record, which lacks its `hydra.*` overrides, serves where no training has begun yet: it also tells of
     commands that were then refused.
     """
     if (about := About.read(folder)) is not None:
-        return _said(about)
-    said = yaml.safe_load((folder / HYDRA / "hydra.yaml").read_text(encoding="utf-8"))["hydra"]
-    sources = [s for s in said["runtime"]["config_sources"] if s["provider"] == "command-line"]
-    flags = [f"--config-name={said['job']['config_name']}", *(f"--config-dir={s['path']}" for s in sources)]
-    return flags, yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8")) or []
+        return (*_said(about), about.directory)
+    try:
+        overrides, said = _yaml(folder / OVERRIDES, list), _yaml(folder / HYDRA / "hydra.yaml", dict)["hydra"]
+        sources = [s for s in said["runtime"]["config_sources"] if s["provider"] == "command-line"]
+        flags = [f"--config-name={said['job']['config_name']}", *(f"--config-dir={s['path']}" for s in sources)]
+        return flags, overrides, said["runtime"].get("cwd", "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{folder / HYDRA} is empty or cut short, so that nothing says what this run was: begin it anew."
+        ) from error
+
+
+def _yaml(path: Path, kind: type) -> Any:
+    said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(said, kind):
+        raise TypeError(f"{path} is no {kind.__name__}")
+    return said
 
 
 def _said(about: About) -> tuple[list[str], list[str]]:
@@ -125,9 +167,10 @@ def _said(about: About) -> tuple[list[str], list[str]]:
 
 
 def _sweep(folder: Path, given: list[str]) -> list[str]:
-    flags, overrides = _split(given)
+    manifest = Manifest.read(folder) or Manifest(about=About())
+    flags, overrides = _split(_back_to(manifest.about.directory, given))
     if all(a.startswith(("hydra.", "hydra/")) or _searches(a) for a in overrides):
-        old_flags, old = _said((Manifest.read(folder) or Manifest(about=About())).about)
+        old_flags, old = _said(manifest.about)
         new = {_key(a) for a in overrides}
         overrides = [*(a for a in old if _key(a) not in new), *overrides]
         flags = flags if set(flags) - MULTIRUN else old_flags

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from upsweep.common.errors import UserError
+from upsweep.data.sources import Contents
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.networks.network import Network
@@ -62,6 +63,12 @@ class Task(nn.Module, ABC):
     def headline(self) -> Figure:
         """What results are ranked by."""
         return self.figures[0]
+
+    @property
+    def contents(self) -> Contents:
+        """The images that are trained and validated on; none where the DataModule does not tell its `contents`."""
+        told: Contents = getattr(self.data, "contents", Contents({}, {}))
+        return told
 
     # training
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from upsweep.blocks.layout import as_channels_last, in_channels_last
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
+from upsweep.runs.identity import Identity
 from upsweep.tasks import Task
 from upsweep.training.optimizers import parameter_groups, scale_rates
 from upsweep.training.scaling import Batch, RateRule
@@ -96,6 +97,8 @@ class Training(pl.LightningModule):
         self.generator, self.task = generator, task
         self.players = dict(players)
         self.best: Best | None = None
+        self.identity: Identity | None = None  # what the figures hang on, once it is known
+        self.begun_as: str | None = None  # the digest of that in the checkpoint from which the training goes on
         self.iterations = 0  # steps of the generator's optimizer: Lightning's global_step counts those of all players
         self.seconds_before = 0.0  # of training, before this process went on with it
         self._seed, self._spec, self._fresh, self._rule = seed, spec, fresh, rule or RateRule()
@@ -189,6 +192,7 @@ class Training(pl.LightningModule):
         checkpoint[checkpoints.KEY] = checkpoints.describe(
             self._spec,
             best={} if self.best is None else asdict(self.best),
+            identity=None if self.identity is None else self.identity.digest,
             iterations=self.iterations,
             seconds=self.seconds_before + time.perf_counter() - self._started,
         )
@@ -197,6 +201,7 @@ class Training(pl.LightningModule):
         said = checkpoint[checkpoints.KEY]
         self.iterations = said.get("iterations", checkpoint["global_step"])  # format 1 had one optimizer
         self.seconds_before = said["seconds"]
+        self.begun_as = said.get("identity")
         best = said["best"]
         if best and "figures" not in best:  # format 1: all in one
             figures = {f.name: best[f.name] for f in self.task.figures if f.name in best}

@@ -19,12 +19,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from upsweep.common.errors import UserError
 from upsweep.networks.network import cost
 from upsweep.runs.about import About
+from upsweep.runs.identity import judging_of
 from upsweep.runs.layout import BEST
 from upsweep.runs.result import REQUEUE, Result, State
 from upsweep.tasks import Task
 from upsweep.tracking.csv_run import CsvRun
 from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.base import Best, Diverged, Pruned, Training
+from upsweep.training.records import KeepIdentity
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, no_room
 from upsweep.training.scaling import synchronised, wants_channels_last
 from upsweep.training.start import Start, Started, fresh
@@ -52,7 +54,8 @@ class Job:
         scale: for the result, where the task has one.
         choices: config group -> chosen name.
         overrides: the job's command line.
-        config: all that was set, as plain values: for the record alone.
+        config: all that was set, as plain values: for the record, and to be held against a run that goes on.
+        judge_anew: go on although the images, or how results are judged, are others; the best figures are forgotten.
         channels_last: weights and batches laid out as NHWC; auto: where that is faster.
     """
 
@@ -70,6 +73,7 @@ class Job:
     overrides: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     channels_last: bool | str = "auto"
+    judge_anew: bool = False
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
@@ -196,6 +200,7 @@ class _Run:
             seconds=time.perf_counter() - self._clock + (0.0 if module is None else module.seconds_before),
             objective=best.figures.get(job.task.headline.name) if state == "finished" else None,
             checkpoint=str(weights) if weights.is_file() else None,
+            judged_on=module.identity.yardstick if module and module.identity else None,
         )
         if self._begun:
             rank_zero_only(result.write)(job.folder)
@@ -232,7 +237,7 @@ def _trainer(job: Job, ours: Sequence[Callback]) -> pl.Trainer:
             **job.trainer,
             default_root_dir=job.folder,
             logger=job.logger or False,
-            callbacks=[*job.callbacks, *ours],
+            callbacks=[KeepIdentity(job.folder, judging_of(job.config), job.judge_anew), *job.callbacks, *ours],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),

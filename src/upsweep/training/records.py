@@ -1,7 +1,8 @@
-"""What a run leaves on disk for its report, whatever its logger: a line an epoch, and one crop of a picture."""
+"""What a run leaves on disk, whatever its logger: what it was judged on, a line an epoch, one crop of a picture."""
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,65 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from upsweep.common.errors import UserError
 from upsweep.imaging.files import Picture, write_image
 from upsweep.runs import history
+from upsweep.runs.identity import Identity
 from upsweep.runs.layout import CROP, HISTORY
 from upsweep.runs.record import found
 from upsweep.training.base import Best, Training
+from upsweep.training.stopping import EarlyStopping
 
 log = logging.getLogger("upsweep")
+
+
+class KeepIdentity(Callback):
+    """Keeps `identity.json` in a run's folder, and refuses to go on with a run on other images or otherwise judged.
+
+    Args:
+        folder: of the run.
+        judging: how the config says that results are judged, see `upsweep.runs.identity`.
+        anew: go on all the same; the best epoch and its figures are forgotten.
+    """
+
+    def __init__(self, folder: str | Path, judging: Mapping[str, Any], anew: bool = False) -> None:
+        self.folder, self.judging, self.anew = Path(folder), dict(judging), anew
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        """Raises UserError: the run was begun as another one."""
+        now = Identity(**module.task.contents._asdict(), judging=self.judging)
+        if module.begun_as not in (None, now.digest):
+            self._another(found(Identity.read, self.folder), now)
+            self._forget(trainer, module)
+        self._keep(now, trainer, module)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        if module.identity is None:  # nothing is trained
+            now = Identity(**module.task.contents._asdict(), judging=self.judging)
+            self._keep(now, trainer, module)
+
+    def _keep(self, now: Identity, trainer: pl.Trainer, module: Training) -> None:
+        module.identity = now
+        if trainer.is_global_zero:
+            now.write(self.folder)
+
+    def _another(self, before: Identity | None, now: Identity) -> None:
+        changes = before.differences(now) if before else []
+        what = "; ".join(changes) or "its images, or how it is judged, are not what they were"
+        if not self.anew:
+            raise UserError(
+                f"{self.folder} was begun with other data: {what}. Bring back what it had, begin a new run, or go on "
+                "with judge_anew=true, which forgets the best figures so far."
+            )
+        log.warning("%s goes on with other data, and its figures begin anew: %s.", self.folder, what)
+
+    def _forget(self, trainer: pl.Trainer, module: Training) -> None:
+        module.best = None
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                callback.forget()
+        if trainer.is_global_zero:
+            (self.folder / HISTORY).unlink(missing_ok=True)
 
 
 class History(Callback):

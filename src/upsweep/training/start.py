@@ -70,7 +70,15 @@ def fitting_weights(path: Path, spec: dict[str, Any]) -> Started:
     return Started(network, f"The weights are those of {path}{rest}.")
 
 
-def going_on(folder: Path, config: Mapping[str, Any], epochs: int, otherwise: Start, spec: dict[str, Any]) -> Started:
+def going_on(
+    folder: Path,
+    config: Mapping[str, Any],
+    epochs: int,
+    otherwise: Start,
+    spec: dict[str, Any],
+    *,
+    judge_anew: bool = False,
+) -> Started:
     """Where the run in a folder stopped (`resume=`): its newest checkpoint that can be read.
 
     Args:
@@ -79,6 +87,7 @@ def going_on(folder: Path, config: Mapping[str, Any], epochs: int, otherwise: St
         epochs: how many there are to be.
         otherwise: how it begins where it has no checkpoint yet.
         spec: of the network.
+        judge_anew: whether the best epoch so far is forgotten: one at least must then be left.
 
     Raises:
         UserError: the checkpoint is that of another generator or optimizer, or of a longer training.
@@ -96,6 +105,8 @@ def going_on(folder: Path, config: Mapping[str, Any], epochs: int, otherwise: St
     done = int(state["epoch"]) + 1
     if done > epochs:
         raise UserError(f"{path} has {done} epochs behind it: trainer.max_epochs={epochs} must be {done} or more.")
+    if done == epochs and judge_anew:
+        raise UserError(f"{folder} has all its {done} epochs behind it: judge_anew=true needs more trainer.max_epochs.")
     return Started(network, f"Going on from {path}.", checkpoint=path)
 
 
@@ -105,6 +116,7 @@ def start_of(
     epochs: int,
     *,
     resume: bool = False,
+    judge_anew: bool = False,
     checkpoint: Path | None = None,
     init_from: Path | None = None,
 ) -> Start:
@@ -120,7 +132,7 @@ def start_of(
         begin = partial(all_weights, checkpoint)
     if init_from is not None:
         begin = partial(fitting_weights, init_from)
-    return partial(going_on, folder, config, epochs, begin) if resume else begin
+    return partial(going_on, folder, config, epochs, begin, judge_anew=judge_anew) if resume else begin
 
 
 def newest(folder: Path) -> Path | None:

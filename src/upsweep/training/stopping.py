@@ -1,9 +1,11 @@
 """The end of a training that no longer improves."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from upsweep.metrics.figure import figures_of
 
@@ -21,3 +23,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
         (declared,) = figures_of([figure])
         mode = "max" if declared.better == "higher" else "min"
         super().__init__(f"val/{declared.name}", min_delta, patience, mode=mode)
+
+    def forget(self) -> None:
+        """Wait as from the start: what was best so far does not count."""
+        self.wait_count, self.best_score = 0, torch.tensor(-math.inf if self.mode == "max" else math.inf)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from upsweep.common.errors import UserError
 from upsweep.data.degradation import BICUBIC, Chain, Step
-from upsweep.data.sources import Source
+from upsweep.data.sources import Contents, Source
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.tasks.super_resolution.patches import EpochSampler, PatchLoader, TrainPatches, as_batch
 
@@ -56,9 +56,9 @@ class EvalImages(Dataset[EvalImage]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> EvalImage:
-        name, hr, lr, rgb_hr, rgb_lr, _ = self.images[index]
-        colours = (None if stored is None else _tensor(stored) for stored in (rgb_lr, rgb_hr))
-        return EvalImage(name, _tensor(lr), _tensor(hr), *colours)
+        image = self.images[index]
+        colours = (None if stored is None else _tensor(stored) for stored in (image.rgb_lr, image.rgb_hr))
+        return EvalImage(image.name, _tensor(image.lr), _tensor(image.hr), *colours)
 
 
 def _tensor(stored: NDArray[Any]) -> Tensor:
@@ -141,6 +141,12 @@ class PatchData(pl.LightningDataModule):
             if self.chain != BICUBIC and self._rank == 0:
                 log.info("Degradation: %s.", self.chain)
             self.train_images, self.val_images = self.source.load(self.prepared)
+
+    @property
+    def contents(self) -> Contents:
+        """The images that are trained and validated on, once they are set up."""
+        parts = (self.train_images, self.val_images)
+        return Contents(*({image.name: image.digest for image in images} for images in parts))
 
     def prepared(
         self,

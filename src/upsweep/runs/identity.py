@@ -1,0 +1,99 @@
+"""What the figures of a run hang on (`identity.json`): the images it trains and is judged on, and how it is judged."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upsweep.runs.layout import IDENTITY
+from upsweep.runs.record import UnreadableError, read_record, write_record
+
+VERSION = 1
+JUDGING = ("scale", "degradation", "protocol", "task")  # nodes of a config
+NAMED = 3  # images, in a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Two runs with the same one may be compared, and a run goes on with the one it was begun with.
+
+    Attributes:
+        training, validation: name of an image -> a digest of its pixels.
+        judging: dotted key of the config -> value, of all that decides what a figure means.
+    """
+
+    training: dict[str, str]
+    validation: dict[str, str]
+    judging: dict[str, Any]
+
+    def write(self, folder: Path) -> Path:
+        """Write `identity.json` into `folder`, whole or not at all."""
+        return write_record(folder / IDENTITY, VERSION, self)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Identity | None":
+        """Read `identity.json` in `folder`; None where there is none. Raises UnreadableError."""
+        path = folder / IDENTITY
+        if (said := read_record(path)) is None:
+            return None
+        try:
+            return cls(**{key: value for key, value in said.items() if key != "version"})
+        except TypeError as error:
+            raise UnreadableError(path, error) from error
+
+    @property
+    def digest(self) -> str:
+        """Of all of it."""
+        return _digest(self.training, self.validation, self.judging)
+
+    @property
+    def yardstick(self) -> str:
+        """Of what it is judged on alone: the figures of two runs with the same one can be compared."""
+        return _digest(self.validation, self.judging)
+
+    def differences(self, now: "Identity") -> list[str]:
+        """What is not as it was, in words: the images' parts and contents first, then how they are judged."""
+        was = self.training | self.validation
+        has = now.training | now.validation
+        told = [
+            ("gone", was.keys() - has.keys()),
+            ("new", has.keys() - was.keys()),
+            ("changed", {name for name in was.keys() & has.keys() if was[name] != has[name]}),
+            ("trained on before and validated on now", self.training.keys() & now.validation.keys()),
+            ("validated on before and trained on now", self.validation.keys() & now.training.keys()),
+        ]
+        images = [_counted(names, what) for what, names in told if names]
+        keys = sorted(self.judging.keys() | now.judging.keys())
+        pairs = ((key, self.judging.get(key), now.judging.get(key)) for key in keys)
+        return images + [f"{key} was {before} and is {after}" for key, before, after in pairs if before != after]
+
+
+def judging_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a config says that results are judged: dotted key -> value, without what a task merely shows or feeds."""
+    nodes = {key: config[key] for key in JUDGING if key in config}
+    if isinstance(task := nodes.get("task"), dict):
+        nodes["task"] = {key: value for key, value in task.items() if key not in ("data", "figures", *JUDGING)}
+    plain: dict[str, Any] = json.loads(json.dumps(nodes, default=str))
+    chain = plain.get("degradation")
+    order = {"degradation": list(chain)} if isinstance(chain, dict) else {}  # of its steps, which is no dictionary's
+    return dict(_flat(plain)) | order
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _counted(names: Iterable[str], what: str) -> str:
+    first = sorted(names)
+    named = ", ".join(first[:NAMED]) + (", ..." if len(first) > NAMED else "")
+    return f"{len(first)} image{'s' if len(first) > 1 else ''} {what} ({named})"
