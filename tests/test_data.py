@@ -467,6 +467,24 @@ def test_known_images_stay_on_their_side_when_others_are_added(known: set[int], 
     assert 0.5 * share < len(before) / len(known) < 1.5 * share + 0.2
 
 
+def test_a_run_says_how_many_images_it_uses_and_what_it_passed_over(make, folder: Path, caplog) -> None:
+    caplog.set_level("INFO", "upsweep")
+    before = make()
+    before.setup()
+    (folder / "notes.txt").touch()
+    (folder / "b.mov").touch()
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    data = make()
+    data.setup()
+    said = data.contents
+    assert (said.training, said.validation) == before.contents[:2]
+    train, val = len(said.training), len(said.validation)
+    assert said.sentence == (
+        f"{train} images to train on, {val} to validate on, 3 files passed over: cut.png, b.mov, notes.txt."
+    )
+    assert said.sentence in caplog.text
+
+
 # ---- the cache ----
 
 

@@ -471,6 +471,23 @@ def test_find_images(tmp_path: Path) -> None:
         find_images(tmp_path / "missing")
 
 
+def test_find_images_follows_links_once_and_knows_unusual_endings(tmp_path: Path) -> None:
+    for name in ("a/b.png", "a/c.jfif", "a/d.JPE", "a/.hidden/e.png", "a/f.gif"):
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    outside = tmp_path / "outside" / "deep"
+    outside.mkdir(parents=True)
+    (outside / "x.png").touch()
+    (tmp_path / "root" / "aa").symlink_to(tmp_path / "outside")  # comes before what it repeats
+    (tmp_path / "root" / "a" / "loop").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "z").symlink_to(tmp_path / "outside" / "deep")
+    (tmp_path / "root" / "0").symlink_to(tmp_path / "root" / "a")
+    (tmp_path / "root" / "gone").symlink_to(tmp_path / "nowhere")
+    found = [path.relative_to(tmp_path / "root").as_posix() for path in find_images(tmp_path / "root")]
+    assert found == ["a/b.png", "a/c.jfif", "a/d.JPE", "aa/deep/x.png"]
+
+
 def test_tensors_and_pixels() -> None:
     tensor = to_tensor(RGB)
     assert tensor.shape == (3, 5, 7) and tensor.dtype == torch.float32

@@ -21,19 +21,37 @@ from upsweep.data.fetch import fetch
 from upsweep.data.known import TRAINING, data_root, find, training_files
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.data.store import StoredImage
-from upsweep.imaging.files import find_images
+from upsweep.imaging.files import SUFFIXES, files_below
 
-Split = tuple[list[StoredImage], list[StoredImage]]
-"""The images to train on and those to validate on, with none on both sides."""
+NAMED = 3  # files, in a sentence
+
+
+class Split(NamedTuple):
+    """The images to train on and those to validate on, with none on both sides; files that are no images of ours."""
+
+    training: list[StoredImage]
+    validation: list[StoredImage]
+    passed_over: Sequence[Path] = ()
+
 
 log = logging.getLogger("upsweep")
 
 
 class Contents(NamedTuple):
-    """The images of both parts: name -> a digest of the pixels."""
+    """What is trained and validated on: name of an image -> a digest of its pixels; and files that were passed over."""
 
     training: dict[str, str]
     validation: dict[str, str]
+    passed_over: Sequence[str] = ()
+
+    @property
+    def sentence(self) -> str:
+        """How many there are of each."""
+        said = f"{len(self.training)} images to train on, {len(self.validation)} to validate on"
+        if not self.passed_over:
+            return f"{said}."
+        count, first = len(self.passed_over), ", ".join(self.passed_over[:NAMED])
+        return f"{said}, {count} file{'s' if count > 1 else ''} passed over: {first}{', ...' if count > NAMED else '.'}"
 
 
 class Prepare(Protocol):
@@ -69,7 +87,7 @@ class Photos(Source):
 
     def load(self, prepare: Prepare) -> Split:
         """The fixed split of `upsweep.data.photos`."""
-        return prepare(photo_files(TRAIN), purpose="training"), prepare(photo_files(VAL), purpose="validation")
+        return Split(prepare(photo_files(TRAIN), purpose="training"), prepare(photo_files(VAL), purpose="validation"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +108,13 @@ class Folder(Source):
         """See `Source.load`."""
         if self.root is None:
             raise UserError("data=folder needs a folder of images: set data.root=PATH.")
-        files = _images_under("data.root", self.root)
+        passed_over: list[Path] = []
+        files = _images_under("data.root", self.root, passed_over)
         if self.val_root is None:
-            return _divided(files, self.val_share, prepare)
-        val = _images_under("data.val_root", self.val_root)
+            return _divided(files, self.val_share, prepare)._replace(passed_over=passed_over)
+        val = _images_under("data.val_root", self.val_root, passed_over)
         files = _without(files, val, f"data.val_root={self.val_root} holds all of data.root")
-        return prepare(files, purpose="training"), prepare(val, purpose="validation")
+        return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"), passed_over)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +162,7 @@ class Known(Source):
             return _divided(files, self.val_share, prepare)
         own = {path.stem for path in val.values()}  # DIV2K's 900 images are often kept in one folder
         files = {name: path for name, path in files.items() if path.stem not in own}
-        return prepare(files, purpose="training"), prepare(val, purpose="validation")
+        return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,19 +189,22 @@ class Pairs(Source):
         """See `Source.load`; raises UserError also where a file has no partner."""
         if self.lr_root is None or self.hr_root is None:
             raise UserError("data=pairs needs two folders of images: set data.lr_root=PATH and data.hr_root=PATH.")
-        hr, lr = self._paired("", self.hr_root, self.lr_root)
+        passed_over: list[Path] = []
+        hr, lr = self._paired("", self.hr_root, self.lr_root, passed_over)
         if self.val_lr_root is None and self.val_hr_root is None:
-            return _divided(hr, self.val_share, prepare, lr)
+            return _divided(hr, self.val_share, prepare, lr)._replace(passed_over=passed_over)
         if self.val_lr_root is None or self.val_hr_root is None:
             raise UserError("Validation pairs need both folders: set data.val_lr_root=PATH and data.val_hr_root=PATH.")
-        val_hr, val_lr = self._paired("val_", self.val_hr_root, self.val_lr_root)
+        val_hr, val_lr = self._paired("val_", self.val_hr_root, self.val_lr_root, passed_over)
         hr = _without(hr, val_hr, "data.val_hr_root holds all of data.hr_root")
         train = prepare(hr, purpose="training", lr_files=lr)
-        return train, prepare(val_hr, purpose="validation", lr_files=val_lr)
+        return Split(train, prepare(val_hr, purpose="validation", lr_files=val_lr), passed_over)
 
-    def _paired(self, part: str, hr_root: str, lr_root: str) -> tuple[dict[str, Path], dict[str, Path]]:
-        hr = _images_under(f"data.{part}hr_root", hr_root)
-        return paired(hr, _images_under(f"data.{part}lr_root", lr_root), self.scale)
+    def _paired(
+        self, part: str, hr_root: str, lr_root: str, passed_over: list[Path]
+    ) -> tuple[dict[str, Path], dict[str, Path]]:
+        hr = _images_under(f"data.{part}hr_root", hr_root, passed_over)
+        return paired(hr, _images_under(f"data.{part}lr_root", lr_root, passed_over), self.scale)
 
 
 # ---- who is validated on ----
@@ -202,7 +224,7 @@ def _divided(
         )
     val = {name: path for name, path in files.items() if name in names}
     train = [image for image in usable if image.name not in names]
-    return train, prepare(val, purpose="validation", lr_files=lr_files)
+    return Split(train, prepare(val, purpose="validation", lr_files=lr_files))
 
 
 def held_out(names: Sequence[str], share: float) -> list[str]:
@@ -234,16 +256,19 @@ def _without(files: Mapping[str, Path], val: Mapping[str, Path], otherwise: str)
     return left
 
 
-def _images_under(key: str, root: str) -> dict[str, Path]:
-    """The image files below a folder, by relative path.
+def _images_under(key: str, root: str, passed_over: list[Path]) -> dict[str, Path]:
+    """The image files below a folder, by relative path; the others are added to `passed_over`.
 
     Raises:
         UserError: there is no such folder, or no image in it.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise UserError(f"{key}={root} is not a folder.")
-    files = {path.relative_to(folder).as_posix(): path for path in find_images(folder)}
+        where = "" if folder.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"{key}={root} is not a folder{where}.")
+    below = files_below(folder)
+    files = {path.relative_to(folder).as_posix(): path for path in below if path.suffix.lower() in SUFFIXES}
+    passed_over += (path for path in below if path.suffix.lower() not in SUFFIXES)
     if not files:
         raise UserError(f"{key}={root} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
     return files

@@ -32,7 +32,12 @@ from upsweep.common.files import write_whole
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {
+        *(".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"),
+    }
+)
 MAX_PIXELS = 200_000_000
 _ORIENTATION = 0x0112
 
@@ -60,17 +65,34 @@ class Picture:
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the image files (by suffix) below a folder, recursively and sorted, without the hidden ones."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder of images")
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
+    """List the image files (by suffix) below a folder, as `files_below` does."""
+    return [path for path in files_below(Path(folder)) if path.suffix.lower() in SUFFIXES]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List all files below a folder, recursively and sorted, without the hidden ones.
+
+    Links to folders are followed where what they lead to has not been listed yet: a loop ends, no file comes twice.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of images")
+    found: list[Path] = []
+    known: set[str] = set()
+    waiting = [folder]
+    while waiting:  # folders first, then those that links lead to
+        links: list[Path] = []
+        for top, folders, names in os.walk(waiting.pop(0)):
+            here, real = Path(top), os.path.realpath(top)
+            folders[:] = [] if real in known else [name for name in folders if not name.startswith(".")]
+            if real not in known:
+                known.add(real)
+                links += (here / name for name in folders if (here / name).is_symlink())
+                found += (here / name for name in names if not name.startswith(".") and (here / name).is_file())
+        waiting += sorted(links)
+    return sorted(found)
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -25,7 +25,10 @@ PACKAGES = ("upsweep", "torch", "pytorch-lightning", "torchmetrics", "hydra-core
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """How a result was made. `commit` is None outside a repository; `changed`: sources differed from the commit."""
+    """How a result was made. `commit` is None outside a repository; `changed`: sources differed from the commit.
+
+    `images` says how many are trained and validated on, once that is known.
+    """
 
     command: list[str] = field(default_factory=list)
     directory: str = ""
@@ -35,9 +38,10 @@ class About:
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    images: str = ""
 
     @classmethod
-    def now(cls, config: Mapping[str, Any] | None = None) -> "About":
+    def now(cls, config: Mapping[str, Any] | None = None, images: str = "") -> "About":
         """Look around: about 30 ms, most of it git's."""
         commit = _git("rev-parse", "HEAD")
         return cls(
@@ -49,6 +53,7 @@ class About:
             versions=_versions(),
             machine=_machine(),
             config=dict(config or {}),
+            images=images,
         )
 
     def write(self, folder: Path) -> Path:

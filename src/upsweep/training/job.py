@@ -109,6 +109,7 @@ class _Run:
         self._clock = time.perf_counter()
         self._preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
         self._begun = False  # until then nothing is changed in a folder that a run is to go on in
+        self._images = ""
         self._module: Training | None = None
         self._price: dict[str, Any] = {}
         self.started: Started
@@ -133,9 +134,14 @@ class _Run:
 
         A run that goes on begins when devices, data, weights and the optimizer's state have been found to fit.
         """
-        if not self._begun:
-            self._begun = True
-            rank_zero_only(About.now(self.job.config).write)(self.job.folder)
+        contents, logger = self.job.task.contents, self.job.logger
+        images = contents.sentence if contents.validation else ""  # nothing is known of them in a run's first moment
+        if self._begun and self._images == images:
+            return
+        self._begun, self._images = True, images
+        rank_zero_only(About.now(self.job.config, images).write)(self.job.folder)
+        if images and logger is not None:
+            logger.log_summary({f"images/{part}": len(said) for part, said in contents._asdict().items()})
 
     def end(self, error: BaseException, preemption: Preemption) -> Result:
         """What becomes of an exception: a result, or the exception again, once it is written down."""

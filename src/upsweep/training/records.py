@@ -37,7 +37,7 @@ class KeepIdentity(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         """Raises UserError: the run was begun as another one."""
-        now = Identity(**module.task.contents._asdict(), judging=self.judging)
+        now = self._now(module)
         if module.begun_as not in (None, now.digest):
             self._another(found(Identity.read, self.folder), now)
             self._forget(trainer, module)
@@ -45,8 +45,11 @@ class KeepIdentity(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if module.identity is None:  # nothing is trained
-            now = Identity(**module.task.contents._asdict(), judging=self.judging)
-            self._keep(now, trainer, module)
+            self._keep(self._now(module), trainer, module)
+
+    def _now(self, module: Training) -> Identity:
+        contents = module.task.contents
+        return Identity(training=contents.training, validation=contents.validation, judging=self.judging)
 
     def _keep(self, now: Identity, trainer: pl.Trainer, module: Training) -> None:
         module.identity = now

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from upsweep.common.errors import UserError
 from upsweep.data.degradation import BICUBIC, Chain, Step
-from upsweep.data.sources import Contents, Source
+from upsweep.data.sources import Contents, Source, Split
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.tasks.super_resolution.patches import EpochSampler, PatchLoader, TrainPatches, as_batch
 
@@ -115,6 +115,7 @@ class PatchData(pl.LightningDataModule):
     degradation: Mapping[str, Step] | None = None
     train_images: list[StoredImage] = field(default_factory=list, init=False, repr=False)
     val_images: list[StoredImage] = field(default_factory=list, init=False, repr=False)
+    _passed_over: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -140,13 +141,19 @@ class PatchData(pl.LightningDataModule):
         if not self.train_images:
             if self.chain != BICUBIC and self._rank == 0:
                 log.info("Degradation: %s.", self.chain)
-            self.train_images, self.val_images = self.source.load(self.prepared)
+            split = Split(*self.source.load(self.prepared))
+            self.train_images, self.val_images = split.training, split.validation
+            self._passed_over += (path.name for path in split.passed_over)
+            if self._rank == 0:
+                log.info(self.contents.sentence)
 
     @property
     def contents(self) -> Contents:
         """The images that are trained and validated on, once they are set up."""
-        parts = (self.train_images, self.val_images)
-        return Contents(*({image.name: image.digest for image in images} for images in parts))
+        training, validation = (
+            {image.name: image.digest for image in images} for images in (self.train_images, self.val_images)
+        )
+        return Contents(training, validation, tuple(dict.fromkeys(self._passed_over)))
 
     def prepared(
         self,
@@ -170,17 +177,17 @@ class PatchData(pl.LightningDataModule):
             raise UserError(f"{next(iter(opened.refused.values()))} ({len(opened.refused)} such pair(s)).")
         least = self.patch_size * self.scale if training else SSIM_WINDOW + 2 * self.scale
         why = f"data.patch_size={self.patch_size}" if training else "SSIM"
-        usable, refused = [], list(opened.refused.values())
+        usable, refused = [], opened.refused
         for image in opened.images:
             height, width = image.hr.shape[1:]
             if min(height, width) >= least:
                 usable.append(image)
             else:
                 needed = f"{why} at x{self.scale} needs {least}x{least}"
-                refused.append(f"{files[image.name]}: {width}x{height} usable pixels are too few: {needed}")
+                refused[image.name] = f"{files[image.name]}: {width}x{height} usable pixels are too few: {needed}"
         self._leave_out(refused)
         if not usable:
-            reason = f"; {refused[0]}" if refused else ""
+            reason = f"; {next(iter(refused.values()))}" if refused else ""
             raise UserError(f"None of {len(files)} image files can be used for {purpose}{reason}")
         for size in self.copies if training else ():
             copies = open_images(files, replace(settings, size=size), self._cache).images
@@ -195,8 +202,9 @@ class PatchData(pl.LightningDataModule):
                 "data.copies: where LR comes from files, that of a smaller HR is not known: set data.copies=[]."
             )
 
-    def _leave_out(self, refused: Sequence[str]) -> None:
-        for sentence in refused:
+    def _leave_out(self, refused: Mapping[str, str]) -> None:
+        self._passed_over += refused
+        for sentence in refused.values():
             if self.strict:
                 raise UserError(f"{sentence} (data.strict=true stops here)")
             if self._rank == 0:
