@@ -8,11 +8,37 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from upsweep.common import progress
 from upsweep.common.files import PART, as_csv, whole, write_whole
 from upsweep.common.locks import keep, locked
+from upsweep.common.names import LONGEST, file_names, safe_name
 from upsweep.common.progress import Bar, clock
+
+# names
+
+
+@given(st.sets(st.text(max_size=200), min_size=2, max_size=8))
+@example({"日本", "中国"})
+@example({"a b", "a(b", "a_b"})
+@example({"é", "e\u0301"})
+@example({"x" * 300, "x" * 301})
+def test_names_are_safe_bounded_and_never_the_same_for_two(texts: set[str]) -> None:
+    names = {safe_name(text) for text in texts}
+    assert len(names) == len(texts)
+    for name in names:
+        assert 0 < len(name.encode()) <= LONGEST
+        assert all(character.isalnum() or character in "-_" for character in name)
+
+
+def test_an_ending_is_left_out_of_a_name_where_no_two_become_the_same() -> None:
+    found = file_names(["sub/coffee.png", "tea.jpg", "Tea.png", "日本.png", "v1.5"])
+    assert len({name.casefold() for name in found.values()}) == 5
+    assert found["日本.png"] == "日本" and found["v1.5"] == "v1"
+    assert found["sub/coffee.png"].startswith("sub_coffee-") and found["tea.jpg"].startswith("tea_jpg-")
+
 
 # files
 

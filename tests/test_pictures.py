@@ -47,7 +47,7 @@ def test_a_colour_panel_is_bicubic_sr_and_hr_of_the_whole_image():
     assert abs(left.astype(int) - codes(imresize(lr.double(), (64, 96)))).max() <= 1
     np.testing.assert_array_equal(middle, codes(sr))
     np.testing.assert_array_equal(right, codes(hr))
-    assert panel.name == "set_coffee_cup"
+    assert panel.name == "set/coffee cup.png"
     assert panel.caption == "set/coffee cup.png: bicubic 29.25 dB | SR 30.50 dB (+1.25) | HR"
 
 

@@ -38,6 +38,7 @@ from upsweep.tasks.super_resolution.data import PatchData
 from upsweep.tasks.super_resolution.pictures import busiest
 from upsweep.tasks.super_resolution.task import level_of
 from upsweep.tracking.csv_run import CsvRun
+from upsweep.training.accessory import Accessory
 from upsweep.training.averaging import EMA
 from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, train
@@ -629,3 +630,36 @@ def test_a_run_on_other_images_or_otherwise_judged_is_refused_until_it_is_told_t
     again = Identity.read(tmp_path / "run")
     assert again is not None and identity.validation.keys() - {"new.png"} == again.validation.keys() - {"new.png"}
     train(judged(4, resume=True))
+
+
+def test_what_fails_in_an_accessory_is_told_once_and_the_training_goes_on(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Torn(Accessory):
+        calls = 0
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.calls += 1
+            raise OSError(errno.ENAMETOOLONG, "File name too long", "x.png")
+
+    torn, job = Torn(), make_job(tmp_path / "run", cache)
+    result = train(replace(job, callbacks=[torn, *job.callbacks]))
+    assert result.state == "finished" and torn.calls == 1
+    assert caplog.text.count("Torn failed and is left out from here on: [Errno 36] File name too long") == 1
+
+
+def test_pictures_of_images_with_long_or_alike_names_are_all_kept(tmp_path: Path, cache: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = ["日本.png", "中国.png", "a b.png", "a(b.png", "a(b.bmp", f"{'long ' * 48}.png"]
+    for name, path in zip(names, photo_files(TRAIN).values(), strict=True):
+        Image.open(path).convert("L").crop((100, 100, 180, 180)).save(photos / name)
+    source = Folder(root=str(tmp_path), val_root=str(photos))
+    shutil.copy(photos / names[0], tmp_path / "train.png")
+    small: dict[str, Any] = {"patch_size": 8, "batch_size": 4, "patches_per_epoch": 12, "cache_dir": str(cache)}
+    data = PatchData(source=source, scale=2, channels=1, seed=1, **small)
+    trainer = {**TRAINER, "limit_val_batches": 1.0}
+    job = make_job(tmp_path / "run", cache, data=data, trainer=trainer, callbacks=[Pictures(tmp_path / "run", 9)])
+    assert train(job).state == "finished"
+    kept = sorted(path.stem for path in (tmp_path / "run" / "pictures").iterdir())
+    assert len(kept) == len(names) and {"日本", "中国"} <= set(kept)

@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from upsweep.common.devices import device_of
 from upsweep.common.errors import UserError
 from upsweep.common.files import as_csv, write_whole
+from upsweep.common.names import file_names, safe_name
 from upsweep.common.progress import Bar
 from upsweep.evaluation.benchmarks import Benchmark
 from upsweep.evaluation.methods import Method, bicubic
@@ -191,8 +191,10 @@ def _share(
             judged[method.name] = figures = {}
             for title, each in images[method.channels].items():
                 baseline = {f.image: f for f in judged[methods[0].name].get(title, ())}
-                folder = evaluation.folder / "pictures" / f"x{method.scale}" / slug(method.name) / slug(title)
-                done = partial(_done, bar, f"{method.name}, {title}", folder if draws else None, baseline)
+                folder = evaluation.folder / "pictures" / f"x{method.scale}" / safe_name(method.name) / safe_name(title)
+                names = file_names(image.name for image in each.images if draws)
+                files = {image: folder / f"{name}.png" for image, name in names.items()}
+                done = partial(_done, bar, f"{method.name}, {title}", files, baseline)
                 figures[title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
     return judged
 
@@ -200,23 +202,17 @@ def _share(
 def _done(
     bar: Bar,
     doing: str,
-    folder: Path | None,
+    files: Mapping[str, Path],
     baseline: Mapping[str, Figures],
     image: EvalImage,
     sr: Tensor,
     figures: Figures,
 ) -> None:
-    """Draw the picture of an image into the folder, if there is one, and move on."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = overview(image, sr, figures, baseline.get(image.name))
-        write_image(folder / f"{slug(image.name)}.png", Picture(pixels))
+    """Draw the picture of an image into its file, if it is to have one, and move on."""
+    if (file := files.get(image.name)) is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_image(file, Picture(overview(image, sr, figures, baseline.get(image.name))))
     bar.advance(doing=doing)
-
-
-def slug(name: str) -> str:
-    """A name fit for a file: letters, digits, `.`, `_` and `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("_.") or "_"
 
 
 # ---- the table ----

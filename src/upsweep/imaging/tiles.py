@@ -13,7 +13,7 @@ class Panel(NamedTuple):
     """A picture for the log.
 
     Attributes:
-        name: of the image, fit for a metric's name and for a file's (letters, digits, `-`, `_`).
+        name: of the image; whoever keeps it as a file or logs it by a key makes a safe name of it.
         pixels: (H, W, 3) uint8.
         caption: what is seen, with its figures.
     """

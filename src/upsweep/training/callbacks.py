@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from upsweep.common.names import file_names
 from upsweep.common.progress import Bar, clock
 from upsweep.imaging.files import Picture, write_image
 from upsweep.imaging.tiles import Panel
@@ -23,13 +23,14 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.runs.layout import PICTURES
 from upsweep.runs.progress import Progress
 from upsweep.tracking.run_log import RunLog
+from upsweep.training.accessory import Accessory
 from upsweep.training.averaging import EMA
 from upsweep.training.base import Training
 
 epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar
 
 
-class Pictures(Callback):
+class Pictures(Accessory):
     """The task's panels of the first validation batches, into the log and the run's pictures/ folder.
 
     They are made after the first epoch, after each quarter of the training, and so after the last.
@@ -61,7 +62,9 @@ class Pictures(Callback):
 
 
 def keep(panels: list[Panel], folder: Path, trainer: pl.Trainer, module: Training) -> None:
-    """Panels into a folder, and into every log that takes pictures."""
+    """Panels into a folder, and into every log that takes pictures, under names that are safe for both."""
+    names = file_names(panel.name for panel in panels)
+    panels = [panel._replace(name=names[panel.name]) for panel in panels]
     folder.mkdir(exist_ok=True)
     for panel in panels:
         write_image(folder / f"{panel.name}.png", Picture(panel.pixels))
@@ -78,7 +81,7 @@ def energy_of(network: Network) -> tuple[Tensor, float, int] | None:
     return image, checkerboard(image, network.scale), network.scale
 
 
-class Checkerboard(Callback):
+class Checkerboard(Accessory):
     """Logs `checkerboard`, what a constant image's response differs by phase, at the start and the end of a training.
 
     Both pictures go into the log and the run's pictures/ folder. See `upsweep.metrics.checkerboard`.
@@ -94,9 +97,11 @@ class Checkerboard(Callback):
         averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
         for average in averages:
             average.swap(module)
-        self._measure(trainer, module, "end")
-        for average in averages:
-            average.swap(module)
+        try:
+            self._measure(trainer, module, "end")
+        finally:
+            for average in averages:
+                average.swap(module)
 
     def _measure(self, trainer: pl.Trainer, module: Training, when: str) -> None:
         if not trainer.is_global_zero or (measured := energy_of(module.generator)) is None:
@@ -110,7 +115,7 @@ class Checkerboard(Callback):
         keep([panel], self.folder, trainer, module)
 
 
-class Throughput(Callback):
+class Throughput(Accessory):
     """Logs the seconds of each training epoch and the samples a second, over all devices."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -130,7 +135,7 @@ class Throughput(Callback):
         module.log("time/images_per_second", samples / seconds)
 
 
-class ShowProgress(Callback):
+class ShowProgress(Accessory):
     """How far the training is: a bar on a terminal, a line an epoch elsewhere, and progress.json for a sweep's table.
 
     Args:
@@ -170,6 +175,10 @@ class ShowProgress(Callback):
             print(line, file=sys.stderr, flush=True)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Close the bar."""
         if self._bar is not None:
             self._bar.__exit__()
             self._bar = None

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -23,6 +22,7 @@ from upsweep.runs.layout import DIAGNOSES
 from upsweep.runs.record import write_record
 from upsweep.runs.verdicts import Diagnosis, Judgement, Layer, Price, overall, sentences
 from upsweep.tracking.run_log import RunLog
+from upsweep.training.accessory import Accessory
 from upsweep.training.base import Diverged, Training
 from upsweep.training.callbacks import energy_of
 from upsweep.training.probe import Probe
@@ -30,7 +30,7 @@ from upsweep.training.probe import Probe
 log = logging.getLogger("upsweep")
 
 
-class Diagnoses(Callback):
+class Diagnoses(Accessory):
     """Samples a training, logs `diagnoses/...`, and in the end says in sentences what ails it: diagnoses.json.
 
     On rank 0 alone, and nothing there waits for another rank. Changes no weight, draws no random number.
@@ -98,6 +98,10 @@ class Diagnoses(Callback):
         _log(module, seen)
 
     def on_train_batch_end(self, *_: Any) -> None:
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Look at no layer any more."""
         if self._probe is not None:
             self._probe.remove()
             self._probe = None
@@ -167,7 +171,7 @@ class Diagnoses(Callback):
     def on_exception(  # type: ignore[override]
         self, trainer: pl.Trainer, module: Training, exception: BaseException
     ) -> None:
-        self.on_train_batch_end()
+        self.give_up()
         if isinstance(exception, Diverged):
             self._write(trainer, module, diverged=str(exception))
 

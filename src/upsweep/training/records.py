@@ -17,6 +17,7 @@ from upsweep.runs import history
 from upsweep.runs.identity import Identity
 from upsweep.runs.layout import CROP, HISTORY
 from upsweep.runs.record import found
+from upsweep.training.accessory import Accessory
 from upsweep.training.base import Best, Training
 from upsweep.training.stopping import EarlyStopping
 
@@ -107,7 +108,7 @@ class History(Callback):
             history.write(self.file, self._epochs)
 
 
-class KeepCrop(Callback):
+class KeepCrop(Accessory):
     """Keeps `crop.png` in a run's folder: what the task shows of the first validation batch, small, at the best epoch.
 
     The place depends on the data alone, so that all runs on the same data show the same one.

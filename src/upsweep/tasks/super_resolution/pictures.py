@@ -1,8 +1,5 @@
 """Pictures by which a person judges a generator: one place as bicubic, SR and HR, side by side."""
 
-import re
-from pathlib import PurePath
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -55,8 +52,7 @@ def comparison(
     top, left = busiest(hr[0], window)
     tiles = [to_uint8(x[0, :, top : top + window[0], left : left + window[1]]) for x in (bicubic, sr, hr)]
     pixels = side_by_side([np.broadcast_to(tile, (*window, 3)) for tile in tiles])
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePath(name).with_suffix("")))
-    return Panel(slug, pixels, caption(name, figure, value, baseline))
+    return Panel(name, pixels, caption(name, figure, value, baseline))
 
 
 def caption(name: str, figure: Figure | None = None, value: float | None = None, baseline: float | None = None) -> str:

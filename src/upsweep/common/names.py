@@ -1,0 +1,43 @@
+"""Names of files and of keys in a log, made from names that somebody else chose."""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePath
+
+LONGEST = 96  # bytes: with an ending and a number it stays below the 143 that some file systems allow
+
+
+def safe_name(text: str) -> str:
+    """A readable name of letters, digits, `-` and `_`, at most 96 bytes long, another one for every text.
+
+    A text that is such a name stays as it is; of any other the end of the name is a digest.
+
+    >>> safe_name("coffee"), safe_name("a b"), safe_name("a(b")
+    ('coffee', 'a_b-c8687a08', 'a_b-38d5ec2d')
+    """
+    plain = _plain(text)
+    return plain if plain == text and 0 < len(plain.encode()) <= LONGEST else _marked(text)
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """A safe name for each of some files' names; without their endings, where that leaves no two the same.
+
+    >>> file_names(["coffee.png", "a.png", "A.jpg"])
+    {'coffee.png': 'coffee', 'a.png': 'a_png-7f071235', 'A.jpg': 'A_jpg-c88c8fca'}
+    """
+    short = {name: safe_name(name.removesuffix(PurePath(name).suffix)) for name in names}
+    often = Counter(name.casefold() for name in short.values())  # some file systems take A and a for one
+    return {name: found if often[found.casefold()] == 1 else _marked(name) for name, found in short.items()}
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", text))
+
+
+def _marked(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    start = _plain(text).encode()[: LONGEST - 1 - len(digest)].decode(errors="ignore").strip("_")
+    return f"{start}-{digest}" if start else digest
