@@ -110,7 +110,7 @@ def _effect(
 ) -> Effect:
     """The runs of both values, matched by the other settings."""
     concerned = [result for result in results if result.settings.get(key, "") in pair]
-    matched = grouped(concerned, columns=others)[1].values()
+    matched = grouped(concerned, others).values()
     leads: list[float] = []
     missing: Counter[str] = Counter()
     for runs in matched:

@@ -28,20 +28,19 @@ def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
     """A row a job, best first: what differs (of one job: what was set by hand), then what it came to."""
     ranked = rank(jobs)
     numbers = _numbers(declared(ranked.values()))
-    settings = {name: result.settings for name, result in ranked.items()}
     if len(ranked) == 1:
         (only,) = ranked.values()
         by_hand = dict.fromkeys(key_and_value(override)[0] for override in only.overrides)
         columns = [key for key in by_hand if key in only.settings]
     else:
-        columns = differing(list(settings.values()))
+        columns = differing([result.settings for result in ranked.values()])
     return Table(
         title=title,
         headers=["job", *columns, *(title for title, *_ in numbers), "parameters", "seconds", "state"],
         rows=[
             [
                 name,
-                *(settings[name].get(column, "") for column in columns),
+                *(result.settings.get(column, "") for column in columns),
                 *(figure.format(value(result), sign) for _, figure, sign, value in numbers),
                 "-" if result.parameters is None else f"{result.parameters:,}",
                 "-" if result.seconds is None else f"{result.seconds:.1f}",
@@ -61,7 +60,7 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     """
     if len({result.seed for result in jobs.values()}) < 2:
         return None
-    return _spread_table(*grouped(list(jobs.values()), but={"seed"}), title)
+    return _spread_table(list(jobs.values()), differing([job.settings for job in jobs.values()], but=["seed"]), title)
 
 
 def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
@@ -70,24 +69,25 @@ def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     None where no rates were swept, or nothing but rates and seeds.
     """
     results = list(jobs.values())
-    columns = [key for key in differing([result.settings for result in results]) if key not in (TUNED, "seed")]
+    columns = differing([result.settings for result in results], but=(TUNED, "seed"))
     if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
         return None
-    return _spread_table(*grouped(at_best_rate(results), columns=[*columns, TUNED]), title)
+    return _spread_table(at_best_rate(results), [*columns, TUNED], title)
 
 
-def _spread_table(columns: Sequence[str], groups: Mapping[tuple[str, ...], list[Result]], title: str) -> Table:
-    numbers = _numbers(declared(result for group in groups.values() for result in group))
+def _spread_table(results: Sequence[Result], columns: Sequence[str], title: str) -> Table:
+    numbers = _numbers(declared(results))
+    groups = [(key, len(group), finished(group)) for key, group in grouped(results, columns).items()]
     return Table(
         title=title,
         headers=[*columns, *(title for title, *_ in numbers), "seeds"],
         rows=[
             [
                 *key,
-                *(_spread(figure, map(value, finished(group)), sign) for _, figure, sign, value in numbers),
-                f"{len(finished(group))} of {len(group)}",
+                *(_spread(figure, map(value, done), sign) for _, figure, sign, value in numbers),
+                f"{len(done)} of {count}",
             ]
-            for key, group in sorted(groups.items(), key=lambda item: -mean_worth(item[1]))
+            for key, count, done in sorted(groups, key=lambda group: -mean_worth(group[-1]))
         ],
         left=len(columns),
     )

@@ -1,4 +1,4 @@
-"""What the page's plots are drawn from, as plain values: runs, their means over seeds, and the Pareto fronts."""
+"""What plots are drawn from, as plain values: axes, runs, their means over seeds, and the Pareto fronts."""
 
 import math
 import statistics
@@ -6,12 +6,33 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from upsweep.analysis.effects import MOST_VALUES, swept
+from upsweep.analysis.effects import MOST_VALUES, Effect, swept
 from upsweep.analysis.ranking import finished, grouped, headline
 from upsweep.reporting.sweep import Run
 from upsweep.runs.result import Result
 
 COSTS = ("parameters", "seconds")
+
+
+def span(effects: Sequence[Effect]) -> tuple[float, float]:
+    """The least and the largest value of a common axis, round numbers; zero is always on it."""
+    values = (value for effect in effects for value in (effect.difference, effect.low, effect.high))
+    ends = [0.0, *(value for value in values if value is not None)]
+    step = _step(max(ends) - min(ends))
+    return math.floor(min(ends) / step + 1e-9) * step, max(step, math.ceil(max(ends) / step - 1e-9) * step)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round values from `low` to `high`, few enough to be read."""
+    step = _step(high - low)
+    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _step(width: float) -> float:
+    if width <= 0:
+        return 0.1
+    power = 10.0 ** math.floor(math.log10(width / 4))
+    return next(power * factor for factor in (1, 2, 5, 10) if width / (power * factor) <= 4 + 1e-9)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -51,9 +72,8 @@ def _is_number(text: str) -> bool:
 def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]]:
     """The means over the seeds that finished, best first: a point each, its Pareto membership in `fronts`."""
     figure = headline(results)
-    groups = grouped(results, but=(), columns=keys)[1] if keys else {(): list(results)}
     made: list[dict[str, Any]] = []
-    for values, group in groups.items():
+    for values, group in grouped(results, keys).items():
         runs = [result for result in finished(group) if result.value is not None]
         if not runs:
             continue

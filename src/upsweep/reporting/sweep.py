@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from upsweep.analysis.ranking import TUNED, grouped
+from upsweep.analysis.ranking import TUNED, by_choices
 from upsweep.common.errors import UserError
 from upsweep.runs import history
 from upsweep.runs.about import About
@@ -190,10 +190,7 @@ def _mixed(abouts: Sequence[About]) -> Iterable[str]:
 
 def _uneven_rates(results: Sequence[Result]) -> Iterable[str]:
     """Whether some choices had more learning rates to be best at than others, as in a search."""
-    tried = {
-        len({result.settings.get(TUNED) for result in group})
-        for group in grouped(results, but={TUNED, "seed"})[1].values()
-    }
+    tried = {len({result.settings.get(TUNED) for result in group}) for group in by_choices(results)}
     if len(tried) > 1:
         yield (
             f"Some choices were tried at {min(tried)} learning rates, others at up to {max(tried)}: "

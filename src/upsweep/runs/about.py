@@ -3,7 +3,6 @@
 Every job writes one into its folder, a sweep has the same in its manifest. Knows no torch.
 """
 
-import json
 import os
 import platform
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from upsweep.runs.layout import ABOUT
-from upsweep.runs.record import UnreadableError, write_json
+from upsweep.runs.record import read, read_json, write_json
 
 SOURCE = Path(__file__).resolve().parent
 PACKAGES = ("upsweep", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-image", "wandb")
@@ -58,13 +57,7 @@ class About:
     @classmethod
     def read(cls, folder: Path) -> "About | None":
         """Read `about.json` in `folder`; None where there is none. Raises UnreadableError."""
-        path = folder / ABOUT
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError) as error:
-            raise UnreadableError(path, error) from error
+        return read(lambda path: cls(**read_json(path)), folder / ABOUT)
 
 
 def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:

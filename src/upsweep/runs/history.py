@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from upsweep.common.files import as_csv, write_whole
-from upsweep.runs.record import UnreadableError
+from upsweep.runs import record
+
+AXES = ["epoch", "step", "seconds", "loss"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def write(file: Path, epochs: Sequence[Epoch]) -> Path:
     lines = [
         [line.epoch, line.step, line.seconds, line.loss, *(line.figures.get(name) for name in names)] for line in epochs
     ]
-    return write_whole(file, as_csv([["epoch", "step", "seconds", "loss", *names], *lines]))
+    return write_whole(file, as_csv([[*AXES, *names], *lines]))
 
 
 def read(file: Path) -> list[Epoch]:
@@ -43,19 +45,17 @@ def read(file: Path) -> list[Epoch]:
     Raises:
         UnreadableError: it is empty, cut short, or no history.
     """
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = csv.reader(lines, strict=True)
-            header = next(rows)
-            if header[:4] != ["epoch", "step", "seconds", "loss"]:
-                raise ValueError("it is no history")
-            return [_epoch(header[4:], row) for row in rows]
-    except FileNotFoundError:
-        return []
-    except StopIteration as error:
-        raise UnreadableError(file, "it is empty") from error
-    except (OSError, ValueError, csv.Error) as error:
-        raise UnreadableError(file, error) from error
+    return record.read(_epochs, file) or []
+
+
+def _epochs(file: Path) -> list[Epoch]:
+    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines(), strict=True))
+    if not rows:
+        raise ValueError("it is empty")
+    header, *lines = rows
+    if header[: len(AXES)] != AXES:
+        raise ValueError("it is no history")
+    return [_epoch(header[len(AXES) :], line) for line in lines]
 
 
 def _epoch(names: Sequence[str], row: Sequence[str]) -> Epoch:

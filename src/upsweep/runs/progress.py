@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from upsweep.runs.layout import PROGRESS
-from upsweep.runs.record import found, read_record, write_record
+from upsweep.runs.record import found, values_in, write_record
 
 VERSION = 2
 
@@ -34,5 +34,5 @@ class Progress:
 
     @classmethod
     def _read(cls, path: Path) -> "Progress | None":
-        said = read_record(path)
-        return cls(**said) if said is not None and said.pop("version") == VERSION else None
+        said = values_in(path)
+        return cls(**said) if said.pop("version") == VERSION else None

@@ -1,5 +1,6 @@
 """A record: a small JSON file that a process leaves in its run's folder for others to read."""
 
+import csv
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -31,21 +32,31 @@ def write_json(path: Path, said: Mapping[str, Any]) -> Path:
     return write_whole(path, json.dumps(said, indent=2) + "\n")
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The values of a record, its `version` among them; None where there is none.
+def read_json(path: Path) -> Any:
+    """The plain values in a file. Raises what `read` makes an UnreadableError of."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def values_in(path: Path) -> dict[str, Any]:
+    """The values of a record, its `version` among them. Raises what `read` makes an UnreadableError of."""
+    said = read_json(path)
+    if not isinstance(said, dict) or "version" not in said:
+        raise ValueError("it has no version")
+    return said
+
+
+def read(reader: Callable[[Path], T], path: Path) -> T | None:
+    """What a reader makes of a file; None where there is none.
 
     Raises:
-        UnreadableError: it is empty, cut short, or no record.
+        UnreadableError: the file is empty, cut short, or not what the reader takes it for.
     """
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        return reader(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise UnreadableError(path, error) from error
-    if not isinstance(said, dict) or "version" not in said:
-        raise UnreadableError(path, "it has no version")
-    return said
 
 
 def found(reader: Callable[[Path], T], path: Path, tell: Callable[[str], object] = lambda _: None) -> T | None:
@@ -54,14 +65,10 @@ def found(reader: Callable[[Path], T], path: Path, tell: Callable[[str], object]
     A broken record costs its own job alone: for whoever can do without it, or runs the job once more.
     """
     try:
-        return reader(path)
-    except FileNotFoundError:
-        return None
+        return read(reader, path)
     except UnreadableError as error:
         tell(error.what)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        tell(UnreadableError(path, error).what)
-    return None
+        return None
 
 
 def _finite(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import DIAGNOSES
-from upsweep.runs.record import UnreadableError, read_record
+from upsweep.runs.record import read, values_in
 
 Problem = Literal["vanishing gradients", "exploding gradients", "overfitting", "cost"]
 
@@ -142,12 +142,7 @@ class Diagnosis:
 
 def read_sentences(folder: Path) -> list[Sentence]:
     """The sentences of the run in `folder`; none where there is no diagnosis. Raises UnreadableError."""
-    path = folder / DIAGNOSES
-    said = read_record(path)
-    try:
-        return [] if said is None else [Sentence(**sentence) for sentence in said["sentences"]]
-    except (KeyError, TypeError) as error:
-        raise UnreadableError(path, error) from error
+    return read(lambda path: [Sentence(**said) for said in values_in(path)["sentences"]], folder / DIAGNOSES) or []
 
 
 def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
@@ -186,19 +181,19 @@ def _gradients(layers: Sequence[Layer], diverged: str | None) -> Sentence:
     reach, (dead_in, dead), (flat_in, flat) = _reach(layers), _worst(layers, "dead"), _worst(layers, "saturated")
     if diverged is not None or reach > GROWN:
         return _exploding(layers, reach, diverged)
+    flat_values = f"{flat:.0%} of the values after {flat_in}"
     group, cure = "activation", "activation=relu or prelu would help, and norm=bn"
     if dead >= DEAD:
         text = f"Dead units: {dead:.0%} of the channels after {dead_in} are 0 on every pixel, and pass no gradient"
         cure = "activation=prelu or leaky_relu would help, or a smaller optimizer.lr"
     elif reach < FADED:
-        left = "nothing" if reach == 0 else f"{reach:.1e}"
-        text = f"Gradients vanish: of the gradient at the last layer {left} is left at the first, {len(layers) - 1} "
-        text += "layers before"
-        text += f"; {flat:.0%} of the values after {flat_in} are saturated" if flat >= SATURATED else ""
+        left, before = f"{reach:.1e}" if reach else "nothing", f"{len(layers) - 1} layers before"
+        text = f"Gradients vanish: of the gradient at the last layer {left} is left at the first, {before}"
+        text += f"; {flat_values} are saturated" if flat >= SATURATED else ""
         if math.isnan(flat):
             group, cure = "init", "init=he or xavier would help, and norm=bn"
     elif flat >= SATURATED:
-        text = f"Saturated units: {flat:.0%} of the values after {flat_in} lie where the activation is flat"
+        text = f"Saturated units: {flat_values} lie where the activation is flat"
     else:
         numbers = {
             f"at the first layer they are {reach:.2g} times those at the last": reach,
