@@ -10,27 +10,23 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 
 from scipy.special import stdtrit
 
 from upsweep.analysis.ranking import TUNED, UNDECLARED, at_best_rate, differing, grouped, headline
 from upsweep.metrics.figure import Figure
-from upsweep.runs.result import Result, key_and_value
+from upsweep.runs.result import Result
 
 MOST_VALUES = 16  # of one choice: more are a continuum, which pairs say nothing about
 # What is optimised, and what the yardstick is: neither is a choice whose worth could be told.
 NOT_CHOICES = {TUNED, "seed", "scale", "protocol", "degradation", "data", "data.root", "data.val_root"}
-# What the article behind this project expects: (choice, better, worse).
+# What the article behind this project expects: choice -> (better, worse).
 ARTICLE = {
-    ("init", "xavier", "torch"),
-    ("init", "he", "torch"),
-    ("activation", "relu", "sigmoid"),
-    ("activation", "relu", "tanh"),
-    ("norm", "bn", "none"),
-    ("dropout", "p20", "none"),
-    ("dropout", "p50", "none"),
+    "init": [("xavier", "torch"), ("he", "torch")],
+    "activation": [("relu", "sigmoid"), ("relu", "tanh")],
+    "norm": [("bn", "none")],
+    "dropout": [("p20", "none"), ("p50", "none")],
 }
 
 
@@ -61,11 +57,9 @@ class Effect:
         return self.low is not None and self.low > 0
 
     @property
-    def expected(self) -> bool | None:
-        """Whether the article expects `better` to be better; None if it does not say."""
-        if (self.key, self.better, self.worse) in ARTICLE:
-            return True
-        return False if (self.key, self.worse, self.better) in ARTICLE else None
+    def expected(self) -> str | None:
+        """Which of the two values the article expects to be better; None if it does not say."""
+        return next((pair[0] for pair in ARTICLE.get(self.key, ()) if {*pair} == {self.better, self.worse}), None)
 
 
 def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -84,7 +78,7 @@ def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[
 
 def swept(results: Sequence[Result]) -> list[str]:
     """What the command lines set differently, as keys; what only follows from it (FSRCNN's activation) is left out."""
-    given = {key_and_value(override)[0] for result in results for override in result.overrides}
+    given = {key for result in results for key in result.by_hand}
     return [key for key in differing([result.settings for result in results]) if key in given]
 
 
@@ -124,16 +118,23 @@ def _effect(
                 missing[f"{key}={value} {f'has no {figure.title}' if why == 'finished' else why}"] += 1
         if len(known) == 2:
             leads.append(figure.lead(*known))
-    reasons = dict(sorted(missing.items()))
-    made = partial(Effect, key=key, pairs=len(leads), planned=len(matched), missing=reasons, figure=figure)
-    first, second = pair
-    if not leads:
-        return made(better=first, worse=second)
-    mean = statistics.fmean(leads)
-    if mean < 0:
-        first, second, leads = second, first, [-lead for lead in leads]
+    better, worse = pair
+    if math.fsum(leads) < 0:
+        better, worse, leads = worse, better, [-lead for lead in leads]
+    mean = statistics.fmean(leads) if leads else None
     low, high = paired_interval(leads)[1:] if len(leads) > 1 else (None, None)
-    return made(better=first, worse=second, difference=abs(mean), low=low, high=high)
+    return Effect(
+        key=key,
+        better=better,
+        worse=worse,
+        pairs=len(leads),
+        planned=len(matched),
+        difference=mean,
+        low=low,
+        high=high,
+        missing=dict(sorted(missing.items())),
+        figure=figure,
+    )
 
 
 def sentence(effect: Effect) -> str:
@@ -151,7 +152,7 @@ def sentence(effect: Effect) -> str:
         said = f"{better} and {worse} cannot be compared: no two finished runs differ in {effect.key} alone"
     elif effect.difference == 0 and not effect.low and not effect.high:
         said = f"{better} and {worse} gave the same figures to the last digit: the choice has no effect on these runs"
-    elif effect.low is None or effect.high is None:
+    elif effect.low is None:
         said = f"{unclear} in the only pair, which has no interval"
     elif effect.shown:
         said = f"{better} beats {worse} by {ahead} {interval(effect)} on this data"
@@ -164,17 +165,16 @@ def sentence(effect: Effect) -> str:
 
 def interval(effect: Effect) -> str:
     """`(0.33 to 0.49)`, in the figure's unit; empty where there is none."""
-    if effect.low is None or effect.high is None:
-        return ""
-    return f"({effect.figure.format(effect.low)} to {effect.figure.format(effect.high)})"
+    known = effect.low is not None
+    return f"({effect.figure.format(effect.low)} to {effect.figure.format(effect.high)})" if known else ""
 
 
 def _expectation(effect: Effect) -> str:
     if effect.expected is None:
         return ""
-    winner = effect.better if effect.expected else effect.worse
-    what = "so" if effect.expected else "the opposite"
-    return f"; the article expects {what if effect.shown else f'{effect.key}={winner} to win'}"
+    if not effect.shown:
+        return f"; the article expects {effect.key}={effect.expected} to win"
+    return f"; the article expects {'so' if effect.expected == effect.better else 'the opposite'}"
 
 
 def _missing(effect: Effect) -> str:

@@ -9,7 +9,7 @@ from upsweep.analysis.ranking import TUNED, at_best_rate, declared, differing, f
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.table import Table
 from upsweep.metrics.figure import Figure
-from upsweep.runs.result import Result, State, key_and_value
+from upsweep.runs.result import Result, State
 
 STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
 MEASURED = ("parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
@@ -27,13 +27,9 @@ def _numbers(figures: Sequence[Figure]) -> list[Column]:
 def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
     """A row a job, best first: what differs (of one job: what was set by hand), then what it came to."""
     ranked = rank(jobs)
-    numbers = _numbers(declared(ranked.values()))
-    if len(ranked) == 1:
-        (only,) = ranked.values()
-        by_hand = dict.fromkeys(key_and_value(override)[0] for override in only.overrides)
-        columns = [key for key in by_hand if key in only.settings]
-    else:
-        columns = differing([result.settings for result in ranked.values()])
+    results = list(ranked.values())
+    numbers = _numbers(declared(results))
+    columns = [*results[0].by_hand] if len(results) == 1 else differing([result.settings for result in results])
     return Table(
         title=title,
         headers=["job", *columns, *(title for title, *_ in numbers), "parameters", "seconds", "state"],
@@ -49,7 +45,7 @@ def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
             for name, result in ranked.items()
         ],
         left=1 + len(columns),
-        styles=[STYLE.get(result.state, "") for result in ranked.values()],
+        styles=[STYLE.get(result.state, "") for result in results],
     )
 
 

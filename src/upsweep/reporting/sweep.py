@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,11 @@ class Run:
 
     name: str
     result: Result
-    history: Mapping[str, Sequence[float | None]]
-    crop: Crop | None
-    diagnoses: Sequence[Sentence]
-    config: Mapping[str, Any]
-    about: About | None
+    history: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    crop: Crop | None = None
+    diagnoses: Sequence[Sentence] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    about: About | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,32 +89,28 @@ def read_sweep(folder: Path) -> Sweep:
     def note(what: str) -> None:
         notes.append(f"{what} and is left out.")
 
-    for what in manifest.broken if manifest is not None else ():
+    for what in manifest.broken if manifest else ():
         note(what)
-    jobs = (Entry(folder.resolve().name, 0, []),) if manifest is None else manifest.jobs
-    runs: list[Run] = []
-    without: list[Entry] = []
-    for job in jobs:
-        place = folder if manifest is None else folder / job.name
-        result = found(Result.read, place, note)
-        if result is None:
-            without.append(job)
-        else:
-            runs.append(_run(job.name, place, result, note))
+    jobs = manifest.jobs if manifest else (Entry(folder.resolve().name, 0, []),)
+    read = [_run(job.name, folder / job.name if manifest else folder, note) for job in jobs]
+    runs = [run for run in read if run is not None]
     if not runs:
         nothing = f"{folder}: none of its {len(jobs)} jobs has a result yet, there is nothing to report."
         raise UserError(notes[0] if notes else nothing)
-    runs += [_without_result(job, runs[0].result) for job in without]
-    if without:
+    if without := [job for job, run in zip(jobs, read, strict=True) if run is None]:
         names = ", ".join(job.name for job in without[:10]) + (", ..." if len(without) > 10 else "")
         notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
+    runs += [_without_result(job, runs[0].result) for job in without]
     abouts = [run.about for run in runs if run.about is not None]
     notes += [*_mixed(abouts), *_uneven_rates([run.result for run in runs])]
-    about = next(iter(abouts), About()) if manifest is None else manifest.about
+    about = manifest.about if manifest else next(iter(abouts), About())
     return Sweep(folder=folder, runs=runs, about=about, notes=notes)
 
 
-def _run(name: str, folder: Path, result: Result, note: Callable[[str], None]) -> Run:
+def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:
+    result = found(Result.read, folder, note)
+    if result is None:
+        return None
     about = found(About.read, folder, note)
     return Run(
         name=name,
@@ -144,16 +140,14 @@ def _without_result(job: Entry, like: Result) -> Run:
         scale=number("scale"),
         declared=like.declared,
     )
-    return Run(name=job.name, result=result, history={}, crop=None, diagnoses=[], config={}, about=None)
+    return Run(name=job.name, result=result)
 
 
 def _columns(epochs: Sequence[history.Epoch]) -> dict[str, list[float | None]]:
-    if not epochs:
-        return {}
     if len(epochs) > MOST_POINTS:  # evenly, with the first and the last
         epochs = [epochs[round(i * (len(epochs) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
-    axes = {name: [_rounded(getattr(line, name)) for line in epochs] for name in ("step", "seconds", "loss")}
-    return axes | {name: [_rounded(line.figures.get(name)) for line in epochs] for name in epochs[0].figures}
+    lines = [{"step": e.step, "seconds": e.seconds, "loss": e.loss, **e.figures} for e in epochs]
+    return {name: [_rounded(line.get(name)) for line in lines] for name in lines[0]} if lines else {}
 
 
 def _rounded(number: float | None) -> float | None:

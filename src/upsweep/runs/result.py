@@ -96,15 +96,15 @@ class Result:
         return figure.lead(self.figures[figure.name], self.baseline[figure.name])
 
     @property
-    def settings(self) -> dict[str, str]:
-        """Everything that was set: the groups' choices, then single values, then scale and seed.
+    def by_hand(self) -> dict[str, str]:
+        """What the command line sets. That a job went on (`resume=`) is no choice of its."""
+        return {key: value for key, value in map(key_and_value, self.overrides) if key != "resume"}
 
-        That a job went on (`resume=`) is no choice of its.
-        """
-        by_hand = dict(key_and_value(override) for override in self.overrides)
-        by_hand.pop("resume", None)
+    @property
+    def settings(self) -> dict[str, str]:
+        """Everything that was set: the groups' choices, then single values, then scale and seed."""
         numbers = {"scale": self.scale, "seed": self.seed}
-        others = {key: value for key, value in by_hand.items() if key not in self.choices}
+        others = {key: value for key, value in self.by_hand.items() if key not in self.choices}
         return self.choices | others | {key: str(value) for key, value in numbers.items() if value is not None}
 
     def because(self, state: State, reason: str) -> "Result":
