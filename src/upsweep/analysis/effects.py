@@ -63,11 +63,7 @@ class Effect:
 
 
 def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of paired differences and the ends of Student's interval for it.
-
-    Raises:
-        ValueError: fewer than two differences, from which no deviation can be told.
-    """
+    """Mean of paired differences and the ends of Student's interval for it. Raises ValueError: fewer than two."""
     n = len(differences)
     if n < 2:
         raise ValueError(f"{n} difference has no interval")

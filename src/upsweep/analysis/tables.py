@@ -50,10 +50,7 @@ def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
 
 
 def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
-    """A row a set of choices: mean ± sample standard deviation over the seeds that finished.
-
-    None where no seeds were swept.
-    """
+    """A row a set of choices: mean ± sample sd over the seeds that finished; None where no seeds were swept."""
     if len({result.seed for result in jobs.values()}) < 2:
         return None
     return _spread_table(list(jobs.values()), differing([job.settings for job in jobs.values()], but=["seed"]), title)

@@ -174,8 +174,7 @@ def _parts(project: Project) -> Iterator[tuple[str, str, Sequence[Any]]]:
 def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
     """Save the workspace and the report of an online project; gives their addresses.
 
-    Raises:
-        UserError: there is no key, no server, no such project, or no run in it.
+    Raises UserError: there is no key, no server, no such project, or no run in it.
     """
     if (problem := no_way_online()) is not None:
         raise UserError(f"No dashboard is saved: {problem}.")
@@ -196,8 +195,7 @@ def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
 def seen(api: Any, entity: str, name: str) -> Project:
     """What the newest runs of a project say of it: the keys of their pictures, and the figures of their task.
 
-    Raises:
-        UserError: the project is not there, or has no run.
+    Raises UserError: the project is not there, or has no run.
     """
     runs = api.runs(f"{entity}/{name}", per_page=RUNS_READ, order="-created_at")
     newest = list(islice(runs, RUNS_READ))

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -63,10 +64,9 @@ def axes(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _is_number(text: str) -> bool:
     """Whether a value of the command line is a finite number."""
-    try:
+    with suppress(ValueError):
         return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return False
 
 
 def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]]:

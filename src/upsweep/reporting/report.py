@@ -36,8 +36,7 @@ Difference = tuple[str, list[tuple[str, list[str]]]]  # key, and each value with
 def write_report(folder: Path) -> Path:
     """Write `report.html`, and `effects.svg` where there are effects, into a sweep's (or a run's) folder.
 
-    Raises:
-        UserError: the folder holds no result.
+    Raises UserError: the folder holds no result.
     """
     sweep = read_sweep(folder)
     found = worth.effects([run.result for run in sweep.runs])
@@ -87,10 +86,7 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
 
 
 def forest(effects: Sequence[Effect], title: str) -> str:
-    """An SVG that needs nothing else: each effect as a dot with its 95 % interval on a common axis.
-
-    The dot is hollow where no difference is shown.
-    """
+    """An SVG: each effect as a dot with its 95 % interval on a common axis; hollow where no difference is shown."""
     labels = [f"{effect.key}: {effect.better} over {effect.worse}" for effect in effects]
     margin = round(LETTER * max(map(len, [*labels, title])))
     template = _template("effects.svg.jinja", interval=worth.interval)
@@ -130,8 +126,8 @@ def galleries_of(runs: Sequence[Run]) -> list[list[Run]]:
 
 def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Sentence]]]:
     """Problem -> what the runs say of it, those that have it first."""
-    told = sorted(((run, one) for run in runs for one in run.diagnoses), key=lambda pair: not pair[1].found)
-    return gathered(told, lambda pair: pair[1].problem)
+    told = gathered(((run, one) for run in runs for one in run.diagnoses), lambda pair: pair[1].problem)
+    return {problem: sorted(pairs, key=lambda pair: not pair[1].found) for problem, pairs in told.items()}
 
 
 def configs(runs: Sequence[Run]) -> tuple[str, list[Difference]]:

@@ -61,11 +61,7 @@ class Sweep:
 
 
 def find_sweep(asked: str) -> Path:
-    """The folder of a sweep, or of one run; `latest` is the sweep in multirun/ that was started last.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The folder of a sweep, or of one run; `latest`: the newest sweep in multirun/. Raises UserError: none there."""
     if asked == "latest":
         if (latest := newest(SWEEPS, MANIFEST)) is None:
             raise UserError(f"There is no sweep in {Path(SWEEPS).absolute()}: name one with sweep=FOLDER.")
@@ -80,8 +76,7 @@ def find_sweep(asked: str) -> Path:
 def read_sweep(folder: Path) -> Sweep:
     """Everything that a report needs. What cannot be read is left out, and said in a note.
 
-    Raises:
-        UserError: the manifest cannot be read, or no job has a result.
+    Raises UserError: the manifest cannot be read, or no job has a result.
     """
     manifest = Manifest.read(folder)
     notes: list[str] = []
@@ -160,14 +155,12 @@ def _crop(path: Path) -> Crop:
     width = (panel.width - 2 * GAP) // 3
     if width < 1:
         raise ValueError(f"its width is {panel.width}")
-    tiles = (panel.crop((x, 0, x + width, panel.height)) for x in range(0, panel.width, width + GAP))
-    return Crop(*map(_base64, tiles))
-
-
-def _base64(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
-    return base64.b64encode(data.getvalue()).decode("ascii")
+    tiles = []
+    for x in range(0, panel.width, width + GAP):
+        data = io.BytesIO()
+        panel.crop((x, 0, x + width, panel.height)).save(data, "PNG", optimize=True)
+        tiles.append(base64.b64encode(data.getvalue()).decode("ascii"))
+    return Crop(*tiles)
 
 
 def _placeless(config: Mapping[str, Any], folder: Path) -> Any:

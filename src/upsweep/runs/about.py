@@ -1,8 +1,6 @@
-"""How a result was made (`about.json`): command, commit, versions, machine, and the resolved config.
+"""How a result was made: in a job's folder (`about.json`), and of a sweep in its manifest. Knows no torch."""
 
-Every job writes one into its folder, a sweep has the same in its manifest. Knows no torch.
-"""
-
+import json
 import os
 import platform
 import subprocess
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from upsweep.runs.layout import ABOUT
-from upsweep.runs.record import read, read_json, write_json
+from upsweep.runs.record import read, write_json
 
 SOURCE = Path(__file__).resolve().parent
 PACKAGES = ("upsweep", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-image", "wandb")
@@ -57,7 +55,7 @@ class About:
     @classmethod
     def read(cls, folder: Path) -> "About | None":
         """Read `about.json` in `folder`; None where there is none. Raises UnreadableError."""
-        return read(lambda path: cls(**read_json(path)), folder / ABOUT)
+        return read(lambda path: cls(**json.loads(path.read_text(encoding="utf-8"))), folder / ABOUT)
 
 
 def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,9 +94,8 @@ def _machine() -> dict[str, str]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -40,11 +40,7 @@ def write(file: Path, epochs: Sequence[Epoch]) -> Path:
 
 
 def read(file: Path) -> list[Epoch]:
-    """The lines of a file; none where there is no file.
-
-    Raises:
-        UnreadableError: it is empty, cut short, or no history.
-    """
+    """The lines of a file; none where there is no file. Raises UnreadableError: it is cut short, or no history."""
     return record.read(_epochs, file) or []
 
 

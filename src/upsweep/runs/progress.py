@@ -30,9 +30,4 @@ class Progress:
     @classmethod
     def read(cls, folder: Path) -> "Progress | None":
         """What `folder` says; None where it says nothing that can be read: a sweep does not stop for that."""
-        return found(cls._read, folder / PROGRESS)
-
-    @classmethod
-    def _read(cls, path: Path) -> "Progress | None":
-        said = values_in(path)
-        return cls(**said) if said.pop("version") == VERSION else None
+        return found(lambda path: cls(**values_in(path, VERSION)), folder / PROGRESS)

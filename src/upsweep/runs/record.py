@@ -12,6 +12,7 @@ from upsweep.common.errors import UserError
 from upsweep.common.files import write_whole
 
 T = TypeVar("T")
+Values = dict[str, Any]
 
 
 class UnreadableError(UserError):
@@ -32,24 +33,22 @@ def write_json(path: Path, said: Mapping[str, Any]) -> Path:
     return write_whole(path, json.dumps(said, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The plain values in a file. Raises what `read` makes an UnreadableError of."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def values_in(path: Path) -> dict[str, Any]:
-    """The values of a record, its `version` among them. Raises what `read` makes an UnreadableError of."""
-    said = read_json(path)
+def values_in(path: Path, version: int, older: Mapping[int, Callable[[Values], Values]] | None = None) -> Values:
+    """The values of a record of this version, or of what `older` makes of one of another: a reader, for `read`."""
+    said = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(said, dict) or "version" not in said:
         raise ValueError("it has no version")
-    return said
+    was = said.pop("version")
+    known = {version: dict[str, Any], **(older or {})}
+    if was not in known:
+        raise ValueError(f"version {was}, not {version}")
+    return known[was](said)
 
 
 def read(reader: Callable[[Path], T], path: Path) -> T | None:
     """What a reader makes of a file; None where there is none.
 
-    Raises:
-        UnreadableError: the file is empty, cut short, or not what the reader takes it for.
+    Raises UnreadableError: the file is empty, cut short, or not what the reader takes it for.
     """
     try:
         return reader(path)

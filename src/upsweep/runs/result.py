@@ -62,12 +62,7 @@ class Result:
 
     @classmethod
     def _read(cls, path: Path) -> "Result":
-        said = values_in(path)
-        version = said.pop("version")
-        if version == 1:
-            said = _of_version_1(said)
-        elif version != VERSION:
-            raise ValueError(f"version {version}, not {VERSION}")
+        said = values_in(path, VERSION, older={1: _of_version_1})
         said["declared"] = figures_of(said["declared"])
         for key in ("figures", "baseline"):
             said[key] = {name: value for name, value in said[key].items() if value is not None}

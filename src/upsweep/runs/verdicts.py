@@ -17,6 +17,7 @@ from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import DIAGNOSES
 from upsweep.runs.record import read, values_in
 
+VERSION = 1  # of diagnoses.json
 Problem = Literal["vanishing gradients", "exploding gradients", "overfitting", "cost"]
 
 # Chosen so that every network built to have a problem is accused, and none that surely lacks it
@@ -69,8 +70,8 @@ class Layer:
 
     def row(self) -> dict[str, str | float | None]:
         """The measurements as plain values, for logs."""
-        said = {**vars(self), "dead": self.dead}
-        return {key: value for key, value in said.items() if key not in ("channels", "silent")}
+        numbers = {key: getattr(self, key) for key in NUMBERS}
+        return {"name": self.name, "activation": self.activation, **numbers, "dead": self.dead}
 
 
 NUMBERS = tuple(f.name for f in fields(Layer) if f.name not in ("name", "activation", "channels", "silent"))
@@ -142,7 +143,11 @@ class Diagnosis:
 
 def read_sentences(folder: Path) -> list[Sentence]:
     """The sentences of the run in `folder`; none where there is no diagnosis. Raises UnreadableError."""
-    return read(lambda path: [Sentence(**said) for said in values_in(path)["sentences"]], folder / DIAGNOSES) or []
+
+    def reader(path: Path) -> list[Sentence]:
+        return [Sentence(**said) for said in values_in(path, VERSION)["sentences"]]
+
+    return read(reader, folder / DIAGNOSES) or []
 
 
 def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
