@@ -83,26 +83,22 @@ def effects(results: Sequence[Result]) -> list[Effect]:
 
     Only finished runs count. Choices with more than 16 values are left out: see them in the plots.
     """
-    keys, kept, figure = swept(results), at_best_rate(results), headline(results)
+    keys, kept = swept(results), at_best_rate(results)
     found: list[Effect] = []
     for key in keys:
         values = list(dict.fromkeys(result.settings.get(key, "") for result in kept))
         if key in NOT_CHOICES or not 2 <= len(values) <= MOST_VALUES:
             continue
         others = [other for other in keys if other not in (key, TUNED)]
-        compared = [_effect(key, pair, kept, others, figure) for pair in combinations(values, 2)]
+        compared = [_effect(key, pair, kept, others) for pair in combinations(values, 2)]
         found += sorted(compared, key=lambda e: -math.inf if e.difference is None else e.difference, reverse=True)
     return found
 
 
-def _effect(
-    key: str, pair: tuple[str, str], results: Sequence[Result], others: Sequence[str], figure: Figure
-) -> Effect:
+def _effect(key: str, pair: tuple[str, str], results: Sequence[Result], others: Sequence[str]) -> Effect:
     """The runs of both values, matched by the other settings."""
-    concerned = [result for result in results if result.settings.get(key, "") in pair]
-    matched = grouped(concerned, others).values()
-    leads: list[float] = []
-    missing: Counter[str] = Counter()
+    figure, leads, missing = headline(results), list[float](), Counter[str]()
+    matched = grouped((result for result in results if result.settings.get(key, "") in pair), others).values()
     for runs in matched:
         by_value, known = {run.settings.get(key, ""): run for run in runs}, []
         for value in pair:

@@ -21,7 +21,7 @@ def _numbers(figures: Sequence[Figure]) -> list[Column]:
     """The columns of figures: title, figure, sign and value; last the headline's lead over its baseline."""
     own: list[Column] = [(f.title, f, "", lambda result, f=f: result.figures.get(f.name)) for f in figures]  # type: ignore[misc]
     held = [f for f in figures[:1] if f.baseline]
-    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", lambda result: result.lead()) for f in held)]
+    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", Result.lead) for f in held)]
 
 
 def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
@@ -57,10 +57,7 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
 
 
 def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
-    """A row a set of choices, at the learning rate that is best for it: mean ± sample sd over the seeds that finished.
-
-    None where no rates were swept, or nothing but rates and seeds.
-    """
+    """As `seed_table`, each choice at its best learning rate; None where no rates, or no choices beside, were swept."""
     results = list(jobs.values())
     columns = differing([result.settings for result in results], but=(TUNED, "seed"))
     if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
@@ -113,18 +110,17 @@ def write_table(path: Path, jobs: Mapping[str, Result]) -> Path:
     ranked = rank(jobs)
     figures = declared(ranked.values())
     held = [figure for figure in figures if figure.baseline]
-    leads = [figure for figure in figures[:1] if figure.baseline]
+    numbers = _numbers(figures)
     columns = differing([result.settings for result in ranked.values()])
-    header = [*(f.name for f in figures), *(f.margin for f in leads), *(f.baseline_name for f in held), *MEASURED]
+    header = [f.margin if sign else f.name for _, f, sign, _ in numbers] + [f.baseline_name for f in held]
     rows = [
         [
             name,
             *(result.settings.get(column, "") for column in columns),
-            *(result.figures.get(figure.name) for figure in figures),
-            *(result.lead(figure) for figure in leads),
+            *(value(result) for *_, value in numbers),
             *(result.baseline.get(figure.name) for figure in held),
             *(getattr(result, key) for key in MEASURED),
         ]
         for name, result in ranked.items()
     ]
-    return write_whole(path, as_csv([["job", *columns, *header], *rows]))
+    return write_whole(path, as_csv([["job", *columns, *header, *MEASURED], *rows]))

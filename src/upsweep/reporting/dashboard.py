@@ -16,8 +16,7 @@ from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.result import FIGURES_OF_VERSION_1
 from upsweep.tracking.server import STEP, no_way_online
 
-BY = ("init", "norm", "activation", "dropout")
-"""The choices by which curves are grouped."""
+BY = ("init", "norm", "activation", "dropout")  # the choices by which curves are grouped
 CHOICES = ("generator", *BY, "upsampler", "objective", "optimizer", "seed")
 """What the run table shows as columns: the flat keys under which `WandbRun` stores the choices."""
 FLOW = {
@@ -51,6 +50,11 @@ class Project:
         """What runs are ranked by."""
         return self.figures[0]
 
+    @property
+    def place(self) -> dict[str, str]:
+        """As W&B's workspaces, reports and tables want it."""
+        return {"entity": self.entity, "project": self.name}
+
 
 def best_key(figure: Figure) -> str:
     """Under which key W&B's summary has a figure's best value."""
@@ -68,12 +72,9 @@ def curves(figures: Sequence[Figure]) -> list[wr.LinePlot]:
 
 def choices_to_headline(project: Project) -> list[Any]:
     """Parallel coordinates from the choices to the best value of the headline, and which of them matter for it."""
-    column, best = wr.ParallelCoordinatesPlotColumn, wr.SummaryMetric(best_key(project.headline))
-    columns = [
-        *(column(wr.Config(name)) for name in CHOICES),
-        column(best, display_name=f"val/{project.headline.name}"),
-    ]
-    title = f"From the choices to {project.headline.title}"
+    figure, column = project.headline, wr.ParallelCoordinatesPlotColumn
+    best, title = wr.SummaryMetric(best_key(figure)), f"From the choices to {figure.title}"
+    columns = [*(column(wr.Config(name)) for name in CHOICES), column(best, display_name=f"val/{figure.name}")]
     return [
         wr.ParallelCoordinatesPlot(title=title, columns=columns, layout=wr.Layout(0, 0, 24, 9)),
         wr.ParameterImportancePlot(with_respect_to=best.name, layout=wr.Layout(0, 9, 24, 8)),
@@ -122,32 +123,21 @@ def workspace(project: Project, name: str) -> ws.Workspace:
     """The workspace: sections of panels beside a run table that is sorted by the headline."""
     best, lower = ws.Summary(best_key(project.headline)), project.headline.better == "lower"
     runs = ws.RunsetSettings(order=[ws.Ordering(best, ascending=lower)], pinned_columns=columns(project))
-    return ws.Workspace(
-        entity=project.entity,
-        project=project.name,
-        name=name,
-        sections=[ws.Section(name=heading, panels=[*panels], is_open=True) for heading, _, panels in _parts(project)],
-        settings=ws.WorkspaceSettings(x_axis=STEP),
-        runset_settings=runs,
-    )
+    sections = [ws.Section(name=heading, panels=[*panels], is_open=True) for heading, _, panels in _parts(project)]
+    settings = ws.WorkspaceSettings(x_axis=STEP)
+    return ws.Workspace(**project.place, name=name, sections=sections, settings=settings, runset_settings=runs)
 
 
 def report(project: Project, name: str) -> wr.Report:
     """The report: the same panels, with a sentence above each group, and the run table below the first."""
-    place = {"entity": project.entity, "project": project.name}
     best, lower = wr.SummaryMetric(best_key(project.headline)), project.headline.better == "lower"
     pinned = ["run:displayName", *columns(project)]
-    runs = wr.Runset(**place, order=[wr.OrderBy(best, ascending=lower)], pinned_columns=pinned)
+    runs = wr.Runset(**project.place, order=[wr.OrderBy(best, ascending=lower)], pinned_columns=pinned)
     blocks: list[Any] = [wr.TableOfContents()]
     for heading, text, panels in _parts(project):
         blocks += [wr.H1(heading.partition(":")[0]), wr.P(text), wr.PanelGrid(runsets=[runs], panels=[*panels])]
-    return wr.Report(
-        **place,
-        title=name,
-        description="Made by upsweep: python src/dashboard.py",
-        blocks=blocks,
-        width="fluid",
-    )
+    made_by = "Made by upsweep: python src/dashboard.py"
+    return wr.Report(**project.place, title=name, description=made_by, blocks=blocks, width="fluid")
 
 
 def _parts(project: Project) -> Iterator[tuple[str, str, Sequence[Any]]]:
@@ -172,10 +162,7 @@ def _parts(project: Project) -> Iterator[tuple[str, str, Sequence[Any]]]:
 
 
 def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
-    """Save the workspace and the report of an online project; gives their addresses.
-
-    Raises UserError: there is no key, no server, no such project, or no run in it.
-    """
+    """Save workspace and report of a project; their addresses. Raises UserError: no key, server, project or run."""
     if (problem := no_way_online()) is not None:
         raise UserError(f"No dashboard is saved: {problem}.")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -197,8 +184,7 @@ def seen(api: Any, entity: str, name: str) -> Project:
 
     Raises UserError: the project is not there, or has no run.
     """
-    runs = api.runs(f"{entity}/{name}", per_page=RUNS_READ, order="-created_at")
-    newest = list(islice(runs, RUNS_READ))
+    newest = list(islice(api.runs(f"{entity}/{name}", per_page=RUNS_READ, order="-created_at"), RUNS_READ))
     if not newest:
         raise UserError(
             f"The project {entity}/{name} has no run: train with logger.mode=online logger.project={name}, "

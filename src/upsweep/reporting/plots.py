@@ -51,9 +51,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def axes(results: Sequence[Result]) -> list[dict[str, Any]]:
     """What was swept but the seed: `name`, `values` in order, `numeric` where they are a continuum of numbers."""
     found = []
-    for key in swept(results):
-        if key == "seed":
-            continue
+    for key in (key for key in swept(results) if key != "seed"):
         values = list(dict.fromkeys(result.settings.get(key, "") for result in results))
         numeric = all(map(_is_number, values))
         if numeric:
@@ -74,10 +72,10 @@ def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]
     figure = headline(results)
     made: list[dict[str, Any]] = []
     for values, group in grouped(results, keys).items():
-        runs = [result for result in finished(group) if result.value is not None]
+        runs = [result for result in finished(group) if figure.name in result.figures]
         if not runs:
             continue
-        reached = [result.value for result in runs if result.value is not None]
+        reached = [result.figures[figure.name] for result in runs]
         made.append(
             {
                 "settings": dict(zip(keys, values, strict=True)),

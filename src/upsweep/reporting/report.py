@@ -132,7 +132,7 @@ def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Sentence]]]:
 
 def configs(runs: Sequence[Run]) -> tuple[str, list[Difference]]:
     """What all runs' configs share, as YAML; and where they differ."""
-    known = {run.name: without_repeats(run.config) for run in runs if run.config}
+    known = {run.name: without_repeats(run.about.config) for run in runs if run.about and run.about.config}
     shared, differing = _compared(known)
     return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True) if known else "", differing
 

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Run:
     """A job of a sweep.
 
     `history` holds columns of equal length (`step`, `seconds`, `loss`, the figures), None where a number is missing.
-    `config` is resolved, its folder written `<run>`.
+    The config that `about` holds is resolved, the run's folder in it written `<run>`.
     """
 
     name: str
@@ -46,7 +46,6 @@ class Run:
     history: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     crop: Crop | None = None
     diagnoses: Sequence[Sentence] = ()
-    config: Mapping[str, Any] = field(default_factory=dict)
     about: About | None = None
 
 
@@ -79,16 +78,11 @@ def read_sweep(folder: Path) -> Sweep:
     Raises UserError: the manifest cannot be read, or no job has a result.
     """
     manifest = Manifest.read(folder)
-    notes: list[str] = []
-
-    def note(what: str) -> None:
-        notes.append(f"{what} and is left out.")
-
-    for what in manifest.broken if manifest else ():
-        note(what)
+    broken = [*manifest.broken] if manifest else []
     jobs = manifest.jobs if manifest else (Entry(folder.resolve().name, 0, []),)
-    read = [_run(job.name, folder / job.name if manifest else folder, note) for job in jobs]
+    read = [_run(job.name, folder / job.name if manifest else folder, broken.append) for job in jobs]
     runs = [run for run in read if run is not None]
+    notes = [f"{what} and is left out." for what in broken]
     if not runs:
         nothing = f"{folder}: none of its {len(jobs)} jobs has a result yet, there is nothing to report."
         raise UserError(notes[0] if notes else nothing)
@@ -96,10 +90,8 @@ def read_sweep(folder: Path) -> Sweep:
         names = ", ".join(job.name for job in without[:10]) + (", ..." if len(without) > 10 else "")
         notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
     runs += [_without_result(job, runs[0].result) for job in without]
-    abouts = [run.about for run in runs if run.about is not None]
-    notes += [*_mixed(abouts), *_uneven_rates([run.result for run in runs])]
-    about = manifest.about if manifest else next(iter(abouts), About())
-    return Sweep(folder=folder, runs=runs, about=about, notes=notes)
+    about = manifest.about if manifest else runs[0].about or About()
+    return Sweep(folder=folder, runs=runs, about=about, notes=[*notes, *_cautions(runs)])
 
 
 def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:
@@ -113,26 +105,21 @@ def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:
         history=_columns(found(history.read, folder / HISTORY, note) or []),
         crop=found(_crop, folder / CROP, note),
         diagnoses=found(read_sentences, folder, note) or [],
-        config=_placeless(about.config, folder.resolve()) if about else {},
-        about=about,
+        about=replace(about, config=_placeless(about.config, folder.resolve())) if about else None,
     )
 
 
 def _without_result(job: Entry, like: Result) -> Run:
     """A job of which nothing is known but its command line; what that does not say is as in another job."""
-    set_by_hand = dict(map(key_and_value, job.overrides))
-
-    def number(key: str) -> Any:
-        said = set_by_hand.get(key, "")
-        return int(said) if said.lstrip("-").isdigit() else getattr(like, key)
-
+    by_hand = dict(map(key_and_value, job.overrides))
+    numbers = {key: int(by_hand[key]) for key in ("seed", "scale") if by_hand.get(key, "").lstrip("-").isdigit()}
     result = Result(
         state="stopped",
         reason="it has no result",
-        choices={key: set_by_hand.get(key, value) for key, value in like.choices.items()},
+        choices={key: by_hand.get(key, value) for key, value in like.choices.items()},
         overrides=job.overrides,
-        seed=number("seed"),
-        scale=number("scale"),
+        seed=numbers.get("seed", like.seed),
+        scale=numbers.get("scale", like.scale),
         declared=like.declared,
     )
     return Run(name=job.name, result=result)
@@ -168,16 +155,15 @@ def _placeless(config: Mapping[str, Any], folder: Path) -> Any:
     return json.loads(json.dumps(config).replace(json.dumps(str(folder))[1:-1], "<run>"))
 
 
-def _mixed(abouts: Sequence[About]) -> Iterable[str]:
+def _cautions(runs: Sequence[Run]) -> Iterable[str]:
+    """Whether runs were made unlike, and choices tried at more learning rates than others, as in a search."""
+    abouts = [run.about for run in runs if run.about is not None]
     for what in ("commit", "versions", "machine"):
         told = {json.dumps(getattr(about, what), sort_keys=True) for about in abouts}
         if len(told) > 1:
             yield f"The runs were made with {len(told)} different values of {what}; the first one is shown."
-
-
-def _uneven_rates(results: Sequence[Result]) -> Iterable[str]:
-    """Whether some choices had more learning rates to be best at than others, as in a search."""
-    tried = {len({result.settings.get(TUNED) for result in group}) for group in by_choices(results)}
+    groups = by_choices([run.result for run in runs])
+    tried = {len({result.settings.get(TUNED) for result in group}) for group in groups}
     if len(tried) > 1:
         yield (
             f"Some choices were tried at {min(tried)} learning rates, others at up to {max(tried)}: "

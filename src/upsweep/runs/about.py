@@ -69,11 +69,10 @@ def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of the repository in which our sources lie; None where it does not know."""
-    try:
-        said = subprocess.run(["git", "-C", SOURCE, *arguments], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return said.stdout.strip() if said.returncode == 0 else None
+    command = ["git", "-C", str(SOURCE), *arguments]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None
 
 
 def _versions() -> dict[str, str]:

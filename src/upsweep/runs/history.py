@@ -13,14 +13,10 @@ AXES = ["epoch", "step", "seconds", "loss"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line.
+    """One line: `epoch` counts from 1, `step` is of iterations, `seconds` of training and validation since the start.
 
-    Attributes:
-        epoch: counts from 1.
-        step: iterations since the start.
-        seconds: of training and validation since the start.
-        loss: the mean over the epoch's training; None: nothing was trained.
-        figures: name -> value in the validation; None: there was none.
+    `loss` is the mean over the epoch's training, None where nothing was trained; `figures` are those of the validation
+    by name, None where there was none.
     """
 
     epoch: int
@@ -33,9 +29,7 @@ class Epoch:
 def write(file: Path, epochs: Sequence[Epoch]) -> Path:
     """Write all lines, whole or not at all: epoch, step, seconds, loss, then a column a figure."""
     names = list(dict.fromkeys(name for line in epochs for name in line.figures))
-    lines = [
-        [line.epoch, line.step, line.seconds, line.loss, *(line.figures.get(name) for name in names)] for line in epochs
-    ]
+    lines = [[*(getattr(line, axis) for axis in AXES), *map(line.figures.get, names)] for line in epochs]
     return write_whole(file, as_csv([[*AXES, *names], *lines]))
 
 
@@ -51,10 +45,9 @@ def _epochs(file: Path) -> list[Epoch]:
     header, *lines = rows
     if header[: len(AXES)] != AXES:
         raise ValueError("it is no history")
-    return [_epoch(header[len(AXES) :], line) for line in lines]
-
-
-def _epoch(names: Sequence[str], row: Sequence[str]) -> Epoch:
-    epoch, step, seconds, *numbers = row
-    loss, *figures = (float(text) if text else None for text in numbers)
-    return Epoch(int(epoch), int(step), float(seconds), loss, dict(zip(names, figures, strict=True)))
+    epochs = []
+    for epoch, step, seconds, *numbers in lines:
+        loss, *values = (float(text) if text else None for text in numbers)
+        figures = dict(zip(header[len(AXES) :], values, strict=True))
+        epochs.append(Epoch(int(epoch), int(step), float(seconds), loss, figures))
+    return epochs

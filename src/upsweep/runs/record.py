@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +23,9 @@ class UnreadableError(UserError):
 
 
 def write_record(path: Path, version: int, record: Any) -> Path:
-    """Write a dataclass of plain values, whole or not at all; `path`."""
-    return write_json(path, {"version": version, **_finite(asdict(record))})
+    """Write a dataclass of plain values, whole or not at all; `path`. JSON has no nan and no infinity: null."""
+    finite = json.loads(json.dumps(asdict(record)), parse_constant=lambda _: None)
+    return write_json(path, {"version": version, **finite})
 
 
 def write_json(path: Path, said: Mapping[str, Any]) -> Path:
@@ -33,23 +33,21 @@ def write_json(path: Path, said: Mapping[str, Any]) -> Path:
     return write_whole(path, json.dumps(said, indent=2) + "\n")
 
 
-def values_in(path: Path, version: int, older: Mapping[int, Callable[[Values], Values]] | None = None) -> Values:
-    """The values of a record of this version, or of what `older` makes of one of another: a reader, for `read`."""
+def values_in(path: Path, version: int, of_version_1: Callable[[Values], Values] | None = None) -> Values:
+    """The values of a record of this version, or made of one of version 1: a reader, for `read`."""
     said = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(said, dict) or "version" not in said:
         raise ValueError("it has no version")
     was = said.pop("version")
-    known = {version: dict[str, Any], **(older or {})}
-    if was not in known:
+    if was == 1 and of_version_1 is not None:
+        return of_version_1(said)
+    if was != version:
         raise ValueError(f"version {was}, not {version}")
-    return known[was](said)
+    return said
 
 
 def read(reader: Callable[[Path], T], path: Path) -> T | None:
-    """What a reader makes of a file; None where there is none.
-
-    Raises UnreadableError: the file is empty, cut short, or not what the reader takes it for.
-    """
+    """What a reader makes of a file; None where there is none. Raises UnreadableError: it can make nothing of it."""
     try:
         return reader(path)
     except FileNotFoundError:
@@ -68,12 +66,3 @@ def found(reader: Callable[[Path], T], path: Path, tell: Callable[[str], object]
     except UnreadableError as error:
         tell(error.what)
         return None
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan and no infinity: they are written as null."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -62,7 +62,7 @@ class Result:
 
     @classmethod
     def _read(cls, path: Path) -> "Result":
-        said = values_in(path, VERSION, older={1: _of_version_1})
+        said = values_in(path, VERSION, _of_version_1)
         said["declared"] = figures_of(said["declared"])
         for key in ("figures", "baseline"):
             said[key] = {name: value for name, value in said[key].items() if value is not None}
@@ -83,9 +83,9 @@ class Result:
         """The headline's value."""
         return None if self.headline is None else self.figures.get(self.headline.name)
 
-    def lead(self, figure: Figure | None = None) -> float | None:
-        """By how much a figure (the headline) is better than its baseline."""
-        figure = figure or self.headline
+    def lead(self) -> float | None:
+        """By how much the headline is better than its baseline; None where either is not known."""
+        figure = self.headline
         if figure is None or figure.name not in self.figures or figure.name not in self.baseline:
             return None
         return figure.lead(self.figures[figure.name], self.baseline[figure.name])

@@ -79,16 +79,11 @@ NUMBERS = tuple(f.name for f in fields(Layer) if f.name not in ("name", "activat
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The headline of training images and of validation images, under the same protocol.
+    """The headline of training images and of validation images, under the same protocol; `epoch` counts from 1.
 
-    A lead is over the baseline on the same images: it can be compared between images of unlike detail.
-
-    Attributes:
-        epoch: counted from 1.
-        train, val: the headline's values.
-        train_lead, val_lead: by how much they are better than the baseline's.
-        error: standard error of the difference of the two mean leads, from image to image; None if unknown.
-        checkerboard: energy of the response to a constant image, see `upsweep.metrics.checkerboard`.
+    A lead is by how much it is better than the baseline on the same images: it can be compared between images of unlike
+    detail. `error` is the standard error of the difference of the two mean leads, from image to image, None if unknown;
+    `checkerboard` the energy of the response to a constant image, see `upsweep.metrics.checkerboard`.
     """
 
     epoch: int
@@ -164,22 +159,19 @@ def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
 
 def _middle(seen: Sequence[Layer]) -> Layer:
     medians: dict[str, Any] = {key: _median(getattr(layer, key) for layer in seen) for key in NUMBERS}
-    return replace(seen[-1], silent=_always(layer.silent for layer in seen[len(seen) // 2 :]), **medians)
+    masks = [set(layer.silent) for layer in seen[len(seen) // 2 :] if layer.silent is not None]
+    return replace(seen[-1], silent=tuple(sorted(set.intersection(*masks))) if masks else None, **medians)
 
 
 def sentences(
-    layers: Sequence[Layer],
-    judgements: Sequence[Judgement],
-    price: Price,
-    headline: Figure,
-    diverged: str | None = None,
+    layers: Sequence[Layer], judgements: Sequence[Judgement], cost: Price, headline: Figure, diverged: str | None = None
 ) -> list[Sentence]:
     """One sentence on the gradients, one on overfitting where it was judged (by `headline`), one on the cost.
 
     `diverged` says why the training ended, if its loss was no longer finite.
     """
     overfitting = [_overfitting(judgements, headline)] if judgements else []
-    return [_gradients(layers, diverged), *overfitting, _cost(price)]
+    return [_gradients(layers, diverged), *overfitting, _cost(cost)]
 
 
 def _gradients(layers: Sequence[Layer], diverged: str | None) -> Sentence:
@@ -270,8 +262,3 @@ def _worst(layers: Iterable[Layer], key: str) -> tuple[str, float]:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.median(known) if known else None
-
-
-def _always(masks: Iterable[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    known = [set(mask) for mask in masks if mask is not None]
-    return tuple(sorted(set.intersection(*known))) if known else None
