@@ -34,7 +34,7 @@ def write_json(path: Path, said: Mapping[str, Any]) -> Path:
 
 
 def values_in(path: Path, version: int, of_version_1: Callable[[Values], Values] | None = None) -> Values:
-    """The values of a record of this version, or made of one of version 1: a reader, for `read`."""
+    """The values of a record: of this version as they are, of version 1 by `of_version_1`. For readers, see `read`."""
     said = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(said, dict) or "version" not in said:
         raise ValueError("it has no version")
