@@ -19,7 +19,7 @@ from PIL import Image
 from upsweep.analysis.effects import Effect, effects, paired_interval, sentence
 from upsweep.analysis.ranking import at_best_rate, finished, grouped
 from upsweep.data.photos import TRAIN, VAL, photo_files
-from upsweep.reporting.forest import forest
+from upsweep.reporting.report import forest
 from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, TABLE
 from upsweep.runs.manifest import Manifest
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
@@ -127,10 +127,9 @@ def worth(*keys: str, **fixed: str) -> str:
 def cells() -> str:
     """Mean PSNR of the study, each combination at its best rate, by activation and norm."""
     at_best = at_best_rate(results(read("study")))
-    columns, groups = grouped(at_best, but=(), columns=["activation", "norm", "dropout"])
-    assert columns == ["activation", "norm", "dropout"]
+    columns = ("activation", "norm", "dropout")
     rows = []
-    for values, group in sorted(groups.items()):
+    for values, group in sorted(grouped(at_best, columns).items()):
         by_init = [_psnr(one for one in group if one.settings["init"] == init) for init in ("torch", "xavier", "he")]
         rows.append([", ".join(f"{key}={value}" for key, value in zip(columns, values, strict=True)), *by_init])
     return table(["PSNR, dB (mean ± sd over 3 seeds)", "init=torch", "init=xavier", "init=he"], rows)

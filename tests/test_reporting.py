@@ -25,9 +25,8 @@ from upsweep.analysis.effects import Effect, effects
 from upsweep.common.errors import UserError
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.figure import Figure
-from upsweep.reporting.forest import forest, span, ticks
-from upsweep.reporting.plots import axes, cells, pareto
-from upsweep.reporting.report import write_report
+from upsweep.reporting.plots import axes, cells, pareto, span, ticks
+from upsweep.reporting.report import forest, write_report
 from upsweep.reporting.sweep import find_sweep, read_sweep
 from upsweep.runs.about import About
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result, State

@@ -10,27 +10,23 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 
 from scipy.special import stdtrit
 
 from upsweep.analysis.ranking import TUNED, UNDECLARED, at_best_rate, differing, grouped, headline
 from upsweep.metrics.figure import Figure
-from upsweep.runs.result import Result, key_and_value
+from upsweep.runs.result import Result
 
 MOST_VALUES = 16  # of one choice: more are a continuum, which pairs say nothing about
 # What is optimised, and what the yardstick is: neither is a choice whose worth could be told.
 NOT_CHOICES = {TUNED, "seed", "scale", "protocol", "degradation", "data", "data.root", "data.val_root"}
-# What the article behind this project expects: (choice, better, worse).
+# What the article behind this project expects: choice -> (better, worse).
 ARTICLE = {
-    ("init", "xavier", "torch"),
-    ("init", "he", "torch"),
-    ("activation", "relu", "sigmoid"),
-    ("activation", "relu", "tanh"),
-    ("norm", "bn", "none"),
-    ("dropout", "p20", "none"),
-    ("dropout", "p50", "none"),
+    "init": [("xavier", "torch"), ("he", "torch")],
+    "activation": [("relu", "sigmoid"), ("relu", "tanh")],
+    "norm": [("bn", "none")],
+    "dropout": [("p20", "none"), ("p50", "none")],
 }
 
 
@@ -61,19 +57,13 @@ class Effect:
         return self.low is not None and self.low > 0
 
     @property
-    def expected(self) -> bool | None:
-        """Whether the article expects `better` to be better; None if it does not say."""
-        if (self.key, self.better, self.worse) in ARTICLE:
-            return True
-        return False if (self.key, self.worse, self.better) in ARTICLE else None
+    def expected(self) -> str | None:
+        """Which of the two values the article expects to be better; None if it does not say."""
+        return next((pair[0] for pair in ARTICLE.get(self.key, ()) if {*pair} == {self.better, self.worse}), None)
 
 
 def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of paired differences and the ends of Student's interval for it.
-
-    Raises:
-        ValueError: fewer than two differences, from which no deviation can be told.
-    """
+    """Mean of paired differences and the ends of Student's interval for it. Raises ValueError: fewer than two."""
     n = len(differences)
     if n < 2:
         raise ValueError(f"{n} difference has no interval")
@@ -84,7 +74,7 @@ def paired_interval(differences: Sequence[float], level: float = 0.95) -> tuple[
 
 def swept(results: Sequence[Result]) -> list[str]:
     """What the command lines set differently, as keys; what only follows from it (FSRCNN's activation) is left out."""
-    given = {key_and_value(override)[0] for result in results for override in result.overrides}
+    given = {key for result in results for key in result.by_hand}
     return [key for key in differing([result.settings for result in results]) if key in given]
 
 
@@ -93,26 +83,22 @@ def effects(results: Sequence[Result]) -> list[Effect]:
 
     Only finished runs count. Choices with more than 16 values are left out: see them in the plots.
     """
-    keys, kept, figure = swept(results), at_best_rate(results), headline(results)
+    keys, kept = swept(results), at_best_rate(results)
     found: list[Effect] = []
     for key in keys:
         values = list(dict.fromkeys(result.settings.get(key, "") for result in kept))
         if key in NOT_CHOICES or not 2 <= len(values) <= MOST_VALUES:
             continue
         others = [other for other in keys if other not in (key, TUNED)]
-        compared = [_effect(key, pair, kept, others, figure) for pair in combinations(values, 2)]
+        compared = [_effect(key, pair, kept, others) for pair in combinations(values, 2)]
         found += sorted(compared, key=lambda e: -math.inf if e.difference is None else e.difference, reverse=True)
     return found
 
 
-def _effect(
-    key: str, pair: tuple[str, str], results: Sequence[Result], others: Sequence[str], figure: Figure
-) -> Effect:
+def _effect(key: str, pair: tuple[str, str], results: Sequence[Result], others: Sequence[str]) -> Effect:
     """The runs of both values, matched by the other settings."""
-    concerned = [result for result in results if result.settings.get(key, "") in pair]
-    matched = grouped(concerned, columns=others)[1].values()
-    leads: list[float] = []
-    missing: Counter[str] = Counter()
+    figure, leads, missing = headline(results), list[float](), Counter[str]()
+    matched = grouped((result for result in results if result.settings.get(key, "") in pair), others).values()
     for runs in matched:
         by_value, known = {run.settings.get(key, ""): run for run in runs}, []
         for value in pair:
@@ -124,16 +110,23 @@ def _effect(
                 missing[f"{key}={value} {f'has no {figure.title}' if why == 'finished' else why}"] += 1
         if len(known) == 2:
             leads.append(figure.lead(*known))
-    reasons = dict(sorted(missing.items()))
-    made = partial(Effect, key=key, pairs=len(leads), planned=len(matched), missing=reasons, figure=figure)
-    first, second = pair
-    if not leads:
-        return made(better=first, worse=second)
-    mean = statistics.fmean(leads)
-    if mean < 0:
-        first, second, leads = second, first, [-lead for lead in leads]
+    better, worse = pair
+    if math.fsum(leads) < 0:
+        better, worse, leads = worse, better, [-lead for lead in leads]
+    mean = statistics.fmean(leads) if leads else None
     low, high = paired_interval(leads)[1:] if len(leads) > 1 else (None, None)
-    return made(better=first, worse=second, difference=abs(mean), low=low, high=high)
+    return Effect(
+        key=key,
+        better=better,
+        worse=worse,
+        pairs=len(leads),
+        planned=len(matched),
+        difference=mean,
+        low=low,
+        high=high,
+        missing=dict(sorted(missing.items())),
+        figure=figure,
+    )
 
 
 def sentence(effect: Effect) -> str:
@@ -151,7 +144,7 @@ def sentence(effect: Effect) -> str:
         said = f"{better} and {worse} cannot be compared: no two finished runs differ in {effect.key} alone"
     elif effect.difference == 0 and not effect.low and not effect.high:
         said = f"{better} and {worse} gave the same figures to the last digit: the choice has no effect on these runs"
-    elif effect.low is None or effect.high is None:
+    elif effect.low is None:
         said = f"{unclear} in the only pair, which has no interval"
     elif effect.shown:
         said = f"{better} beats {worse} by {ahead} {interval(effect)} on this data"
@@ -164,17 +157,16 @@ def sentence(effect: Effect) -> str:
 
 def interval(effect: Effect) -> str:
     """`(0.33 to 0.49)`, in the figure's unit; empty where there is none."""
-    if effect.low is None or effect.high is None:
-        return ""
-    return f"({effect.figure.format(effect.low)} to {effect.figure.format(effect.high)})"
+    known = effect.low is not None
+    return f"({effect.figure.format(effect.low)} to {effect.figure.format(effect.high)})" if known else ""
 
 
 def _expectation(effect: Effect) -> str:
     if effect.expected is None:
         return ""
-    winner = effect.better if effect.expected else effect.worse
-    what = "so" if effect.expected else "the opposite"
-    return f"; the article expects {what if effect.shown else f'{effect.key}={winner} to win'}"
+    if not effect.shown:
+        return f"; the article expects {effect.key}={effect.expected} to win"
+    return f"; the article expects {'so' if effect.expected == effect.better else 'the opposite'}"
 
 
 def _missing(effect: Effect) -> str:

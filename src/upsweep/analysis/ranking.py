@@ -3,14 +3,16 @@
 import json
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result, State
 
 TUNED = "optimizer.lr"  # what every choice may have its own best value of
 CHAINS = ("degradation",)  # groups of which several may be chosen, in an order
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 UNDECLARED = Figure(name="figure", title="figure")
 ORDER: dict[State, int] = {"finished": 0, "pruned": 1, "stopped": 2, "diverged": 3, "failed": 4}
 
@@ -42,24 +44,31 @@ def headline(results: Iterable[Result]) -> Figure:
 
 def rank(jobs: Mapping[str, Result]) -> dict[str, Result]:
     """The jobs from best to worst: by state, then by the headline, then as they came."""
-    return dict(sorted(jobs.items(), key=lambda job: (ORDER[job[1].state], -_mean_worth([job[1]]))))
+    return dict(sorted(jobs.items(), key=lambda job: (ORDER[job[1].state], -mean_worth([job[1]]))))
 
 
-def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys whose values are not the same in all jobs, in the order in which they are first named."""
-    keys = dict.fromkeys(key for each in settings for key in each)
+def differing(settings: Sequence[Mapping[str, str]], but: Collection[str] = ()) -> list[str]:
+    """The keys, but those in `but`, whose values are not the same in all jobs, in the order of their first mention."""
+    keys = dict.fromkeys(key for each in settings for key in each if key not in but)
     return [key for key in keys if len({each.get(key) for each in settings}) > 1]
 
 
-def grouped(
-    results: Sequence[Result], but: Collection[str] = (), columns: Sequence[str] | None = None
-) -> tuple[list[str], dict[tuple[str, ...], list[Result]]]:
-    """What differs between results, beside `but` (or the `columns` given), and the results by the values of that."""
-    found = [key for key in differing([r.settings for r in results]) if key not in but] if columns is None else columns
-    groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in results:
-        groups.setdefault(tuple(result.settings.get(key, "") for key in found), []).append(result)
-    return list(found), groups
+def gathered(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items by their key, in the order in which they come."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def grouped(results: Iterable[Result], columns: Sequence[str]) -> dict[tuple[str, ...], list[Result]]:
+    """The results by the values of these settings."""
+    return gathered(results, lambda result: tuple(result.settings.get(key, "") for key in columns))
+
+
+def by_choices(results: Sequence[Result]) -> list[list[Result]]:
+    """The results of every set of choices, at whatever learning rates and with whatever seeds."""
+    return list(grouped(results, differing([r.settings for r in results], but=(TUNED, "seed"))).values())
 
 
 def finished(group: Iterable[Result]) -> list[Result]:
@@ -68,11 +77,7 @@ def finished(group: Iterable[Result]) -> list[Result]:
 
 
 def mean_worth(group: Iterable[Result]) -> float:
-    """Mean of the headline over those that finished, higher for better; -inf where none did."""
-    return _mean_worth(finished(group))
-
-
-def _mean_worth(group: Iterable[Result]) -> float:
+    """Mean of the headline, higher for better; -inf where none is known."""
     known = [r.headline.worth(r.value) for r in group if r.headline is not None and r.value is not None]
     return statistics.fmean(known) if known else -math.inf
 
@@ -84,7 +89,7 @@ def at_best_rate(results: Sequence[Result]) -> list[Result]:
     among those with which the most seeds finished.
     """
     best: list[Result] = []
-    for group in grouped(results, but={TUNED, "seed"})[1].values():
-        rates = grouped(group, columns=[TUNED])[1].values()
-        best += max(rates, key=lambda seeds: (len(finished(seeds)), mean_worth(seeds)))
+    for group in by_choices(results):
+        rates = grouped(group, [TUNED]).values()
+        best += max(rates, key=lambda seeds: (len(finished(seeds)), mean_worth(finished(seeds))))
     return best

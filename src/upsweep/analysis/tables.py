@@ -9,7 +9,7 @@ from upsweep.analysis.ranking import TUNED, at_best_rate, declared, differing, f
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.table import Table
 from upsweep.metrics.figure import Figure
-from upsweep.runs.result import Result, State, key_and_value
+from upsweep.runs.result import Result, State
 
 STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
 MEASURED = ("parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
@@ -21,27 +21,22 @@ def _numbers(figures: Sequence[Figure]) -> list[Column]:
     """The columns of figures: title, figure, sign and value; last the headline's lead over its baseline."""
     own: list[Column] = [(f.title, f, "", lambda result, f=f: result.figures.get(f.name)) for f in figures]  # type: ignore[misc]
     held = [f for f in figures[:1] if f.baseline]
-    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", lambda result: result.lead()) for f in held)]
+    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", Result.lead) for f in held)]
 
 
 def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
     """A row a job, best first: what differs (of one job: what was set by hand), then what it came to."""
     ranked = rank(jobs)
-    numbers = _numbers(declared(ranked.values()))
-    settings = {name: result.settings for name, result in ranked.items()}
-    if len(ranked) == 1:
-        (only,) = ranked.values()
-        by_hand = dict.fromkeys(key_and_value(override)[0] for override in only.overrides)
-        columns = [key for key in by_hand if key in only.settings]
-    else:
-        columns = differing(list(settings.values()))
+    results = list(ranked.values())
+    numbers = _numbers(declared(results))
+    columns = [*results[0].by_hand] if len(results) == 1 else differing([result.settings for result in results])
     return Table(
         title=title,
         headers=["job", *columns, *(title for title, *_ in numbers), "parameters", "seconds", "state"],
         rows=[
             [
                 name,
-                *(settings[name].get(column, "") for column in columns),
+                *(result.settings.get(column, "") for column in columns),
                 *(figure.format(value(result), sign) for _, figure, sign, value in numbers),
                 "-" if result.parameters is None else f"{result.parameters:,}",
                 "-" if result.seconds is None else f"{result.seconds:.1f}",
@@ -50,44 +45,39 @@ def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
             for name, result in ranked.items()
         ],
         left=1 + len(columns),
-        styles=[STYLE.get(result.state, "") for result in ranked.values()],
+        styles=[STYLE.get(result.state, "") for result in results],
     )
 
 
 def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
-    """A row a set of choices: mean ± sample standard deviation over the seeds that finished.
-
-    None where no seeds were swept.
-    """
+    """A row a set of choices: mean ± sample sd over the seeds that finished; None where no seeds were swept."""
     if len({result.seed for result in jobs.values()}) < 2:
         return None
-    return _spread_table(*grouped(list(jobs.values()), but={"seed"}), title)
+    return _spread_table(list(jobs.values()), differing([job.settings for job in jobs.values()], but=["seed"]), title)
 
 
 def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
-    """A row a set of choices, at the learning rate that is best for it: mean ± sample sd over the seeds that finished.
-
-    None where no rates were swept, or nothing but rates and seeds.
-    """
+    """As `seed_table`, each choice at its best learning rate; None where no rates, or no choices beside, were swept."""
     results = list(jobs.values())
-    columns = [key for key in differing([result.settings for result in results]) if key not in (TUNED, "seed")]
+    columns = differing([result.settings for result in results], but=(TUNED, "seed"))
     if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
         return None
-    return _spread_table(*grouped(at_best_rate(results), columns=[*columns, TUNED]), title)
+    return _spread_table(at_best_rate(results), [*columns, TUNED], title)
 
 
-def _spread_table(columns: Sequence[str], groups: Mapping[tuple[str, ...], list[Result]], title: str) -> Table:
-    numbers = _numbers(declared(result for group in groups.values() for result in group))
+def _spread_table(results: Sequence[Result], columns: Sequence[str], title: str) -> Table:
+    numbers = _numbers(declared(results))
+    groups = [(key, len(group), finished(group)) for key, group in grouped(results, columns).items()]
     return Table(
         title=title,
         headers=[*columns, *(title for title, *_ in numbers), "seeds"],
         rows=[
             [
                 *key,
-                *(_spread(figure, map(value, finished(group)), sign) for _, figure, sign, value in numbers),
-                f"{len(finished(group))} of {len(group)}",
+                *(_spread(figure, map(value, done), sign) for _, figure, sign, value in numbers),
+                f"{len(done)} of {count}",
             ]
-            for key, group in sorted(groups.items(), key=lambda item: -mean_worth(item[1]))
+            for key, count, done in sorted(groups, key=lambda group: -mean_worth(group[-1]))
         ],
         left=len(columns),
     )
@@ -120,18 +110,17 @@ def write_table(path: Path, jobs: Mapping[str, Result]) -> Path:
     ranked = rank(jobs)
     figures = declared(ranked.values())
     held = [figure for figure in figures if figure.baseline]
-    leads = [figure for figure in figures[:1] if figure.baseline]
+    numbers = _numbers(figures)
     columns = differing([result.settings for result in ranked.values()])
-    header = [*(f.name for f in figures), *(f.margin for f in leads), *(f.baseline_name for f in held), *MEASURED]
+    header = [f.margin if sign else f.name for _, f, sign, _ in numbers] + [f.baseline_name for f in held]
     rows = [
         [
             name,
             *(result.settings.get(column, "") for column in columns),
-            *(result.figures.get(figure.name) for figure in figures),
-            *(result.lead(figure) for figure in leads),
+            *(value(result) for *_, value in numbers),
             *(result.baseline.get(figure.name) for figure in held),
             *(getattr(result, key) for key in MEASURED),
         ]
         for name, result in ranked.items()
     ]
-    return write_whole(path, as_csv([["job", *columns, *header], *rows]))
+    return write_whole(path, as_csv([["job", *columns, *header, *MEASURED], *rows]))

@@ -1,7 +1,7 @@
 """A W&B workspace and a report for a project of ours, as plain values of wandb-workspaces (the extra `dashboard`)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
@@ -16,8 +16,7 @@ from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.result import FIGURES_OF_VERSION_1
 from upsweep.tracking.server import STEP, no_way_online
 
-BY = ("init", "norm", "activation", "dropout")
-"""The choices by which curves are grouped."""
+BY = ("init", "norm", "activation", "dropout")  # the choices by which curves are grouped
 CHOICES = ("generator", *BY, "upsampler", "objective", "optimizer", "seed")
 """What the run table shows as columns: the flat keys under which `WandbRun` stores the choices."""
 FLOW = {
@@ -51,38 +50,31 @@ class Project:
         """What runs are ranked by."""
         return self.figures[0]
 
+    @property
+    def place(self) -> dict[str, str]:
+        """As W&B's workspaces, reports and tables want it."""
+        return {"entity": self.entity, "project": self.name}
+
 
 def best_key(figure: Figure) -> str:
     """Under which key W&B's summary has a figure's best value."""
     return f"val/{figure.name}.{'max' if figure.better == 'higher' else 'min'}"
 
 
-Part = tuple[str, str, Sequence[Any]]
-"""Panels under a heading, and what the report says above them; what follows a colon is the workspace's alone."""
-
-
 def curves(figures: Sequence[Figure]) -> list[wr.LinePlot]:
     """Every figure over steps, mean and standard error of the runs that share a choice; a panel a choice."""
+    plot = partial(_plot, columns=2, groupby_aggfunc="mean", groupby_rangefunc="stderr")
     return [
-        _plot(
-            i,
-            columns=2,
-            title=f"{figure.label} by {choice}",
-            y=[f"val/{figure.name}"],
-            groupby=wr.Config(choice),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stderr",
-        )
+        plot(i, title=f"{figure.label} by {choice}", y=[f"val/{figure.name}"], groupby=wr.Config(choice))
         for i, (choice, figure) in enumerate(product(BY, figures))
     ]
 
 
 def choices_to_headline(project: Project) -> list[Any]:
     """Parallel coordinates from the choices to the best value of the headline, and which of them matter for it."""
-    columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in CHOICES]
-    best = wr.SummaryMetric(best_key(project.headline))
-    columns.append(wr.ParallelCoordinatesPlotColumn(best, display_name=f"val/{project.headline.name}"))
-    title = f"From the choices to {project.headline.title}"
+    figure, column = project.headline, wr.ParallelCoordinatesPlotColumn
+    best, title = wr.SummaryMetric(best_key(figure)), f"From the choices to {figure.title}"
+    columns = [*(column(wr.Config(name)) for name in CHOICES), column(best, display_name=f"val/{figure.name}")]
     return [
         wr.ParallelCoordinatesPlot(title=title, columns=columns, layout=wr.Layout(0, 0, 24, 9)),
         wr.ParameterImportancePlot(with_respect_to=best.name, layout=wr.Layout(0, 9, 24, 8)),
@@ -129,81 +121,48 @@ def columns(project: Project) -> list[str]:
 
 def workspace(project: Project, name: str) -> ws.Workspace:
     """The workspace: sections of panels beside a run table that is sorted by the headline."""
-    return ws.Workspace(
-        entity=project.entity,
-        project=project.name,
-        name=name,
-        sections=[ws.Section(name=heading, panels=[*panels], is_open=True) for heading, _, panels in _parts(project)],
-        settings=ws.WorkspaceSettings(x_axis=STEP),
-        runset_settings=ws.RunsetSettings(
-            order=[ws.Ordering(ws.Summary(best_key(project.headline)), ascending=project.headline.better == "lower")],
-            pinned_columns=columns(project),
-        ),
-    )
+    best, lower = ws.Summary(best_key(project.headline)), project.headline.better == "lower"
+    runs = ws.RunsetSettings(order=[ws.Ordering(best, ascending=lower)], pinned_columns=columns(project))
+    sections = [ws.Section(name=heading, panels=[*panels], is_open=True) for heading, _, panels in _parts(project)]
+    settings = ws.WorkspaceSettings(x_axis=STEP)
+    return ws.Workspace(**project.place, name=name, sections=sections, settings=settings, runset_settings=runs)
 
 
 def report(project: Project, name: str) -> wr.Report:
     """The report: the same panels, with a sentence above each group, and the run table below the first."""
-    runs = wr.Runset(
-        entity=project.entity,
-        project=project.name,
-        order=[wr.OrderBy(wr.SummaryMetric(best_key(project.headline)), ascending=project.headline.better == "lower")],
-        pinned_columns=["run:displayName", *columns(project)],
-    )
+    best, lower = wr.SummaryMetric(best_key(project.headline)), project.headline.better == "lower"
+    pinned = ["run:displayName", *columns(project)]
+    runs = wr.Runset(**project.place, order=[wr.OrderBy(best, ascending=lower)], pinned_columns=pinned)
     blocks: list[Any] = [wr.TableOfContents()]
     for heading, text, panels in _parts(project):
         blocks += [wr.H1(heading.partition(":")[0]), wr.P(text), wr.PanelGrid(runsets=[runs], panels=[*panels])]
-    return wr.Report(
-        entity=project.entity,
-        project=project.name,
-        title=name,
-        description="Made by upsweep: python src/dashboard.py",
-        blocks=blocks,
-        width="fluid",
-    )
+    made_by = "Made by upsweep: python src/dashboard.py"
+    return wr.Report(**project.place, title=name, description=made_by, blocks=blocks, width="fluid")
 
 
-def _parts(project: Project) -> list[Part]:
-    """Those that have panels."""
+def _parts(project: Project) -> Iterator[tuple[str, str, Sequence[Any]]]:
+    """Panels under a heading, and what the report says above them; what follows a colon is the workspace's alone."""
     figure = project.headline
     noise = f"Less than {figure.noise:g} {figure.unit}".rstrip() + " is noise. " if figure.noise else ""
     lead = f"the {figure.margin} over {figure.baseline}" if figure.baseline else figure.title
     made = "SR | HR" if project.scaled else "made | wanted"
     tile = f"LR {figure.baseline}" if project.scaled else figure.baseline or "baseline"
-    parts: list[Part] = [
-        (
-            "What each choice is worth",
-            f"Mean and standard error over all runs that share a choice. {noise}The table below the panels has a row a "
-            "run, best first, with its choices as columns.",
-            curves(project.figures),
-        ),
-        (
-            "Which choices matter",
-            f"Each line is a run, from its choices to its best {figure.title}.",
-            choices_to_headline(project),
-        ),
-        (
-            f"Pictures: {tile} | {made}",
-            f"{'LR enlarged bicubically' if project.scaled else tile} | {made}, of every run.",
-            pictures(project.pictures),
-        ),
-        (
-            "Gradient flow",
-            "A gradient that falls by orders of magnitude from the last layer to the first vanishes: compare init, "
-            "norm and activation. Dead and saturated units pass none.",
-            gradient_flow(),
-        ),
-        ("Health and time", f"The gap is {lead} on training images less that in validation.", health()),
-    ]
-    return [part for part in parts if part[-1]]
+    said = f"Mean and standard error over all runs that share a choice. {noise}The table below the panels has a row a "
+    said += "run, best first, with its choices as columns."
+    yield "What each choice is worth", said, curves(project.figures)
+    said = f"Each line is a run, from its choices to its best {figure.title}."
+    yield "Which choices matter", said, choices_to_headline(project)
+    if project.pictures:
+        said = f"{'LR enlarged bicubically' if project.scaled else tile} | {made}, of every run."
+        yield f"Pictures: {tile} | {made}", said, pictures(project.pictures)
+    said = "A gradient that falls by orders of magnitude from the last layer to the first vanishes: compare init, "
+    said += "norm and activation. Dead and saturated units pass none."
+    yield "Gradient flow", said, gradient_flow()
+    yield "Health and time", f"The gap is {lead} on training images less that in validation.", health()
 
 
 def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
-    """Save the workspace and the report of an online project; gives their addresses.
-
-    Raises:
-        UserError: there is no key, no server, no such project, or no run in it.
-    """
+    """Save workspace and report of a project; their addresses. Raises UserError: no key, server, project or run."""
     if (problem := no_way_online()) is not None:
         raise UserError(f"No dashboard is saved: {problem}.")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -216,28 +175,25 @@ def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
         return workspace(place, name).save().url, report(place, name).save().url
     except (wandb.Error, OSError, ValueError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"W&B did not take the dashboard of {project} ({said}): check project=, entity= and key."
-        ) from error
+        sentence = f"W&B did not take the dashboard of {project} ({said}): check project=, entity= and key."
+        raise UserError(sentence) from error
 
 
 def seen(api: Any, entity: str, name: str) -> Project:
     """What the newest runs of a project say of it: the keys of their pictures, and the figures of their task.
 
-    Raises:
-        UserError: the project is not there, or has no run.
+    Raises UserError: the project is not there, or has no run.
     """
-    runs = api.runs(f"{entity}/{name}", per_page=RUNS_READ, order="-created_at")
-    newest = list(islice(runs, RUNS_READ))
+    newest = list(islice(api.runs(f"{entity}/{name}", per_page=RUNS_READ, order="-created_at"), RUNS_READ))
     if not newest:
         raise UserError(
             f"The project {entity}/{name} has no run: train with logger.mode=online logger.project={name}, "
             "or upload with `wandb sync`."
         )
-    keys = sorted({key for run in newest for key in run.summary.keys() if key.startswith("pictures/")})  # noqa: SIM118
+    keys = tuple(sorted({k for run in newest for k in run.summary.keys() if k.startswith("pictures/")}))  # noqa: SIM118
     configs = (run.config.get("config") or {} for run in newest)
     with_task = next((config for config in configs if config.get("task")), None)
     if with_task is None:  # runs of upsweep 0.1
-        return Project(entity, name, tuple(keys))
+        return Project(entity, name, keys)
     figures = figures_of(with_task["task"]["figures"])
-    return Project(entity, name, tuple(keys), figures, scaled=with_task.get("scale") is not None)
+    return Project(entity, name, keys, figures, scaled=with_task.get("scale") is not None)

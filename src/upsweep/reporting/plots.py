@@ -1,17 +1,39 @@
-"""What the page's plots are drawn from, as plain values: runs, their means over seeds, and the Pareto fronts."""
+"""What plots are drawn from, as plain values: axes, runs, their means over seeds, and the Pareto fronts."""
 
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from upsweep.analysis.effects import MOST_VALUES, swept
+from upsweep.analysis.effects import MOST_VALUES, Effect, swept
 from upsweep.analysis.ranking import finished, grouped, headline
 from upsweep.reporting.sweep import Run
 from upsweep.runs.result import Result
 
 COSTS = ("parameters", "seconds")
+
+
+def span(effects: Sequence[Effect]) -> tuple[float, float]:
+    """The least and the largest value of a common axis, round numbers; zero is always on it."""
+    values = (value for effect in effects for value in (effect.difference, effect.low, effect.high))
+    ends = [0.0, *(value for value in values if value is not None)]
+    step = _step(max(ends) - min(ends))
+    return math.floor(min(ends) / step + 1e-9) * step, max(step, math.ceil(max(ends) / step - 1e-9) * step)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round values from `low` to `high`, few enough to be read."""
+    step = _step(high - low)
+    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _step(width: float) -> float:
+    if width <= 0:
+        return 0.1
+    power = 10.0 ** math.floor(math.log10(width / 4))
+    return next(power * factor for factor in (1, 2, 5, 10) if width / (power * factor) <= 4 + 1e-9)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -29,9 +51,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def axes(results: Sequence[Result]) -> list[dict[str, Any]]:
     """What was swept but the seed: `name`, `values` in order, `numeric` where they are a continuum of numbers."""
     found = []
-    for key in swept(results):
-        if key == "seed":
-            continue
+    for key in (key for key in swept(results) if key != "seed"):
         values = list(dict.fromkeys(result.settings.get(key, "") for result in results))
         numeric = all(map(_is_number, values))
         if numeric:
@@ -42,22 +62,20 @@ def axes(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _is_number(text: str) -> bool:
     """Whether a value of the command line is a finite number."""
-    try:
+    with suppress(ValueError):
         return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return False
 
 
 def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]]:
     """The means over the seeds that finished, best first: a point each, its Pareto membership in `fronts`."""
     figure = headline(results)
-    groups = grouped(results, but=(), columns=keys)[1] if keys else {(): list(results)}
     made: list[dict[str, Any]] = []
-    for values, group in groups.items():
-        runs = [result for result in finished(group) if result.value is not None]
+    for values, group in grouped(results, keys).items():
+        runs = [result for result in finished(group) if figure.name in result.figures]
         if not runs:
             continue
-        reached = [result.value for result in runs if result.value is not None]
+        reached = [result.figures[figure.name] for result in runs]
         made.append(
             {
                 "settings": dict(zip(keys, values, strict=True)),

@@ -1,10 +1,10 @@
 """One page from a sweep: `report.html` needs nothing but itself, `effects.svg` is its gist for documents."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from itertools import chain, islice
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,11 @@ from markupsafe import Markup
 
 from upsweep.analysis import effects as worth
 from upsweep.analysis.effects import Effect
-from upsweep.analysis.ranking import TUNED, declared, headline, rank
+from upsweep.analysis.ranking import TUNED, declared, gathered, headline, rank
 from upsweep.analysis.tables import job_table, seed_table, tuned_table
 from upsweep.common.files import write_whole
 from upsweep.common.table import Table
-from upsweep.metrics.figure import Figure
-from upsweep.reporting.forest import forest, span, ticks
-from upsweep.reporting.plots import COSTS, payload
+from upsweep.reporting.plots import COSTS, payload, span, ticks
 from upsweep.reporting.sweep import Run, Sweep, read_sweep
 from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import EFFECTS, PAGE
@@ -28,6 +26,7 @@ from upsweep.runs.result import Result
 from upsweep.runs.verdicts import Sentence
 
 MOST_CROPS = 100  # of the best runs: about 25 kB each
+LETTER = 7.4  # pixels: about the width of one in effects.svg
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
 ABSENT = object()
@@ -37,8 +36,7 @@ Difference = tuple[str, list[tuple[str, list[str]]]]  # key, and each value with
 def write_report(folder: Path) -> Path:
     """Write `report.html`, and `effects.svg` where there are effects, into a sweep's (or a run's) folder.
 
-    Raises:
-        UserError: the folder holds no result.
+    Raises UserError: the folder holds no result.
     """
     sweep = read_sweep(folder)
     found = worth.effects([run.result for run in sweep.runs])
@@ -55,9 +53,19 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
     runs = [by_name[name] for name in ranked]
     results = [run.result for run in runs]
     data = payload(sweep.runs, _telling(found))
-    low, high = span(found)
     shared, differing = configs(runs)
-    return _template(headline(results), worth.swept(results)).render(
+    figure, swept = headline(results), worth.swept(results)
+    template = _template(
+        "page.html.jinja",
+        sentence=worth.sentence,
+        shell=shlex.join,
+        value=figure.format,
+        lead=lambda value: figure.text(round(value, figure.digits) + 0.0, "+"),  # no -0.00
+        words=lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in swept),
+    )
+    return template.render(
+        _axis(found),
+        figure=figure,
         sweep=sweep,
         runs=runs,
         data=data,
@@ -66,12 +74,7 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
         tuned=len({result.settings.get(TUNED) for result in results}) > 1,
         groups=grouped_effects(found),
         compared=len(found),
-        place=lambda value: f"{(value - low) / (high - low) * 100:.2f}%",
-        ticks=ticks(low, high),
-        fronts={
-            cost: sorted((cell for cell in data["cells"] if cost in cell["fronts"]), key=itemgetter(cost))
-            for cost in COSTS
-        },
+        fronts={cost: [cell for cell in data["cells"] if cost in cell["fronts"]] for cost in COSTS},
         galleries=galleries_of(runs),
         problems=problems(runs),
         shared=shared,
@@ -82,27 +85,32 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
     )
 
 
-def _template(figure: Figure, swept: Sequence[str]) -> Template:
-    """The page's, which knows the headline and how to write what it is given."""
+def forest(effects: Sequence[Effect], title: str) -> str:
+    """An SVG: each effect as a dot with its 95 % interval on a common axis; hollow where no difference is shown."""
+    labels = [f"{effect.key}: {effect.better} over {effect.worse}" for effect in effects]
+    margin = round(LETTER * max(map(len, [*labels, title])))
+    template = _template("effects.svg.jinja", interval=worth.interval)
+    return template.render(_axis(effects), labels=labels, effects=effects, title=title, margin=margin) + "\n"
+
+
+def _axis(effects: Sequence[Effect]) -> dict[str, Any]:
+    """The ticks of a common axis, and at which share of it a value has its place."""
+    low, high = span(effects)
+    return {"ticks": ticks(low, high), "place": lambda value: (value - low) / (high - low)}
+
+
+def _template(name: str, **filters: Callable[..., str]) -> Template:
+    """A file in `page/`; it escapes what it is given."""
     environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.globals["figure"] = figure
-    environment.filters |= {
-        "sentence": worth.sentence,
-        "shell": shlex.join,
-        "value": figure.format,
-        "lead": lambda value: figure.text(round(value, figure.digits) + 0.0, "+"),  # no -0.00
-        "words": lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in swept),
-    }
-    return environment.get_template("page.html.jinja")
+    environment.filters |= filters
+    return environment.get_template(name)
 
 
 def grouped_effects(found: Sequence[Effect]) -> dict[str, list[Effect]]:
     """Choice by choice; first what the article speaks of and how the best value stands against the others."""
-    groups: dict[str, list[Effect]] = {}
-    for effect in found:
-        groups.setdefault(effect.key, []).append(effect)
+    groups = gathered(found, attrgetter("key"))
     for pairs in groups.values():
         wins = [effect.better for effect in pairs if effect.difference is not None]
         leader = max(wins, key=wins.count, default=None)
@@ -112,27 +120,19 @@ def grouped_effects(found: Sequence[Effect]) -> dict[str, list[Effect]]:
 
 def galleries_of(runs: Sequence[Run]) -> list[list[Run]]:
     """The best runs with a crop, by what it is compared with: another scale or data set has other pictures."""
-    found: dict[tuple[str, str], list[Run]] = {}
-    cropped = ((run, run.crop) for run in runs if run.crop is not None)
-    for run, crop in islice(cropped, MOST_CROPS):
-        found.setdefault((crop.wanted, crop.baseline), []).append(run)
-    return list(found.values())
+    cropped = islice((run for run in runs if run.crop is not None), MOST_CROPS)
+    return list(gathered(cropped, attrgetter("crop.wanted", "crop.baseline")).values())
 
 
 def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Sentence]]]:
     """Problem -> what the runs say of it, those that have it first."""
-    found: dict[str, list[tuple[Run, Sentence]]] = {}
-    for run in runs:
-        for one in run.diagnoses:
-            found.setdefault(one.problem, []).append((run, one))
-    for told in found.values():
-        told.sort(key=lambda pair: not pair[1].found)
-    return found
+    told = gathered(((run, one) for run in runs for one in run.diagnoses), lambda pair: pair[1].problem)
+    return {problem: sorted(pairs, key=lambda pair: not pair[1].found) for problem, pairs in told.items()}
 
 
 def configs(runs: Sequence[Run]) -> tuple[str, list[Difference]]:
     """What all runs' configs share, as YAML; and where they differ."""
-    known = {run.name: without_repeats(run.config) for run in runs if run.config}
+    known = {run.name: without_repeats(run.about.config) for run in runs if run.about and run.about.config}
     shared, differing = _compared(known)
     return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True) if known else "", differing
 
@@ -151,10 +151,8 @@ def _compared(configs: Mapping[str, Mapping[str, Any]], path: str = "") -> tuple
             shared |= {key: below} if below else {}
             differing += more
         else:
-            runs: dict[str, list[str]] = {}
-            for run, value in values.items():
-                runs.setdefault("(not there)" if value is ABSENT else _yaml(value), []).append(run)
-            differing.append((f"{path}{key}", list(runs.items())))
+            said = {run: "(not there)" if value is ABSENT else _yaml(value) for run, value in values.items()}
+            differing.append((f"{path}{key}", list(gathered(said, said.__getitem__).items())))
     return shared, differing
 
 

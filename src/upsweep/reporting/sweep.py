@@ -5,13 +5,13 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from upsweep.analysis.ranking import TUNED, grouped
+from upsweep.analysis.ranking import TUNED, by_choices
 from upsweep.common.errors import UserError
 from upsweep.runs import history
 from upsweep.runs.about import About
@@ -38,16 +38,15 @@ class Run:
     """A job of a sweep.
 
     `history` holds columns of equal length (`step`, `seconds`, `loss`, the figures), None where a number is missing.
-    `config` is resolved, its folder written `<run>`.
+    The config that `about` holds is resolved, the run's folder in it written `<run>`.
     """
 
     name: str
     result: Result
-    history: Mapping[str, Sequence[float | None]]
-    crop: Crop | None
-    diagnoses: Sequence[Sentence]
-    config: Mapping[str, Any]
-    about: About | None
+    history: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    crop: Crop | None = None
+    diagnoses: Sequence[Sentence] = ()
+    about: About | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +60,7 @@ class Sweep:
 
 
 def find_sweep(asked: str) -> Path:
-    """The folder of a sweep, or of one run; `latest` is the sweep in multirun/ that was started last.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The folder of a sweep, or of one run; `latest`: the newest sweep in multirun/. Raises UserError: none there."""
     if asked == "latest":
         if (latest := newest(SWEEPS, MANIFEST)) is None:
             raise UserError(f"There is no sweep in {Path(SWEEPS).absolute()}: name one with sweep=FOLDER.")
@@ -80,41 +75,29 @@ def find_sweep(asked: str) -> Path:
 def read_sweep(folder: Path) -> Sweep:
     """Everything that a report needs. What cannot be read is left out, and said in a note.
 
-    Raises:
-        UserError: the manifest cannot be read, or no job has a result.
+    Raises UserError: the manifest cannot be read, or no job has a result.
     """
     manifest = Manifest.read(folder)
-    notes: list[str] = []
-
-    def note(what: str) -> None:
-        notes.append(f"{what} and is left out.")
-
-    for what in manifest.broken if manifest is not None else ():
-        note(what)
-    jobs = (Entry(folder.resolve().name, 0, []),) if manifest is None else manifest.jobs
-    runs: list[Run] = []
-    without: list[Entry] = []
-    for job in jobs:
-        place = folder if manifest is None else folder / job.name
-        result = found(Result.read, place, note)
-        if result is None:
-            without.append(job)
-        else:
-            runs.append(_run(job.name, place, result, note))
+    broken = [*manifest.broken] if manifest else []
+    jobs = manifest.jobs if manifest else (Entry(folder.resolve().name, 0, []),)
+    read = [_run(job.name, folder / job.name if manifest else folder, broken.append) for job in jobs]
+    runs = [run for run in read if run is not None]
+    notes = [f"{what} and is left out." for what in broken]
     if not runs:
         nothing = f"{folder}: none of its {len(jobs)} jobs has a result yet, there is nothing to report."
         raise UserError(notes[0] if notes else nothing)
-    runs += [_without_result(job, runs[0].result) for job in without]
-    if without:
+    if without := [job for job, run in zip(jobs, read, strict=True) if run is None]:
         names = ", ".join(job.name for job in without[:10]) + (", ..." if len(without) > 10 else "")
         notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
-    abouts = [run.about for run in runs if run.about is not None]
-    notes += [*_mixed(abouts), *_uneven_rates([run.result for run in runs])]
-    about = next(iter(abouts), About()) if manifest is None else manifest.about
-    return Sweep(folder=folder, runs=runs, about=about, notes=notes)
+    runs += [_without_result(job, runs[0].result) for job in without]
+    about = manifest.about if manifest else runs[0].about or About()
+    return Sweep(folder=folder, runs=runs, about=about, notes=[*notes, *_cautions(runs)])
 
 
-def _run(name: str, folder: Path, result: Result, note: Callable[[str], None]) -> Run:
+def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:
+    result = found(Result.read, folder, note)
+    if result is None:
+        return None
     about = found(About.read, folder, note)
     return Run(
         name=name,
@@ -122,38 +105,31 @@ def _run(name: str, folder: Path, result: Result, note: Callable[[str], None]) -
         history=_columns(found(history.read, folder / HISTORY, note) or []),
         crop=found(_crop, folder / CROP, note),
         diagnoses=found(read_sentences, folder, note) or [],
-        config=_placeless(about.config, folder.resolve()) if about else {},
-        about=about,
+        about=replace(about, config=_placeless(about.config, folder.resolve())) if about else None,
     )
 
 
 def _without_result(job: Entry, like: Result) -> Run:
     """A job of which nothing is known but its command line; what that does not say is as in another job."""
-    set_by_hand = dict(map(key_and_value, job.overrides))
-
-    def number(key: str) -> Any:
-        said = set_by_hand.get(key, "")
-        return int(said) if said.lstrip("-").isdigit() else getattr(like, key)
-
+    by_hand = dict(map(key_and_value, job.overrides))
+    numbers = {key: int(by_hand[key]) for key in ("seed", "scale") if by_hand.get(key, "").lstrip("-").isdigit()}
     result = Result(
         state="stopped",
         reason="it has no result",
-        choices={key: set_by_hand.get(key, value) for key, value in like.choices.items()},
+        choices={key: by_hand.get(key, value) for key, value in like.choices.items()},
         overrides=job.overrides,
-        seed=number("seed"),
-        scale=number("scale"),
+        seed=numbers.get("seed", like.seed),
+        scale=numbers.get("scale", like.scale),
         declared=like.declared,
     )
-    return Run(name=job.name, result=result, history={}, crop=None, diagnoses=[], config={}, about=None)
+    return Run(name=job.name, result=result)
 
 
 def _columns(epochs: Sequence[history.Epoch]) -> dict[str, list[float | None]]:
-    if not epochs:
-        return {}
     if len(epochs) > MOST_POINTS:  # evenly, with the first and the last
         epochs = [epochs[round(i * (len(epochs) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
-    axes = {name: [_rounded(getattr(line, name)) for line in epochs] for name in ("step", "seconds", "loss")}
-    return axes | {name: [_rounded(line.figures.get(name)) for line in epochs] for name in epochs[0].figures}
+    lines = [{"step": e.step, "seconds": e.seconds, "loss": e.loss, **e.figures} for e in epochs]
+    return {name: [_rounded(line.get(name)) for line in lines] for name in lines[0]} if lines else {}
 
 
 def _rounded(number: float | None) -> float | None:
@@ -166,14 +142,12 @@ def _crop(path: Path) -> Crop:
     width = (panel.width - 2 * GAP) // 3
     if width < 1:
         raise ValueError(f"its width is {panel.width}")
-    tiles = (panel.crop((x, 0, x + width, panel.height)) for x in range(0, panel.width, width + GAP))
-    return Crop(*map(_base64, tiles))
-
-
-def _base64(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
-    return base64.b64encode(data.getvalue()).decode("ascii")
+    tiles = []
+    for x in range(0, panel.width, width + GAP):
+        data = io.BytesIO()
+        panel.crop((x, 0, x + width, panel.height)).save(data, "PNG", optimize=True)
+        tiles.append(base64.b64encode(data.getvalue()).decode("ascii"))
+    return Crop(*tiles)
 
 
 def _placeless(config: Mapping[str, Any], folder: Path) -> Any:
@@ -181,19 +155,15 @@ def _placeless(config: Mapping[str, Any], folder: Path) -> Any:
     return json.loads(json.dumps(config).replace(json.dumps(str(folder))[1:-1], "<run>"))
 
 
-def _mixed(abouts: Sequence[About]) -> Iterable[str]:
+def _cautions(runs: Sequence[Run]) -> Iterable[str]:
+    """Whether runs were made unlike, and choices tried at more learning rates than others, as in a search."""
+    abouts = [run.about for run in runs if run.about is not None]
     for what in ("commit", "versions", "machine"):
         told = {json.dumps(getattr(about, what), sort_keys=True) for about in abouts}
         if len(told) > 1:
             yield f"The runs were made with {len(told)} different values of {what}; the first one is shown."
-
-
-def _uneven_rates(results: Sequence[Result]) -> Iterable[str]:
-    """Whether some choices had more learning rates to be best at than others, as in a search."""
-    tried = {
-        len({result.settings.get(TUNED) for result in group})
-        for group in grouped(results, but={TUNED, "seed"})[1].values()
-    }
+    groups = by_choices([run.result for run in runs])
+    tried = {len({result.settings.get(TUNED) for result in group}) for group in groups}
     if len(tried) > 1:
         yield (
             f"Some choices were tried at {min(tried)} learning rates, others at up to {max(tried)}: "

@@ -1,7 +1,4 @@
-"""How a result was made (`about.json`): command, commit, versions, machine, and the resolved config.
-
-Every job writes one into its folder, a sweep has the same in its manifest. Knows no torch.
-"""
+"""How a result was made: in a job's folder (`about.json`), and of a sweep in its manifest. Knows no torch."""
 
 import json
 import os
@@ -17,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from upsweep.runs.layout import ABOUT
-from upsweep.runs.record import UnreadableError, write_json
+from upsweep.runs.record import read, write_json
 
 SOURCE = Path(__file__).resolve().parent
 PACKAGES = ("upsweep", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-image", "wandb")
@@ -63,13 +60,7 @@ class About:
     @classmethod
     def read(cls, folder: Path) -> "About | None":
         """Read `about.json` in `folder`; None where there is none. Raises UnreadableError."""
-        path = folder / ABOUT
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError) as error:
-            raise UnreadableError(path, error) from error
+        return read(lambda path: cls(**json.loads(path.read_text(encoding="utf-8"))), folder / ABOUT)
 
 
 def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,11 +74,10 @@ def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of the repository in which our sources lie; None where it does not know."""
-    try:
-        said = subprocess.run(["git", "-C", SOURCE, *arguments], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return said.stdout.strip() if said.returncode == 0 else None
+    command = ["git", "-C", str(SOURCE), *arguments]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None
 
 
 def _versions() -> dict[str, str]:
@@ -108,9 +98,8 @@ def _machine() -> dict[str, str]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

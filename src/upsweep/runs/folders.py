@@ -14,11 +14,8 @@ PATIENCE = 6.0  # seconds for a process that is about to end
 def writable(folder: Path, *, resume: bool = False, asked_by: str = "hydra.run.dir") -> Path:
     """The folder, made if it is missing, and this process's alone: the system lets go of it when the process ends.
 
-    Only the first of several ranks claims it.
-
-    Raises:
-        UserError: it cannot be made or written to, holds a run that is not to be resumed, or another process that is
-            alive has claimed it.
+    Only the first of several ranks claims it. Raises UserError: it cannot be made or written to, holds a run that is
+    not to be resumed, or another process that is alive has claimed it.
     """
     if not resume and holds_run(folder):
         raise UserError(f"{folder} holds a run already: go on with resume={folder}, or choose another {asked_by}.")

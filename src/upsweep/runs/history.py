@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from upsweep.common.files import as_csv, write_whole
-from upsweep.runs.record import UnreadableError
+from upsweep.runs import record
+
+AXES = ["epoch", "step", "seconds", "loss"]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line.
+    """One line: `epoch` counts from 1, `step` is of iterations, `seconds` of training and validation since the start.
 
-    Attributes:
-        epoch: counts from 1.
-        step: iterations since the start.
-        seconds: of training and validation since the start.
-        loss: the mean over the epoch's training; None: nothing was trained.
-        figures: name -> value in the validation; None: there was none.
+    `loss` is the mean over the epoch's training, None where nothing was trained; `figures` are those of the validation
+    by name, None where there was none.
     """
 
     epoch: int
@@ -31,34 +29,25 @@ class Epoch:
 def write(file: Path, epochs: Sequence[Epoch]) -> Path:
     """Write all lines, whole or not at all: epoch, step, seconds, loss, then a column a figure."""
     names = list(dict.fromkeys(name for line in epochs for name in line.figures))
-    lines = [
-        [line.epoch, line.step, line.seconds, line.loss, *(line.figures.get(name) for name in names)] for line in epochs
-    ]
-    return write_whole(file, as_csv([["epoch", "step", "seconds", "loss", *names], *lines]))
+    lines = [[*(getattr(line, axis) for axis in AXES), *map(line.figures.get, names)] for line in epochs]
+    return write_whole(file, as_csv([[*AXES, *names], *lines]))
 
 
 def read(file: Path) -> list[Epoch]:
-    """The lines of a file; none where there is no file.
-
-    Raises:
-        UnreadableError: it is empty, cut short, or no history.
-    """
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = csv.reader(lines, strict=True)
-            header = next(rows)
-            if header[:4] != ["epoch", "step", "seconds", "loss"]:
-                raise ValueError("it is no history")
-            return [_epoch(header[4:], row) for row in rows]
-    except FileNotFoundError:
-        return []
-    except StopIteration as error:
-        raise UnreadableError(file, "it is empty") from error
-    except (OSError, ValueError, csv.Error) as error:
-        raise UnreadableError(file, error) from error
+    """The lines of a file; none where there is no file. Raises UnreadableError: it is cut short, or no history."""
+    return record.read(_epochs, file) or []
 
 
-def _epoch(names: Sequence[str], row: Sequence[str]) -> Epoch:
-    epoch, step, seconds, *numbers = row
-    loss, *figures = (float(text) if text else None for text in numbers)
-    return Epoch(int(epoch), int(step), float(seconds), loss, dict(zip(names, figures, strict=True)))
+def _epochs(file: Path) -> list[Epoch]:
+    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines(), strict=True))
+    if not rows:
+        raise ValueError("it is empty")
+    header, *lines = rows
+    if header[: len(AXES)] != AXES:
+        raise ValueError("it is no history")
+    epochs = []
+    for epoch, step, seconds, *numbers in lines:
+        loss, *values = (float(text) if text else None for text in numbers)
+        figures = dict(zip(header[len(AXES) :], values, strict=True))
+        epochs.append(Epoch(int(epoch), int(step), float(seconds), loss, figures))
+    return epochs

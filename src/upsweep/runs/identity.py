@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from upsweep.runs.layout import IDENTITY
-from upsweep.runs.record import UnreadableError, read_record, write_record
+from upsweep.runs.record import read, values_in, write_record
 
 VERSION = 1
 JUDGING = ("scale", "degradation", "protocol", "task")  # nodes of a config
@@ -35,13 +35,7 @@ class Identity:
     @classmethod
     def read(cls, folder: Path) -> "Identity | None":
         """Read `identity.json` in `folder`; None where there is none. Raises UnreadableError."""
-        path = folder / IDENTITY
-        if (said := read_record(path)) is None:
-            return None
-        try:
-            return cls(**{key: value for key, value in said.items() if key != "version"})
-        except TypeError as error:
-            raise UnreadableError(path, error) from error
+        return read(lambda path: cls(**values_in(path, VERSION)), folder / IDENTITY)
 
     @property
     def digest(self) -> str:

@@ -41,11 +41,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
-        """What `folder` holds; None where it has no manifest.
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """What `folder` holds; None where it has no manifest. Raises UserError: it cannot be read."""
         path = folder / MANIFEST
         try:
             said = json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from upsweep.runs.layout import PROGRESS
-from upsweep.runs.record import found, read_record, write_record
+from upsweep.runs.record import found, values_in, write_record
 
 VERSION = 2
 
@@ -30,9 +30,4 @@ class Progress:
     @classmethod
     def read(cls, folder: Path) -> "Progress | None":
         """What `folder` says; None where it says nothing that can be read: a sweep does not stop for that."""
-        return found(cls._read, folder / PROGRESS)
-
-    @classmethod
-    def _read(cls, path: Path) -> "Progress | None":
-        said = read_record(path)
-        return cls(**said) if said is not None and said.pop("version") == VERSION else None
+        return found(lambda path: cls(**values_in(path, VERSION)), folder / PROGRESS)

@@ -1,7 +1,7 @@
 """A record: a small JSON file that a process leaves in its run's folder for others to read."""
 
+import csv
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,7 @@ from upsweep.common.errors import UserError
 from upsweep.common.files import write_whole
 
 T = TypeVar("T")
+Values = dict[str, Any]
 
 
 class UnreadableError(UserError):
@@ -22,8 +23,9 @@ class UnreadableError(UserError):
 
 
 def write_record(path: Path, version: int, record: Any) -> Path:
-    """Write a dataclass of plain values, whole or not at all; `path`."""
-    return write_json(path, {"version": version, **_finite(asdict(record))})
+    """Write a dataclass of plain values, whole or not at all; `path`. JSON has no nan and no infinity: null."""
+    finite = json.loads(json.dumps(asdict(record)), parse_constant=lambda _: None)
+    return write_json(path, {"version": version, **finite})
 
 
 def write_json(path: Path, said: Mapping[str, Any]) -> Path:
@@ -31,21 +33,27 @@ def write_json(path: Path, said: Mapping[str, Any]) -> Path:
     return write_whole(path, json.dumps(said, indent=2) + "\n")
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The values of a record, its `version` among them; None where there is none.
+def values_in(path: Path, version: int, of_version_1: Callable[[Values], Values] | None = None) -> Values:
+    """The values of a record: of this version as they are, of version 1 by `of_version_1`. For readers, see `read`."""
+    said = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(said, dict) or "version" not in said:
+        raise ValueError("it has no version")
+    was = said.pop("version")
+    if was == 1 and of_version_1 is not None:
+        return of_version_1(said)
+    if was != version:
+        raise ValueError(f"version {was}, not {version}")
+    return said
 
-    Raises:
-        UnreadableError: it is empty, cut short, or no record.
-    """
+
+def read(reader: Callable[[Path], T], path: Path) -> T | None:
+    """What a reader makes of a file; None where there is none. Raises UnreadableError: it can make nothing of it."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        return reader(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise UnreadableError(path, error) from error
-    if not isinstance(said, dict) or "version" not in said:
-        raise UnreadableError(path, "it has no version")
-    return said
 
 
 def found(reader: Callable[[Path], T], path: Path, tell: Callable[[str], object] = lambda _: None) -> T | None:
@@ -54,20 +62,7 @@ def found(reader: Callable[[Path], T], path: Path, tell: Callable[[str], object]
     A broken record costs its own job alone: for whoever can do without it, or runs the job once more.
     """
     try:
-        return reader(path)
-    except FileNotFoundError:
-        return None
+        return read(reader, path)
     except UnreadableError as error:
         tell(error.what)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        tell(UnreadableError(path, error).what)
-    return None
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan and no infinity: they are written as null."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import RESULT
-from upsweep.runs.record import UnreadableError, read_record, write_record
+from upsweep.runs.record import read, values_in, write_record
 
 State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
 REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
@@ -61,22 +61,15 @@ class Result:
     @classmethod
     def read(cls, folder: Path) -> "Result | None":
         """Read `result.json` in `folder`; None where there is none. Raises UnreadableError."""
-        path = folder / RESULT
-        said = read_record(path)
-        if said is None:
-            return None
-        version = said.pop("version")
-        try:
-            if version == 1:
-                said = _of_version_1(said)
-            elif version != VERSION:
-                raise ValueError(f"version {version}, not {VERSION}")
-            said["declared"] = figures_of(said["declared"])
-            for key in ("figures", "baseline"):
-                said[key] = {name: value for name, value in said[key].items() if value is not None}
-            return cls(**said)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnreadableError(path, error) from error
+        return read(cls._read, folder / RESULT)
+
+    @classmethod
+    def _read(cls, path: Path) -> "Result":
+        said = values_in(path, VERSION, _of_version_1)
+        said["declared"] = figures_of(said["declared"])
+        for key in ("figures", "baseline"):
+            said[key] = {name: value for name, value in said[key].items() if value is not None}
+        return cls(**said)
 
     @property
     def complete(self) -> bool:
@@ -93,28 +86,24 @@ class Result:
         """The headline's value."""
         return None if self.headline is None else self.figures.get(self.headline.name)
 
-    def lead(self, figure: Figure | None = None) -> float | None:
-        """By how much a figure (the headline) is better than its baseline."""
-        figure = figure or self.headline
+    def lead(self) -> float | None:
+        """By how much the headline is better than its baseline; None where either is not known."""
+        figure = self.headline
         if figure is None or figure.name not in self.figures or figure.name not in self.baseline:
             return None
         return figure.lead(self.figures[figure.name], self.baseline[figure.name])
 
     @property
-    def settings(self) -> dict[str, str]:
-        """Everything that was set: the groups' choices, then single values, then scale and seed.
+    def by_hand(self) -> dict[str, str]:
+        """What the command line sets. How a job went on (`resume=`) is no choice of its."""
+        return {key: value for key, value in map(key_and_value, self.overrides) if key not in HOW_IT_WENT_ON}
 
-        How a job went on (`resume=`) is no choice of its.
-        """
-        by_hand = dict(key_and_value(override) for override in self.overrides)
-        for key in HOW_IT_WENT_ON:
-            by_hand.pop(key, None)
+    @property
+    def settings(self) -> dict[str, str]:
+        """Everything that was set: the groups' choices, then single values, then scale and seed."""
         numbers = {"scale": self.scale, "seed": self.seed}
-        return {
-            **self.choices,
-            **{key: value for key, value in by_hand.items() if key not in self.choices},
-            **{key: str(value) for key, value in numbers.items() if value is not None},
-        }
+        others = {key: value for key, value in self.by_hand.items() if key not in self.choices}
+        return self.choices | others | {key: str(value) for key, value in numbers.items() if value is not None}
 
     def because(self, state: State, reason: str) -> "Result":
         """The same, with another end."""
@@ -136,8 +125,7 @@ FIGURES_OF_VERSION_1 = (
 
 
 def _of_version_1(said: Mapping[str, Any]) -> dict[str, Any]:
-    now = dict(said)
-    now.pop("gain")
+    now = {key: value for key, value in said.items() if key != "gain"}
     figures = {figure.name: now.pop(figure.name) for figure in FIGURES_OF_VERSION_1}
     baseline = {figure.name: now.pop(f"{figure.name}_bicubic") for figure in FIGURES_OF_VERSION_1}
     choices = {"task": "super_resolution", "feed": "patches", **now["choices"]}  # what there was before it had a name

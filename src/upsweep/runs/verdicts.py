@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import DIAGNOSES
-from upsweep.runs.record import UnreadableError, read_record
+from upsweep.runs.record import read, values_in
 
+VERSION = 1  # of diagnoses.json
 Problem = Literal["vanishing gradients", "exploding gradients", "overfitting", "cost"]
 
 # Chosen so that every network built to have a problem is accused, and none that surely lacks it
@@ -69,8 +70,8 @@ class Layer:
 
     def row(self) -> dict[str, str | float | None]:
         """The measurements as plain values, for logs."""
-        said = {**vars(self), "dead": self.dead}
-        return {key: value for key, value in said.items() if key not in ("channels", "silent")}
+        numbers = {key: getattr(self, key) for key in NUMBERS}
+        return {"name": self.name, "activation": self.activation, **numbers, "dead": self.dead}
 
 
 NUMBERS = tuple(f.name for f in fields(Layer) if f.name not in ("name", "activation", "channels", "silent"))
@@ -78,16 +79,11 @@ NUMBERS = tuple(f.name for f in fields(Layer) if f.name not in ("name", "activat
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The headline of training images and of validation images, under the same protocol.
+    """The headline of training images and of validation images, under the same protocol; `epoch` counts from 1.
 
-    A lead is over the baseline on the same images: it can be compared between images of unlike detail.
-
-    Attributes:
-        epoch: counted from 1.
-        train, val: the headline's values.
-        train_lead, val_lead: by how much they are better than the baseline's.
-        error: standard error of the difference of the two mean leads, from image to image; None if unknown.
-        checkerboard: energy of the response to a constant image, see `upsweep.metrics.checkerboard`.
+    A lead is by how much it is better than the baseline on the same images: it can be compared between images of unlike
+    detail. `error` is the standard error of the difference of the two mean leads, from image to image, None if unknown;
+    `checkerboard` the energy of the response to a constant image, see `upsweep.metrics.checkerboard`.
     """
 
     epoch: int
@@ -142,12 +138,11 @@ class Diagnosis:
 
 def read_sentences(folder: Path) -> list[Sentence]:
     """The sentences of the run in `folder`; none where there is no diagnosis. Raises UnreadableError."""
-    path = folder / DIAGNOSES
-    said = read_record(path)
-    try:
-        return [] if said is None else [Sentence(**sentence) for sentence in said["sentences"]]
-    except (KeyError, TypeError) as error:
-        raise UnreadableError(path, error) from error
+
+    def reader(path: Path) -> list[Sentence]:
+        return [Sentence(**said) for said in values_in(path, VERSION)["sentences"]]
+
+    return read(reader, folder / DIAGNOSES) or []
 
 
 def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
@@ -164,41 +159,38 @@ def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
 
 def _middle(seen: Sequence[Layer]) -> Layer:
     medians: dict[str, Any] = {key: _median(getattr(layer, key) for layer in seen) for key in NUMBERS}
-    return replace(seen[-1], silent=_always(layer.silent for layer in seen[len(seen) // 2 :]), **medians)
+    masks = [set(layer.silent) for layer in seen[len(seen) // 2 :] if layer.silent is not None]
+    return replace(seen[-1], silent=tuple(sorted(set.intersection(*masks))) if masks else None, **medians)
 
 
 def sentences(
-    layers: Sequence[Layer],
-    judgements: Sequence[Judgement],
-    price: Price,
-    headline: Figure,
-    diverged: str | None = None,
+    layers: Sequence[Layer], judgements: Sequence[Judgement], cost: Price, headline: Figure, diverged: str | None = None
 ) -> list[Sentence]:
     """One sentence on the gradients, one on overfitting where it was judged (by `headline`), one on the cost.
 
     `diverged` says why the training ended, if its loss was no longer finite.
     """
     overfitting = [_overfitting(judgements, headline)] if judgements else []
-    return [_gradients(layers, diverged), *overfitting, _cost(price)]
+    return [_gradients(layers, diverged), *overfitting, _cost(cost)]
 
 
 def _gradients(layers: Sequence[Layer], diverged: str | None) -> Sentence:
     reach, (dead_in, dead), (flat_in, flat) = _reach(layers), _worst(layers, "dead"), _worst(layers, "saturated")
     if diverged is not None or reach > GROWN:
         return _exploding(layers, reach, diverged)
+    flat_values = f"{flat:.0%} of the values after {flat_in}"
     group, cure = "activation", "activation=relu or prelu would help, and norm=bn"
     if dead >= DEAD:
         text = f"Dead units: {dead:.0%} of the channels after {dead_in} are 0 on every pixel, and pass no gradient"
         cure = "activation=prelu or leaky_relu would help, or a smaller optimizer.lr"
     elif reach < FADED:
-        left = "nothing" if reach == 0 else f"{reach:.1e}"
-        text = f"Gradients vanish: of the gradient at the last layer {left} is left at the first, {len(layers) - 1} "
-        text += "layers before"
-        text += f"; {flat:.0%} of the values after {flat_in} are saturated" if flat >= SATURATED else ""
+        left, before = f"{reach:.1e}" if reach else "nothing", f"{len(layers) - 1} layers before"
+        text = f"Gradients vanish: of the gradient at the last layer {left} is left at the first, {before}"
+        text += f"; {flat_values} are saturated" if flat >= SATURATED else ""
         if math.isnan(flat):
             group, cure = "init", "init=he or xavier would help, and norm=bn"
     elif flat >= SATURATED:
-        text = f"Saturated units: {flat:.0%} of the values after {flat_in} lie where the activation is flat"
+        text = f"Saturated units: {flat_values} lie where the activation is flat"
     else:
         numbers = {
             f"at the first layer they are {reach:.2g} times those at the last": reach,
@@ -270,8 +262,3 @@ def _worst(layers: Iterable[Layer], key: str) -> tuple[str, float]:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.median(known) if known else None
-
-
-def _always(masks: Iterable[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    known = [set(mask) for mask in masks if mask is not None]
-    return tuple(sorted(set.intersection(*known))) if known else None

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from upsweep.networks.network import cost
 from upsweep.runs.layout import DIAGNOSES
 from upsweep.runs.record import write_record
-from upsweep.runs.verdicts import Diagnosis, Judgement, Layer, Price, overall, sentences
+from upsweep.runs.verdicts import VERSION, Diagnosis, Judgement, Layer, Price, overall, sentences
 from upsweep.tracking.run_log import RunLog
 from upsweep.training.accessory import Accessory
 from upsweep.training.base import Diverged, Training
@@ -183,7 +183,7 @@ class Diagnoses(Accessory):
         layers = overall(self._samples)
         said = sentences(layers, self._judged, price, module.task.headline, diverged)
         rows = [layer.row() for layer in layers]
-        write_record(self.folder / DIAGNOSES, 1, Diagnosis(said, rows, self._judged, price))
+        write_record(self.folder / DIAGNOSES, VERSION, Diagnosis(said, rows, self._judged, price))
         for each in trainer.loggers:
             if isinstance(each, RunLog):
                 each.log_summary({f"diagnoses/{sentence.problem}": sentence.text for sentence in said})
