@@ -202,7 +202,7 @@ def test_a_job_that_died_before_its_log_existed_has_failed_alone(tmp_path):
     assert telling_lines(tmp_path / "job.log") == []
     config = OmegaConf.create({"seed": 1, "hydra": {"runtime": {"choices": {"init": "he"}}}})
     (tmp_path / "0").mkdir()
-    left = Planned("0", tmp_path / "0", 0, ["init=he"], config).result(1, stopping=False)
+    left = Planned("0", tmp_path / "0", 0, ["init=he"], config).result(1, None)
     assert (left.state, left.reason) == ("failed", "exit code 1") and Result.read(tmp_path / "0") == left
 
 

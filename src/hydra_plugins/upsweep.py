@@ -35,7 +35,8 @@ class SweepLauncher(Launcher):
         from upsweep.sweeps.launcher import LaunchedSweep
         from upsweep.sweeps.pool import run_processes
 
-        runner: Runner = partial(run_processes, devices_per_job=self._settings.get("devices_per_job"))
+        own: dict[str, Any] = {key: self._settings.get(key) for key in ("devices_per_job", "timeout")}
+        runner: Runner = partial(run_processes, **own)
         if "cluster" in self._settings:
             with extra("submitit", "SLURM needs submitit: pip install -e '.[slurm]'."):
                 from upsweep.sweeps.slurm import run_on_slurm
@@ -51,12 +52,14 @@ class SweepLauncher(Launcher):
 class ProcessLauncherConf:
     """`parallel` jobs at a time, each with `devices_per_job` CUDA devices of its own (null: all of them).
 
-    `resume` goes on with the sweep in the same folder; the command line's `resume=FOLDER` sets it.
+    A job that takes more than `timeout` minutes is stopped (null: none is). `resume` goes on with the sweep in the same
+    folder; the command line's `resume=FOLDER` sets it.
     """
 
     _target_: str = "hydra_plugins.upsweep.SweepLauncher"
     parallel: int = 1
     devices_per_job: int | None = None
+    timeout: float | None = None
     resume: bool = False
 
 

@@ -32,7 +32,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from upsweep.common.errors import UserError
 from upsweep.common.memory import keep_freed
+from upsweep.common.parents import watch_parent
 from upsweep.common.ranks import first_rank
+from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
 from upsweep.runs.result import REQUEUE
 from upsweep.sweeps.resuming import MULTIRUN, resumed
@@ -117,6 +119,8 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     keep_freed()
+    never_raise()
+    watch_parent()
     if claims and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))
     try:
@@ -124,9 +128,8 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None
             sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
             _one_folder(sys.argv[1:])
             entry()
-    except BrokenPipeError:  # `--help | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    finally:
+        sys.stdout.flush()
 
 
 def _before_the_report(error: Exception) -> object:

@@ -18,6 +18,7 @@ from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
+from upsweep.sweeps.pool import STOPPED
 from upsweep.sweeps.resuming import quoted
 
 
@@ -52,13 +53,14 @@ class Planned:
             declared=declared_in(self.config),
         )
 
-    def result(self, exit_code: int, stopping: bool) -> Result:
-        """What the job left as `result.json`, held against how it ended; written if that says otherwise."""
+    def result(self, exit_code: int, stopped: str | None) -> Result:
+        """What the job left as `result.json`, held against how it ended, and why; written if that says otherwise."""
         left = found(Result.read, self.folder)
-        if left is not None and (exit_code == 0 or left.state in ("diverged", "stopped")):
+        told = left is not None and left.state in ("diverged", "stopped") and stopped in (None, STOPPED)
+        if left is not None and (exit_code == 0 or told):
             return left
-        if left is None and stopping:
-            result = self.nothing.because("stopped", "stopped before it had a result")
+        if stopped is not None and (left is None or stopped != STOPPED):
+            result = (left or self.nothing).because("stopped", stopped)
         else:
             said = None if left is None else left.reason
             result = (left or self.nothing).because("failed", self._why(exit_code, said))

@@ -108,7 +108,10 @@ class LaunchedSweep:
 
         Exits with 128 + its number if a signal stopped the batch, with 75 (EX_TEMPFAIL) if that was SIGTERM.
         """
-        jobs = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
+        asked = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
+        jobs = list({job.name: job for job in asked}.values())
+        if len(jobs) < len(asked):
+            self._say(f"{len(asked) - len(jobs)} of {len(asked)} jobs are the same as others, and run once.")
         if not self.resume and (done := next((job.folder for job in jobs if _has_run(job.folder)), None)) is not None:
             raise UserError(
                 f"{done} holds a run already: -m resume={self.folder} goes on with that sweep, another "
@@ -125,13 +128,14 @@ class LaunchedSweep:
         self._tell(results)
         if stopped is not None:
             sys.exit(REQUEUE if stopped is Signals.SIGTERM else 128 + stopped)
-        return self._returned(jobs, results)
+        return self._returned(asked, results)
 
     def _tell(self, results: Mapping[str, Result]) -> None:
         """Print and write the table of all jobs so far, and make their page."""
         gather_runs(self.folder, [job.folder for job in self.planned.values()])
+        table = write_table(self.folder / TABLE, results)
         print_results(results)
-        self._say(f"Table: {write_table(self.folder / TABLE, results)}")
+        self._say(f"Table: {table}")
         if not OmegaConf.select(self.config, "report.enabled", default=False):
             return
         try:
@@ -175,6 +179,9 @@ class LaunchedSweep:
 
     def _plan(self, overrides: list[str], number: int) -> Planned:
         config = self.context.config_loader.load_sweep_config(self.config, overrides)
+        same = (job for job in self.planned.values() if sorted(job.overrides) == sorted(overrides))
+        if (twin := next(same, None)) is not None:
+            return twin
         before = self.before.jobs
         old = next((job for job in before if sorted(job.overrides) == sorted(overrides)), None)
         if old is not None:
@@ -216,9 +223,9 @@ class LaunchedSweep:
     def started(self, job: pool.Process) -> None:
         self.statuses[job.name].started_at = time.time()
 
-    def ended(self, job: pool.Process, exit_code: int, stopping: bool) -> None:
+    def ended(self, job: pool.Process, exit_code: int, stopped: str | None) -> None:
         status = self.statuses[job.name]
-        result = self.planned[job.name].result(exit_code, stopping)
+        result = self.planned[job.name].result(exit_code, stopped)
         took = None if status.started_at is None else time.time() - status.started_at
         status.result = result if result.seconds is not None else replace(result, seconds=took)
 

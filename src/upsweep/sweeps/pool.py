@@ -1,13 +1,12 @@
 """A pool of processes: each job in a session of its own, with its share of the machine; none stays behind."""
 
-import ctypes
+import math
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,11 +16,14 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from upsweep.common.errors import UserError
+from upsweep.common.parents import end_with_parent
 from upsweep.common.ranks import clean_environment
 from upsweep.runs.layout import JOB_LOG
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0
+STOPPED = "stopped before it had a result"
+LAST_WORDS_SECONDS = 15.0  # for a job to save and exit, once its time is over
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +43,12 @@ class Process:
 class Watcher(Protocol):
     """Who is told of the jobs while they run.
 
-    `ended` gets the exit code (negative: the signal that killed it) and whether the jobs are being stopped, when no
+    `ended` gets the exit code (negative: the signal that killed it) and why the job was stopped, if it was, when no
     process of the job is left; `tick` is called several times a second.
     """
 
     def started(self, job: Process) -> None: ...
-    def ended(self, job: Process, exit_code: int, stopping: bool) -> None: ...
+    def ended(self, job: Process, exit_code: int, stopped: str | None) -> None: ...
     def tick(self) -> None: ...
 
 
@@ -56,27 +58,36 @@ class Runner(Protocol):
     def __call__(self, jobs: Sequence[Process], watcher: Watcher, *, parallel: int) -> signal.Signals | None: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Running:
     job: Process
     process: subprocess.Popen[bytes]  # leads a process group of its own, with the same id
     devices: tuple[str, ...]
     port: int
+    started: float = field(default_factory=time.monotonic)
 
 
 def run_processes(
-    jobs: Sequence[Process], watcher: Watcher, *, parallel: int, devices_per_job: int | None
+    jobs: Sequence[Process],
+    watcher: Watcher,
+    *,
+    parallel: int,
+    devices_per_job: int | None,
+    timeout: float | None = None,
 ) -> signal.Signals | None:
     """Run the jobs in order, up to `parallel` at a time; return the signal that stopped them, or None.
 
-    With `devices_per_job` every job sees that many CUDA devices, which no other running job sees.
+    With `devices_per_job` every job sees that many CUDA devices, which no other running job sees. A job that takes
+    more than `timeout` minutes is stopped, by SIGTERM and then by SIGKILL, and the others go on.
     The first SIGINT, SIGTERM or SIGHUP is passed on to the running jobs, which save and exit, and no further
     job starts; a second one kills them at once.
-    Raises UserError if one job needs more devices than are visible.
+    Raises UserError if one job needs more devices than are visible, or has no time.
     """
+    if timeout is not None and not timeout > 0:
+        raise UserError(f"hydra.launcher.timeout={timeout} must be above 0: minutes, or null for no end.")
     free = _shares(parallel, devices_per_job)
     threads = _threads(len(free), devices_per_job) if len(free) > 1 else None
-    waiting, running, passed_on = list(jobs), list[_Running](), 0
+    waiting, running, passed_on, late = list(jobs), list[_Running](), 0, set[_Running]()
     with caught_signals() as caught:
         try:
             while waiting or running:
@@ -85,11 +96,15 @@ def run_processes(
                         _signal_group(each.process.pid, caught[0] if len(caught) == 1 else signal.SIGKILL)
                     passed_on = len(caught)
                     waiting.clear()
+                _stop_late(running, late, math.inf if timeout is None else 60 * timeout)
                 for each in [each for each in running if each.process.poll() is not None]:
                     _clear_group(each.process.pid, GRACE_SECONDS if each.process.returncode == 0 else 0)
                     running.remove(each)
                     free.append(each.devices)
-                    watcher.ended(each.job, each.process.returncode, bool(caught))
+                    stopped = STOPPED if caught else None
+                    if each in late:
+                        stopped = f"it took more than hydra.launcher.timeout={timeout} minutes"
+                    watcher.ended(each.job, each.process.returncode, stopped)
                 while waiting and free:
                     running.append(_start(waiting.pop(0), free.pop(0), threads, {each.port for each in running}))
                     watcher.started(running[-1].job)
@@ -99,6 +114,17 @@ def run_processes(
             for each in running:
                 _clear_group(each.process.pid, grace=0)
     return caught[0] if caught else None
+
+
+def _stop_late(running: Sequence[_Running], late: set[_Running], seconds: float) -> None:
+    """SIGTERM for a job that has had its time; SIGKILL where that does not end it."""
+    for each in running:
+        over = time.monotonic() - each.started - seconds
+        if over > 0 and each not in late:
+            late.add(each)
+            _signal_group(each.process.pid, signal.SIGTERM)
+        elif over > LAST_WORDS_SECONDS:
+            _signal_group(each.process.pid, signal.SIGKILL)
 
 
 def _start(job: Process, devices: tuple[str, ...], threads: int | None, ports_in_use: Collection[int]) -> _Running:
@@ -113,13 +139,6 @@ def _start(job: Process, devices: tuple[str, ...], threads: int | None, ports_in
 def popen(command: Sequence[str], log: IO[bytes], env: Mapping[str, str], **how: Any) -> subprocess.Popen[bytes]:
     """Start a process that reads nothing and writes into a log."""
     return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **how)
-
-
-def end_with_parent() -> None:
-    """Ask Linux to send this process SIGTERM when its parent dies; runs before a job's first line."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _environment(devices: tuple[str, ...], threads: int | None, port: int) -> dict[str, str]:

@@ -22,6 +22,7 @@ import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
 from upsweep.common.errors import UserError
+from upsweep.common.parents import end_with_parent
 from upsweep.common.ranks import clean_environment
 from upsweep.runs.layout import JOB_LOG, RESULT, SUBMITTED
 from upsweep.runs.progress import Progress
@@ -81,7 +82,7 @@ class Rank:
 def _as_rank() -> None:
     """Before a door's first line. SLURM sends its signals to every process of a job: SIGUSR2 is not for the door."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    pool.end_with_parent()
+    end_with_parent()
 
 
 def run_on_slurm(
@@ -119,7 +120,8 @@ def run_on_slurm(
                     asked = time.monotonic()
                     submitit.SlurmJob.watcher.update()
                 for job in [job for job, handle in running.items() if handle.done()]:
-                    watcher.ended(job, _exit_code(job, running.pop(job), bool(caught)), bool(caught))
+                    code = _exit_code(job, running.pop(job), bool(caught))
+                    watcher.ended(job, code, pool.STOPPED if caught else None)
                 most = len(jobs) if cluster == "slurm" else parallel  # SLURM keeps to `parallel` by itself
                 while waiting and len(running) < most:
                     running |= _submit(waiting[: most - len(running)], wanted, folder, cluster)
@@ -133,7 +135,7 @@ def run_on_slurm(
             _cancel(running.values())
             raise
         for job in running:
-            watcher.ended(job, 1, True)
+            watcher.ended(job, 1, pool.STOPPED)
     return caught[0] if caught else None
 
 

@@ -1,0 +1,53 @@
+"""What is printed: words never stop a program, whoever listens."""
+
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+
+class Heard:
+    """A text stream that goes on where nobody reads it any more (`| head -1`, a full disk, a closed terminal).
+
+    What its encoding does not know is written as `\\xb1`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):  # the latter: it is closed
+            self._mute()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._mute()
+
+    def _mute(self) -> None:
+        """From here on nothing is written anywhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, self._stream.fileno())
+        except (OSError, ValueError):
+            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for as long as we run
+        finally:
+            os.close(nowhere)
+
+
+def never_raise() -> None:
+    """Let standard output and standard error never raise; what was closed at the start leads nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        setattr(sys, name, Heard(stream))
