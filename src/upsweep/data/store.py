@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -47,6 +47,7 @@ ALIGNMENT = 64
 BLOCK = 16 << 20  # bytes
 PROGRESS_AFTER = 2.0  # seconds
 PIXELS, INDEX = "pixels.bin", "index.json"
+STORED: dict[str, type[np.generic]] = {"hr": np.uint8, "lr": np.float32, "rgb_hr": np.uint8, "rgb_lr": np.float32}
 
 Files = Mapping[str, tuple[Path, Path | None]]  # by the name of the image: HR, and LR where it has a file
 
@@ -135,11 +136,9 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
             lr = settings.degradation(levels / 255, settings.scale, stream_of(name))
         return levels.to(torch.uint8).contiguous().numpy(), lr.to(torch.float32).contiguous().numpy()
 
-    if settings.channels == 3:
-        hr, lr = pair(stored, small)
-        return StoredImage(name, hr, lr) if grey else StoredImage(name, hr, lr, hr, lr)
-    if grey:
-        return StoredImage(name, *pair(stored, small))
+    if grey or settings.channels == 3:
+        seen = pair(stored, small)
+        return StoredImage(name, *seen, *(() if grey else seen))
     luma = rgb_to_y(stored / 255).mul(255).round()
     seen = pair(luma, None if small is None else rgb_to_y(small))
     return StoredImage(name, *seen, *(pair(stored, small) if settings.colour else ()))
@@ -250,27 +249,19 @@ def _write(folder: Path, files: Files, settings: Settings) -> None:
 
 def _digests(file: Path) -> list[int]:
     """A CRC-32 of every block of a file: what a disk, a copy or a hand has changed in a cache does not go unseen."""
-    digests = []
     with file.open("rb", buffering=0) as pixels:
-        while block := pixels.read(BLOCK):
-            digests.append(zlib.crc32(block))
-    return digests
+        return [zlib.crc32(block) for block in iter(partial(pixels.read, BLOCK), b"")]
 
 
 def _append(out: BinaryIO, image: StoredImage) -> dict[str, Any]:
     """Write the arrays of one image; its entry in the index."""
-    entry: dict[str, Any] = {}
     written: dict[int, list[int]] = {}  # RGB generators: hr and rgb_hr are one array, stored once
-    for field, value in image._asdict().items():
-        if isinstance(value, np.ndarray):
-            if id(value) not in written:
-                out.write(bytes(-out.tell() % ALIGNMENT))
-                written[id(value)] = [out.tell(), *value.shape]
-                out.write(np.ascontiguousarray(value).data)
-            entry[field] = written[id(value)]
-        else:
-            entry[field] = value
-    return entry
+    for value in image:
+        if isinstance(value, np.ndarray) and id(value) not in written:
+            out.write(bytes(-out.tell() % ALIGNMENT))
+            written[id(value)] = [out.tell(), *value.shape]
+            out.write(np.ascontiguousarray(value).data)
+    return {field: written.get(id(value), value) for field, value in image._asdict().items()}
 
 
 def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | None:
@@ -294,18 +285,12 @@ def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | N
         size = math.prod(shape) * np.dtype(dtype).itemsize
         return pixels[offset : offset + size].view(dtype).reshape(shape)
 
-    images = [
-        StoredImage(
-            entry["name"],
-            array(entry["hr"], np.uint8),
-            array(entry["lr"], np.float32),
-            array(entry["rgb_hr"], np.uint8),
-            array(entry["rgb_lr"], np.float32),
-            Mapped(folder, settings, number, whole),
-        )
-        for number, entry in enumerate(index["images"])
-    ]
-    return Opened([_as_seen(image, settings) for image in images], index["refused"])
+    def image(number: int, entry: dict[str, Any]) -> StoredImage:
+        hr, lr, rgb_hr, rgb_lr = (array(entry[field], dtype) for field, dtype in STORED.items())
+        mapped = Mapped(folder, settings, number, whole)
+        return _as_seen(StoredImage(entry["name"], hr, lr, rgb_hr, rgb_lr, mapped), settings)
+
+    return Opened([image(*numbered) for numbered in enumerate(index["images"])], index["refused"])
 
 
 def _mapped(folder: Path, settings: Settings, number: int) -> StoredImage:

@@ -5,7 +5,6 @@ would drop their lower byte.
 """
 
 import io
-import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -59,28 +58,26 @@ class Picture:
         return self.samples[..., -1] if self.samples.shape[-1] in (2, 4) else None
 
 
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the image files (by suffix) below a folder, recursively and sorted, without the hidden ones."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder of images")
+def find_images(folder: Path, *, deep: bool = True) -> list[Path]:
+    """List the image files (by suffix) in a folder and, if `deep`, below it, sorted, without the hidden ones."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of images")
     return sorted(
         path
-        for path in root.rglob("*")
+        for path in folder.glob("**/*" if deep else "*")
         if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a PNG, JPEG, BMP, TIFF or WebP file.
 
     The EXIF orientation is applied, a palette becomes RGB, grey stays one channel, 16 bits stay 16; of
     several frames the first counts. Raises UserError, with the file and the reason, where this cannot be
     done, and, before anything is decoded, where the header promises more than `max_pixels`.
     """
-    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -106,13 +103,12 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         raise UserError(f"{path}: broken or unsupported image: {error or type(error).__name__}") from error
 
 
-def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
+def write_image(path: Path, picture: Picture) -> None:
     """Write a picture as PNG, TIFF, JPEG or WebP (lossless) by the suffix, whole or not at all.
 
     PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8. Raises UserError on an unknown suffix, a
     transparent picture for a JPEG, and where the file cannot be written.
     """
-    path = Path(path)
     encode = _ENCODERS.get(path.suffix.lower())
     if encode is None:
         raise UserError(f"{path}: unknown kind of image file; choose one of {', '.join(sorted(_ENCODERS))}")

@@ -50,20 +50,17 @@ class Protocol:
         image = image.cpu() if image.device.type == "mps" else image
         codes = image[..., shave : height - shave, shave : width - shave].double() * 255
         if self.space == "rgb":
-            return self._rgb(codes, grey)
+            if len(codes) == 1 and not grey:
+                raise UserError(
+                    f"protocol={self.name} compares RGB, and a luma has none: colour it first, or choose protocol=paper"
+                )
+            return codes.round().clamp(0, 255)
         luma = self._luma(codes, grey)
         return (luma.round() if self.round_y else luma).clamp(0, 255)
 
     def low_resolution(self, hr: Tensor, scale: int) -> Tensor:
         """Give the LR of an HR image (..., H, W) in [0, 1] as this protocol stores it."""
         return imresize(hr, Fraction(1, scale), uint8=self.lr == "uint8")
-
-    def _rgb(self, codes: Tensor, grey: bool) -> Tensor:
-        if len(codes) == 1 and not grey:
-            raise UserError(
-                f"protocol={self.name} compares RGB, and a luma has none: colour it first, or choose protocol=paper"
-            )
-        return codes.round().clamp(0, 255)
 
     def _luma(self, codes: Tensor, grey: bool) -> Tensor:
         full_range = self.space == "y_full"
