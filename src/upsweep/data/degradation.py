@@ -13,6 +13,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from math import ceil
 from typing import Any, ClassVar, NamedTuple, Self, cast
@@ -142,10 +143,9 @@ class BicubicShrinkUint8(BicubicShrink):
     """MATLAB's `imresize` of a uint8 image, as in EDSR's files: rounded to 256 levels after each of its two passes."""
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
-        height, width = image.shape[-2:]
         # float64: rounding must not hang on the last bits of a float32
         levels = image.double().mul(255).round().clamp(0, 255).div(255)
-        return imresize(levels, (height // scale, width // scale), uint8=True).to(image.dtype)
+        return imresize(levels, Fraction(1, scale), uint8=True).to(image.dtype)
 
 
 @dataclass(frozen=True)
@@ -213,12 +213,11 @@ class Jpeg(Varied):
 
 @dataclass(frozen=True)
 class Chain:
-    """Steps, in their order, exactly one of which shrinks."""
+    """Steps, in their order, exactly one of which shrinks; else UserError is raised."""
 
     steps: tuple[Step, ...] = (BicubicShrink(),)
 
     def __post_init__(self) -> None:
-        """Raises UserError: the steps do not shrink exactly once."""
         shrinking = [type(step).__name__ for step in self.steps if step.shrinks]
         if len(shrinking) != 1:
             raise UserError(f"degradation={self}: exactly one step must shrink, and here {len(shrinking)} do.")
@@ -244,11 +243,6 @@ class Chain:
             last = max((i + 1 for i, step in enumerate(chain) if step.before_shrinking), default=0)
             chain.insert(last, BicubicShrink())
         return cls(tuple(chain))
-
-    @property
-    def random(self) -> bool:
-        """Whether any step is."""
-        return any(step.random for step in self.steps)
 
     def split(self) -> tuple["Chain", tuple[Step, ...]]:
         """What can be done once to whole images, and the steps that are left for each patch.

@@ -111,11 +111,7 @@ def _fetch_part(name: str, root: Path, mirror: str | None) -> None:
 
 
 def _there(name: str, root: Path) -> bool:
-    """Whether the whole set is.
-
-    Raises:
-        UserError: a part of it is, which nothing here would leave.
-    """
+    """Whether the whole set is; raises UserError where a part of it is, which nothing here would leave."""
     title, count, found = SETS[name].title, SETS[name].count, find(name, root)
     if found and len(found) < count:
         raise UserError(f"{found[0].parent} holds {len(found)} of the {count} images of {title}: move it away first.")
@@ -125,12 +121,7 @@ def _there(name: str, root: Path) -> bool:
 
 
 def fetch_archive(archive: Archive, root: Path) -> None:
-    """Download an archive, or take the one that lies at its place, and unpack it.
-
-    Raises:
-        UserError: see `fetch`.
-        OSError: the folder cannot be written to.
-    """
+    """Download an archive, or take the one that lies there, and unpack it; raises as `fetch` does, or OSError."""
     target, file = root / archive.folder, root / archive.name
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} is in the way of what {archive.name} unpacks to: move it away first.")
@@ -189,11 +180,7 @@ def _reason(error: requests.exceptions.RequestException) -> str:
 
 
 def _complete(url: str, part: Path) -> None:
-    """Download what is missing of `part`.
-
-    Raises:
-        requests.exceptions.RequestException: TRIES times in a row not a byte came.
-    """
+    """Download what is missing of `part`; raises RequestException where TRIES times in a row not a byte came."""
     tries = 0
     while True:
         before = _size(part)

@@ -98,11 +98,7 @@ def benchmark_files(name: str, root: Path | None) -> list[Path]:
 
 
 def present_benchmarks(root: Path | None) -> list[str]:
-    """The benchmarks whose folder is below the root, in the order of the papers.
-
-    Raises:
-        UserError: no root is set.
-    """
+    """The benchmarks whose folder is below the root, in the order of the papers; UserError where no root is set."""
     folder = data_root(root)
     return [name for name in BENCHMARKS if find(name, folder)]
 

@@ -14,7 +14,6 @@ second of two processes wait for the first instead of doing the same work; corre
 import hashlib
 import json
 import logging
-import math
 import mmap
 import shutil
 import zlib
@@ -37,7 +36,7 @@ from upsweep.common.locks import locked
 from upsweep.common.progress import Bar
 from upsweep.data.degradation import BICUBIC, Chain, stream_of
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.imaging.files import Picture, read_image
+from upsweep.imaging.files import Picture, read_image, to_tensor
 from upsweep.imaging.resize import crop_to_multiple, imresize
 
 log = logging.getLogger("upsweep")
@@ -114,14 +113,14 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
     Raises:
         UserError: the picture is smaller than one LR pixel, or the LR is not the scale's part of it.
     """
-    whole = _unit(picture)
+    whole = to_tensor(picture.pixels, np.float64)  # rounding must not hang on the last bits of a float32
     if settings.size != 1:
         whole = imresize(whole, settings.size).clamp(0, 1)
     height, width = whole.shape[1:]
     if min(height, width) < settings.scale:
         raise UserError(f"{name}: {width}x{height} pixels are too few for x{settings.scale}")
     stored = crop_to_multiple(whole, settings.scale).mul(255).round()
-    small = None if real_lr is None else _unit(real_lr)
+    small = None if real_lr is None else to_tensor(real_lr.pixels, np.float64)
     if small is not None:
         h, w = small.shape[1:]
         if (height, width) != (h * settings.scale, w * settings.scale):
@@ -142,12 +141,6 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
     luma = rgb_to_y(stored / 255).mul(255).round()
     seen = pair(luma, None if small is None else rgb_to_y(small))
     return StoredImage(name, *seen, *(pair(stored, small) if settings.colour else ()))
-
-
-def _unit(picture: Picture) -> Tensor:
-    """The pixels as float64 (C, H, W) in [0, 1]: rounding must not hang on the last bits of a float32."""
-    full = picture.pixels.astype(np.float64) / np.iinfo(picture.pixels.dtype).max
-    return torch.from_numpy(full).permute(2, 0, 1)
 
 
 def open_images(
@@ -276,14 +269,12 @@ def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | N
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
-    pixels = np.frombuffer(whole, np.uint8)  # a plain array: slicing an np.memmap costs several times as much
 
     def array(place: list[int] | None, dtype: type[np.generic]) -> Any:
         if place is None:
             return None
         offset, *shape = place
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        return pixels[offset : offset + size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, whole, offset)  # slicing an np.memmap would cost several times as much
 
     def image(number: int, entry: dict[str, Any]) -> StoredImage:
         hr, lr, rgb_hr, rgb_lr = (array(entry[field], dtype) for field, dtype in STORED.items())

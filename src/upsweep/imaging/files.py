@@ -94,7 +94,7 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     read = _read_tiff if data[:4] in _TIFF_MAGIC else _read_other
     try:
-        return _picture(*read(data, check_size))
+        return read(data, check_size)
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -120,10 +120,10 @@ def write_image(path: Path, picture: Picture) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def to_tensor(pixels: Pixels) -> Tensor:
-    """Turn uint8 or uint16 pixels (H, W, C) into float32 (C, H, W) in [0, 1]."""
+def to_tensor(pixels: Pixels, dtype: type[np.float32 | np.float64] = np.float32) -> Tensor:
+    """Turn uint8 or uint16 pixels (H, W, C) into floats (C, H, W) in [0, 1]."""
     full = np.iinfo(pixels.dtype).max
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)).div_(full)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=dtype)).div_(full)
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
@@ -135,7 +135,7 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
 # ---- reading ----
 
 CheckSize = Callable[[int, int], None]
-Stored = tuple[NDArray[Any], int, bytes | None]  # samples (H, W[, C]), EXIF orientation, colour profile
+
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -145,15 +145,14 @@ _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...
 )
 
 
-def _read_other(data: bytes, check_size: CheckSize) -> Stored:
+def _read_other(data: bytes, check_size: CheckSize) -> Picture:
     with _open(data) as image:
         check_size(*image.size)
         deep = image.format == "PNG" and data[24] == 16
         samples = imagecodecs.png_decode(data) if deep else np.asarray(image.convert(_plain_mode(image)))
-        orientation = image.getexif().get(_ORIENTATION, 1)
         # A profile of CMYK inks says nothing about the RGB that they became.
         profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
-    return samples, orientation, profile
+        return _picture(samples, image.getexif().get(_ORIENTATION, 1), profile)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -171,7 +170,7 @@ def _plain_mode(image: Image.Image) -> str:
     return ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
 
 
-def _read_tiff(data: bytes, check_size: CheckSize) -> Stored:
+def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength))
@@ -185,10 +184,7 @@ def _read_tiff(data: bytes, check_size: CheckSize) -> Stored:
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         if len(segments) < prod(page.chunked) or any(n == 0 or at + n > len(data) for at, n in segments):
             raise ValueError("the file is truncated")
-        samples = _tiff_samples(page)
-        orientation = page.tags.valueof(_ORIENTATION, default=1)
-        profile = page.iccprofile
-    return samples, orientation, profile
+        return _picture(_tiff_samples(page), page.tags.valueof(_ORIENTATION, default=1), page.iccprofile)
 
 
 def _tiff_samples(page: Any) -> NDArray[Any]:

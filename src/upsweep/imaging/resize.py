@@ -130,7 +130,8 @@ def _phase_weights(scale: int) -> list[float]:
     """The weights, of shape (scale², 1, 5, 5), of the output pixels in an input pixel, in pixel-shuffle order."""
     phase = (np.arange(scale) + 0.5) / scale - 0.5
     weight = cubic(phase[:, None] - np.arange(-2, 3))
-    return np.einsum("iy,jx->ijyx", weight, weight).ravel().tolist()
+    numbers: list[float] = np.einsum("iy,jx->ijyx", weight, weight).ravel().tolist()
+    return numbers
 
 
 def _mirror_two(image: Tensor, axis: int) -> Tensor:
