@@ -144,11 +144,7 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
 
 
 def open_images(
-    files: Mapping[str, Path],
-    settings: Settings,
-    cache_dir: Path | None,
-    *,
-    lr_files: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path], settings: Settings, cache_dir: Path | None, *, lr_files: Mapping[str, Path] | None = None
 ) -> Opened:
     """Prepare every file, or map what an earlier call with the same files and settings has prepared.
 
@@ -286,15 +282,13 @@ def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | N
 
 def _mapped(folder: Path, settings: Settings, number: int) -> StoredImage:
     """One image of a cache, in a worker process."""
-    return _reopened(folder, settings).images[number]
-
-
-@lru_cache(maxsize=2)
-def _reopened(folder: Path, settings: Settings) -> Opened:
-    opened = _read(folder, settings, check=False)  # the process that started this one has checked it
+    opened = _reopened(folder, settings)
     if opened is None:
         raise UserError(f"The cache {folder} has vanished while it was in use: start again.")
-    return opened
+    return opened.images[number]
+
+
+_reopened = lru_cache(maxsize=2)(partial(_read, check=False))  # the process that started this one has checked it
 
 
 def _as_seen(image: StoredImage, settings: Settings) -> StoredImage:

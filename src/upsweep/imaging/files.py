@@ -148,8 +148,11 @@ _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...
 def _read_other(data: bytes, check_size: CheckSize) -> Picture:
     with _open(data) as image:
         check_size(*image.size)
-        deep = image.format == "PNG" and data[24] == 16
-        samples = imagecodecs.png_decode(data) if deep else np.asarray(image.convert(_plain_mode(image)))
+        if image.format == "PNG" and data[24] == 16:
+            samples = imagecodecs.png_decode(data)
+        else:  # as L, LA, RGB or RGBA, whichever holds all that the image says
+            colours = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+            samples = np.asarray(image.convert(colours + "A" * image.has_transparency_data))
         # A profile of CMYK inks says nothing about the RGB that they became.
         profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
         return _picture(samples, image.getexif().get(_ORIENTATION, 1), profile)
@@ -161,13 +164,6 @@ def _open(data: bytes) -> Image.Image:
         if data.startswith(magic, start):
             return reader(io.BytesIO(data), "")
     raise UnidentifiedImageError
-
-
-def _plain_mode(image: Image.Image) -> str:
-    """Which of L, LA, RGB, RGBA holds all that a Pillow image says."""
-    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
-    grey = image.mode in ("1", "L", "LA", "La")
-    return ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
 
 
 def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
