@@ -110,7 +110,6 @@ class Known(Source):
     download: bool = False
 
     def load(self, prepare: Prepare) -> Split:
-
         if type(self.val_count) is not int or self.val_count < 1:
             raise UserError(f"data.val_count={self.val_count!r}: it must be a number above 0.")
         if self.val_set not in TRAINING:
@@ -151,7 +150,6 @@ class Pairs(Source):
     val_share: float = 0.1
 
     def load(self, prepare: Prepare) -> Split:
-
         if self.lr_root is None or self.hr_root is None:
             raise UserError("data=pairs needs two folders of images: set data.lr_root=PATH and data.hr_root=PATH.")
         hr, lr = self._paired("", self.hr_root, self.lr_root)
@@ -258,7 +256,7 @@ def paired(hr: Files, lr: Files, scale: int) -> tuple[Files, Files]:
         if not faults:
             return {name: hr[name] for name in in_hr.values()}, {name: lr[in_lr[key]] for key, name in in_hr.items()}
         tried.append(faults)
-    raise UserError(min(reversed(tried), key=len)[0])
+    raise UserError(min(reversed(tried), key=len)[0])  # where several are as few: with the most marks off
 
 
 def _stems(path: Path, scale: int) -> list[str]:

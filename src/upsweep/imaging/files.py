@@ -121,7 +121,7 @@ def write_image(path: Path, picture: Picture) -> None:
 
 
 def to_tensor(pixels: Pixels, dtype: type[np.float32 | np.float64] = np.float32) -> Tensor:
-    """Turn uint8 or uint16 pixels (H, W, C) into floats (C, H, W) in [0, 1]."""
+    """Turn uint8 or uint16 pixels (H, W, C) into float32 (C, H, W) in [0, 1], or float64 where `dtype` says so."""
     full = np.iinfo(pixels.dtype).max
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=dtype)).div_(full)
 
