@@ -11,6 +11,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -219,12 +220,11 @@ def test_every_published_set_is_found_where_it_is_unpacked(
         "benchmark.tar": tarred(benchmark),
     }
     server.files = content
-    rows = {
-        title: {**row, "md5": hashlib.md5(content[row["url"].rpartition("/")[2]]).hexdigest()}
-        for title, row in fetching._published().items()
-        if row["url"].rpartition("/")[2] in content
+    small = {
+        name: replace(archive, md5=hashlib.md5(content[archive.name]).hexdigest())
+        for name, archive in fetching.ARCHIVES.items()
     }
-    monkeypatch.setattr(fetching, "_published", lambda: rows)
+    monkeypatch.setattr(fetching, "ARCHIVES", small)
     for name in ("df2k", "set5"):
         fetch(name, tmp_path, mirror=server.url)
     assert len(server.asked) == 4

@@ -13,6 +13,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from math import ceil
 from typing import Any, ClassVar, NamedTuple, Self, cast
@@ -85,7 +86,7 @@ class Step(ABC):
 
     @abstractmethod
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
-        """Do it to a float image (C, H, W), after `drawn`."""
+        """Do it to a float image (C, H, W), after `drawn`; the result has its size, or (C, H / scale, W / scale)."""
 
 
 class Varied(Step):
@@ -99,15 +100,15 @@ class Varied(Step):
 
     def __post_init__(self) -> None:
         ((name, given),) = vars(self).items()
-        (low, high), pair = self.limits, list(given) if isinstance(given, Sequence) else [given, given]
+        (low, high), pair = self.limits, given if isinstance(given, Sequence) else (given, given)
         fine = len(pair) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in pair)
         if not fine or not low <= pair[0] <= pair[1] <= high:
             raise UserError(
                 f"degradation.{type(self).__name__.lower()}.{name}={given}: it must be a number from {low:g} to "
                 f"{high:g}, or a range [low,high] of them."
             )
-        tidy = float(pair[0]) if pair[0] == pair[1] else (float(pair[0]), float(pair[1]))
-        object.__setattr__(self, name, tidy)  # how a frozen dataclass tidies its own fields
+        first, last = map(float, pair)
+        object.__setattr__(self, name, first if first == last else (first, last))  # the class is frozen
 
     @property
     def strength(self) -> Any:
@@ -117,11 +118,9 @@ class Varied(Step):
 
     @property
     def random(self) -> bool:
-        """A range is drawn from."""
         return isinstance(self.strength, tuple)
 
     def drawn(self, rng: Generator) -> Self:
-        """The step with its strength decided."""
         strength = self.strength
         return cast(Any, type(self))(rng.uniform(*strength)) if isinstance(strength, tuple) else self
 
@@ -133,11 +132,9 @@ class BicubicShrink(Step):
     shrinks: ClassVar[bool] = True
 
     def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
-        """The kernel reaches two LR pixels far."""
-        return window.around(2, (size[0] // scale, size[1] // scale)).times(scale)
+        return window.around(2, (size[0] // scale, size[1] // scale)).times(scale)  # as far as the kernel reaches
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
-        """(C, H, W) -> (C, H / scale, W / scale)."""
         return shrink(image, scale)
 
 
@@ -146,11 +143,9 @@ class BicubicShrinkUint8(BicubicShrink):
     """MATLAB's `imresize` of a uint8 image, as in EDSR's files: rounded to 256 levels after each of its two passes."""
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
-        """(C, H, W) -> (C, H / scale, W / scale)."""
-        height, width = image.shape[-2:]
         # float64: rounding must not hang on the last bits of a float32
         levels = image.double().mul(255).round().clamp(0, 255).div(255)
-        return imresize(levels, (height // scale, width // scale), uint8=True).to(image.dtype)
+        return imresize(levels, Fraction(1, scale), uint8=True).to(image.dtype)
 
 
 @dataclass(frozen=True)
@@ -162,11 +157,9 @@ class Blur(Varied):
     before_shrinking: ClassVar[bool] = True
 
     def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
-        """As far as the kernel reaches."""
         return window.around(_reach(self.strength), size)
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
-        """(C, H, W) -> (C, H, W)."""
         sigma = self.strength
         if sigma == 0:
             return image
@@ -176,8 +169,7 @@ class Blur(Varied):
         kernel = (kernel / kernel.sum()).to(image.dtype)
         for axis in (-2, -1):
             index = _mirrored(image.shape[axis], reach)
-            taps = image.index_select(axis, index).unfold(axis, 2 * reach + 1, 1)
-            image = taps @ kernel
+            image = image.index_select(axis, index).unfold(axis, 2 * reach + 1, 1) @ kernel
         return image
 
 
@@ -190,11 +182,9 @@ class Noise(Varied):
 
     @property
     def random(self) -> bool:
-        """Unless there is none."""
         return self.sigma != 0
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
-        """(C, H, W) -> (C, H, W)."""
         field, sigma = torch.from_numpy(rng.standard_normal(image.shape, np.float32)), float(self.strength)
         return image + field.to(image.dtype) * (sigma / 255)
 
@@ -203,36 +193,31 @@ class Noise(Varied):
 class Jpeg(Varied):
     """Written as a JPEG file and read again: rounded to 256 levels, clipped, then compressed in blocks of 8x8.
 
-    `quality` is libjpeg's, 1 to 100. The chroma is not subsampled (4:4:4), so that a block hangs on no other one. The
-    blocks are counted from the top left of the whole image, for a patch too.
+    The image is grey or RGB; `quality` is libjpeg's, 1 to 100. The chroma is not subsampled (4:4:4), so that a block
+    hangs on no other one. The blocks are counted from the top left of the whole image, for a patch too.
     """
 
     quality: Strength
     limits: ClassVar[tuple[float, float]] = (1, 100)
 
     def needs(self, window: Window, size: tuple[int, int], scale: int) -> Window:
-        """Whole blocks."""
         return window.around(0, size, BLOCK)
 
     def __call__(self, image: Tensor, scale: int, rng: Generator) -> Tensor:
-        """(C, H, W) -> (C, H, W), C = 1 or 3."""
         pixels, file = to_uint8(image), io.BytesIO()
-        grey = pixels.shape[-1] == 1
-        Image.fromarray(pixels[..., 0] if grey else pixels).save(
-            file, "JPEG", quality=round(self.strength), subsampling=0
-        )
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        picture.save(file, "JPEG", quality=round(self.strength), subsampling=0)
         read = np.array(Image.open(file), np.uint8).reshape(pixels.shape)
         return torch.from_numpy(read).permute(2, 0, 1).to(image.dtype) / 255
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Steps, in their order, exactly one of which shrinks."""
+    """Steps, in their order, exactly one of which shrinks; else UserError is raised."""
 
     steps: tuple[Step, ...] = (BicubicShrink(),)
 
     def __post_init__(self) -> None:
-        """Raises UserError: the steps do not shrink exactly once."""
         shrinking = [type(step).__name__ for step in self.steps if step.shrinks]
         if len(shrinking) != 1:
             raise UserError(f"degradation={self}: exactly one step must shrink, and here {len(shrinking)} do.")
@@ -250,20 +235,14 @@ class Chain:
         Raises:
             UserError: something is no step, or several shrink.
         """
-        given = list((steps or {}).items())
-        for name, step in given:
+        for name, step in (steps or {}).items():
             if not isinstance(step, Step):
                 raise UserError(f"degradation.{name} is no step of a degradation: {step!r} (see docs/data.md).")
-        chain = [step for _, step in given]
+        chain = list((steps or {}).values())
         if not any(step.shrinks for step in chain):
             last = max((i + 1 for i, step in enumerate(chain) if step.before_shrinking), default=0)
             chain.insert(last, BicubicShrink())
         return cls(tuple(chain))
-
-    @property
-    def random(self) -> bool:
-        """Whether any step is."""
-        return any(step.random for step in self.steps)
 
     def split(self) -> tuple["Chain", tuple[Step, ...]]:
         """What can be done once to whole images, and the steps that are left for each patch.
@@ -301,27 +280,21 @@ def degrade_window(steps: Sequence[Step], image: Any, window: Window, scale: int
         scale: HR pixels per LR pixel.
         rng: noise is drawn for the pixels that are looked at; all other steps agree with `degrade` to rounding.
     """
-    decided = [step.drawn(rng) for step in steps]
-    sizes = [(image.shape[-2], image.shape[-1])]
-    for step in decided:
-        height, width = sizes[-1]
-        sizes.append((height // scale, width // scale) if step.shrinks else (height, width))
-    inputs = []  # the window that each step is given, from the last to the first
-    needed = window
-    for step, size in zip(reversed(decided), reversed(sizes[:-1]), strict=True):
-        needed = step.needs(needed, size, scale)
-        inputs.append(needed)
-    outer = inputs.pop()
-    cut = np.ascontiguousarray(outer.of(image))
-    x = torch.from_numpy(cut.astype(np.float32))
-    if cut.dtype == np.uint8:
-        x.div_(255)
-    for step, wanted in zip(decided, [*reversed(inputs), window], strict=True):
-        x = step(x, scale, rng)
-        if step.shrinks:
-            outer = Window(*(edge // scale for edge in outer))
-        x, outer = wanted.within(outer).of(x), wanted
-    return x
+    return _window([step.drawn(rng) for step in steps], image, window, scale, rng)
+
+
+def _window(steps: Sequence[Step], image: Any, window: Window, scale: int, rng: Generator) -> Tensor:
+    """`degrade_window` of steps whose strengths are decided: the last one, done to what those before it give."""
+    if not steps:
+        cut = np.ascontiguousarray(window.of(image))
+        x = torch.from_numpy(cut.astype(np.float32))
+        return x.div_(255) if cut.dtype == np.uint8 else x
+    *before, last = steps
+    shrunk = scale if any(step.shrinks for step in before) else 1
+    seen = last.needs(window, (image.shape[-2] // shrunk, image.shape[-1] // shrunk), scale)
+    made = last(_window(before, image, seen, scale, rng), scale, rng)
+    outer = Window(*(edge // scale for edge in seen)) if last.shrinks else seen
+    return cast(Tensor, window.within(outer).of(made))
 
 
 def stream(seed: int, epoch: int, index: int) -> Generator:
@@ -347,5 +320,4 @@ def _reach(sigma: float) -> int:
 @lru_cache(maxsize=64)
 def _mirrored(size: int, reach: int) -> Tensor:
     """Which pixel stands at -reach, ..., size + reach - 1."""
-    position = torch.arange(-reach, size + reach) % (2 * size)
-    return torch.where(position < size, position, 2 * size - 1 - position)
+    return torch.from_numpy(np.pad(np.arange(size), reach, mode="symmetric"))

@@ -1,12 +1,10 @@
 """Data sets from where they are published: downloaded, checked, unpacked, and never half there.
 
-What lies where is in datasets.csv, beside this file. Below the root, a download grows in `.<archive>.part` and goes on
-from there, also in another process; whole and of the published md5 it becomes `<archive>`, is unpacked beside into a
-hidden folder, and that is renamed. So whatever bears the name of a set is whole. A person who got the archive in
-another way puts it at `<root>/<archive>`.
+Below the root, a download grows in `.<archive>.part` and goes on from there, also in another process; whole and of the
+published md5 it becomes `<archive>`, is unpacked beside into a hidden folder, and that is renamed. So whatever bears
+the name of a set is whole. A person who got the archive in another way puts it at `<root>/<archive>`.
 """
 
-import csv
 import gzip
 import hashlib
 import logging
@@ -17,10 +15,9 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 import requests
 
@@ -38,19 +35,12 @@ CHUNK = 1 << 16  # what a break may cost at most
 MAX_FILES = 20_000
 MAX_RATIO, MIN_BOUND = 10, 1 << 28  # unpacked bytes: at most ten times the archive, or 256 MiB
 
-# In which archive of datasets.csv a set is, and the folder that the archive becomes below the root.
-ARCHIVES = {
-    "div2k": ("DIV2K train HR", "DIV2K_train_HR"),
-    "div2k_valid": ("DIV2K valid HR", "DIV2K_valid_HR"),
-    "flickr2k": ("Flickr2K", "Flickr2K"),
-    **dict.fromkeys(("set5", "set14", "bsd100", "urban100"), ("Set5+Set14+B100+Urban100", "benchmark")),
-}
 ALSO = {"div2k": ("div2k_valid",), "df2k": ("div2k_valid",)}  # what a training set is validated on
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive: its address, the md5 of the file, and the folder that it becomes."""
+    """A published archive: its address, the md5 of the file, and the folder that it becomes below the root."""
 
     url: str
     md5: str
@@ -62,20 +52,22 @@ class Archive:
         return self.url.rpartition("/")[2]
 
 
-@cache
-def _published() -> dict[str, dict[str, str]]:
-    with Path(__file__).with_name("datasets.csv").open(encoding="utf-8", newline="") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
+ETH, SNU = "http://data.vision.ee.ethz.ch/cvl/DIV2K", "https://cv.snu.ac.kr/research/EDSR"
+BENCHMARK = Archive(f"{SNU}/benchmark.tar", "4ace41d33c2384b97e6b320cd0afd6ba", "benchmark")
+ARCHIVES = {  # by the name of the set that is in it
+    "div2k": Archive(f"{ETH}/DIV2K_train_HR.zip", "bdc2d9338d4e574fe81bf7d158758658", "DIV2K_train_HR"),
+    "div2k_valid": Archive(f"{ETH}/DIV2K_valid_HR.zip", "9fcdda83005c5e5997799b69f955ff88", "DIV2K_valid_HR"),
+    "flickr2k": Archive(f"{SNU}/Flickr2K.tar", "5d3f39443d5e9489bff8963f8f26cb03", "Flickr2K"),
+    **dict.fromkeys(("set5", "set14", "bsd100", "urban100"), BENCHMARK),
+}
 
 
 def archive_of(name: str, mirror: str | None = None) -> Archive | None:
     """Where a set is published; None where nowhere that is known."""
-    if name not in ARCHIVES:
-        return None
-    title, folder = ARCHIVES[name]
-    row = _published()[title]
-    url = row["url"] if mirror is None else f"{mirror.rstrip('/')}/{row['url'].rpartition('/')[2]}"
-    return Archive(url, row["md5"], folder)
+    archive = ARCHIVES.get(name)
+    if archive is None or mirror is None:
+        return archive
+    return replace(archive, url=f"{mirror.rstrip('/')}/{archive.name}")
 
 
 def fetch(name: str, root: Path, *, mirror: str | None = None) -> None:
@@ -119,11 +111,7 @@ def _fetch_part(name: str, root: Path, mirror: str | None) -> None:
 
 
 def _there(name: str, root: Path) -> bool:
-    """Whether the whole set is.
-
-    Raises:
-        UserError: a part of it is, which nothing here would leave.
-    """
+    """Whether the whole set is; raises UserError where a part of it is, which nothing here would leave."""
     title, count, found = SETS[name].title, SETS[name].count, find(name, root)
     if found and len(found) < count:
         raise UserError(f"{found[0].parent} holds {len(found)} of the {count} images of {title}: move it away first.")
@@ -132,13 +120,8 @@ def _there(name: str, root: Path) -> bool:
     return bool(found)
 
 
-def fetch_archive(archive: Archive, root: Path) -> Path:
-    """Download an archive, or take the one that lies at its place, and unpack it; the folder that it became.
-
-    Raises:
-        UserError: see `fetch`.
-        OSError: the folder cannot be written to.
-    """
+def fetch_archive(archive: Archive, root: Path) -> None:
+    """Download an archive, or take the one that lies there, and unpack it; raises as `fetch` does, or OSError."""
     target, file = root / archive.folder, root / archive.name
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} is in the way of what {archive.name} unpacks to: move it away first.")
@@ -157,7 +140,6 @@ def fetch_archive(archive: Archive, root: Path) -> Path:
             only.rename(beside)
     if not by_hand:
         file.unlink()
-    return target
 
 
 # ---- download ----
@@ -190,20 +172,15 @@ def _md5(file: Path) -> str:
 
 
 def _reason(error: requests.exceptions.RequestException) -> str:
-    response = error.response
-    if response is not None:
-        return f"it answers {response.status_code} {response.reason}"
+    if error.response is not None:
+        return f"it answers {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.exceptions.Timeout):
         return f"no answer in {TIMEOUT:g} s"
     return "no connection" if isinstance(error, requests.exceptions.ConnectionError) else str(error)
 
 
 def _complete(url: str, part: Path) -> None:
-    """Download what is missing of `part`.
-
-    Raises:
-        requests.exceptions.RequestException: TRIES times in a row not a byte came.
-    """
+    """Download what is missing of `part`; raises RequestException where TRIES times in a row not a byte came."""
     tries = 0
     while True:
         before = _size(part)
@@ -226,14 +203,14 @@ def _get(url: str, part: Path) -> None:
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         said = answer.headers.get("Content-Range", "")
-        if answer.status_code == 416 and said == f"bytes */{have}":
-            return  # all of it was here already
-        if have and (answer.status_code == 416 or not said.startswith(f"bytes {have}-")):
-            if answer.status_code == 416:
-                part.unlink()
-                raise requests.exceptions.ContentDecodingError("the part is longer than the file")
-            have = 0  # the server gives the whole file
+        if have and answer.status_code == 416:
+            if said == f"bytes */{have}":
+                return  # all of it was here already
+            part.unlink()
+            raise requests.exceptions.ContentDecodingError("the part is longer than the file")
         answer.raise_for_status()
+        if not said.startswith(f"bytes {have}-"):
+            have = 0  # the server gives the whole file
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
         name = part.name.removeprefix(".").removesuffix(PART)
@@ -269,17 +246,15 @@ def unpack(file: Path, folder: Path) -> None:
     """
     bound = max(MIN_BOUND, MAX_RATIO * file.stat().st_size)
     folder.mkdir()
-    count = size = 0
+    size = 0
     try:
-        for name, source in _members(file):
-            target = _inside(folder, name)
-            count += 1
+        for count, (name, source) in enumerate(_members(file), 1):
             if count > MAX_FILES:
                 raise _Refused(f"more than {MAX_FILES} files")
+            target = _inside(folder, name)
+            (target if source is None else target.parent).mkdir(parents=True, exist_ok=True)
             if source is None:
-                target.mkdir(parents=True, exist_ok=True)
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
             with source, target.open("xb") as out:
                 while chunk := source.read(CHUNK):
                     size += len(chunk)  # as they come, whatever the archive says of itself
@@ -308,8 +283,7 @@ def _members(file: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
             for member in tar:
                 if not (member.isreg() or member.isdir()):
                     raise _Refused(f"{member.name!r}, which is a link or a device")
-                content: Any = None if member.isdir() else tar.extractfile(member)
-                yield member.name, content
+                yield member.name, tar.extractfile(member)  # None of a folder
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -98,11 +98,7 @@ def benchmark_files(name: str, root: Path | None) -> list[Path]:
 
 
 def present_benchmarks(root: Path | None) -> list[str]:
-    """The benchmarks whose folder is below the root, in the order of the papers.
-
-    Raises:
-        UserError: no root is set.
-    """
+    """The benchmarks whose folder is below the root, in the order of the papers; UserError where no root is set."""
     folder = data_root(root)
     return [name for name in BENCHMARKS if find(name, folder)]
 
@@ -123,7 +119,7 @@ def find(name: str, root: Path) -> list[Path]:
     """The HR files of the set `name` below an existing root, sorted; none where the set has no folder there."""
     for folder in _folders(SETS[name], root):
         for inner in HR_FOLDERS:
-            if (hr := _descend(folder, inner)) and (files := _hr_images(hr)):
+            if (hr := _descend(folder, Path(inner))) and (files := _hr_images(hr)):
                 return files
     return []
 
@@ -137,18 +133,16 @@ def _unnamed(image_set: ImageSet, root: Path) -> list[Path]:
 
 
 def _files(name: str, root: Path) -> list[Path]:
-    image_set = SETS[name]
-    files = find(name, root) or _unnamed(image_set, root)
+    own = SETS[name]
+    files = find(name, root) or _unnamed(own, root)
     if not files:
-        usual = ", ".join(f"{root / folder}" for folder in image_set.folders[:2])
+        usual = ", ".join(f"{root / folder}" for folder in own.folders[:2])
         raise UserError(
-            f"{image_set.title} is not there: no images in {usual} or the like (docs/data.md lists the layouts); "
+            f"{own.title} is not there: no images in {usual} or the like (docs/data.md lists the layouts); "
             f"set data.root or {ENVIRONMENT} to the folder that it lies in, or try python src/fetch.py data={name}."
         )
-    if len(files) != image_set.count:
-        log.warning(
-            "%s has %d images, here are %d (%s).", image_set.title, image_set.count, len(files), files[0].parent
-        )
+    if len(files) != own.count:
+        log.warning("%s has %d images, here are %d (%s).", own.title, own.count, len(files), files[0].parent)
     return files
 
 
@@ -156,39 +150,29 @@ def _folders(image_set: ImageSet, root: Path) -> Iterator[Path]:
     """The folders below the root, or the root itself, that go by one of the set's names."""
     for name in image_set.folders:
         for parent in PARENTS:
-            if (above := _descend(root, parent)) and (folder := _descend(above, name)):
+            if folder := _descend(root, Path(parent, name)):
                 yield folder
-    own = [part.casefold() for part in root.resolve().parts]
-    if own[-1] in {name.casefold() for name in HR_FOLDERS}:  # .../Set5/HR
-        own.pop()
-    for name in image_set.folders:
-        parts = name.casefold().split("/")
-        if own[-len(parts) :] == parts:
-            yield root
+    own = root.resolve()
+    if own.name.casefold() in {name.casefold() for name in HR_FOLDERS}:  # .../Set5/HR
+        own = own.parent
+    if own.as_posix().casefold().endswith(tuple(f"/{name.casefold()}" for name in image_set.folders)):
+        yield root
 
 
-def _descend(folder: Path, path: str) -> Path | None:
+def _descend(folder: Path, path: Path) -> Path | None:
     """`folder/path` whatever its capitals; None where there is no such folder."""
-    for part in path.split("/") if path else []:
-        exact = folder / part
-        if not exact.is_dir():
-            wanted = part.casefold()
-            same = sorted(child for child in folder.iterdir() if child.name.casefold() == wanted and child.is_dir())
-            if not same:
-                return None
-            exact = same[0]
-        folder = exact
+    for part in path.parts:
+        alike = [child for child in folder.iterdir() if child.name.casefold() == part.casefold() and child.is_dir()]
+        if not alike:
+            return None
+        folder = min(alike, key=lambda child: (child.name != part, child))  # the exact name before others
     return folder
 
 
 def _hr_images(folder: Path) -> list[Path]:
     """The image files in a folder; where some are marked as HR (`img_001_SRF_2_HR.png`), those, and no LR ones."""
-    from upsweep.imaging.files import SUFFIXES  # brings torch, and a door asks for the names alone
+    from upsweep.imaging.files import find_images  # brings torch, and a door asks for the names alone
 
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    files = find_images(folder, deep=False)
     marked = [path for path in files if re.search(r"[_-](HR|GT)$", path.stem, re.IGNORECASE)]
     return marked or [path for path in files if not re.search(r"[_-](LR|bicubic)", path.stem, re.IGNORECASE)]

@@ -18,11 +18,7 @@ VAL = ("chelsea.png", "coffee.png", "rocket.jpg")
 
 
 def photo_files(names: tuple[str, ...]) -> dict[str, Path]:
-    """The photos' files by name, found without importing scikit-image (nothing is downloaded).
-
-    Raises:
-        UserError: scikit-image is not installed.
-    """
+    """The photos' files by name, found without importing scikit-image; UserError where that is not installed."""
     package = find_spec("skimage")
     if package is None or package.origin is None:
         raise UserError("data=photos reads scikit-image's photos, but it is not installed: pip install scikit-image.")

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -33,6 +33,8 @@ class Split(NamedTuple):
     validation: list[StoredImage]
     passed_over: Sequence[Path] = ()
 
+
+Files = Mapping[str, Path]
 
 log = logging.getLogger("upsweep")
 
@@ -61,12 +63,8 @@ class Prepare(Protocol):
     own LR, if it needs any. Raises UserError where no image can be used.
     """
 
-    def __call__(  # the class says it
-        self,
-        files: Mapping[str, Path],
-        *,
-        purpose: Literal["training", "validation"],
-        lr_files: Mapping[str, Path] | None = None,
+    def __call__(
+        self, files: Files, *, purpose: Literal["training", "validation"], lr_files: Files | None = None
     ) -> list[StoredImage]: ...
 
 
@@ -83,10 +81,9 @@ class Source(ABC):
 
 
 class Photos(Source):
-    """The colour photos that scikit-image ships: six to train on, three to validate on."""
+    """The colour photos that scikit-image ships: six to train on, three to validate on; see `upsweep.data.photos`."""
 
     def load(self, prepare: Prepare) -> Split:
-        """The fixed split of `upsweep.data.photos`."""
         return Split(prepare(photo_files(TRAIN), purpose="training"), prepare(photo_files(VAL), purpose="validation"))
 
 
@@ -105,7 +102,6 @@ class Folder(Source):
     val_share: float = 0.1
 
     def load(self, prepare: Prepare) -> Split:
-        """See `Source.load`."""
         if self.root is None:
             raise UserError("data=folder needs a folder of images: set data.root=PATH.")
         passed_over: list[Path] = []
@@ -141,7 +137,6 @@ class Known(Source):
     download: bool = False
 
     def load(self, prepare: Prepare) -> Split:
-        """See `Source.load`; raises UserError also where the set is not there and cannot be fetched."""
         if type(self.val_count) is not int or self.val_count < 1:
             raise UserError(f"data.val_count={self.val_count!r}: it must be a number above 0.")
         if self.val_set not in TRAINING:
@@ -149,12 +144,8 @@ class Known(Source):
         root = data_root(self.root, make=self.download)
         if self.download:
             fetch(self.name, root)
-
-        def named(files: Sequence[Path]) -> dict[str, Path]:
-            return {file.relative_to(root).as_posix(): file for file in files}
-
-        files = named(training_files(self.name, root))
-        val = named([file for part in TRAINING[self.val_set] for file in find(part, root)][: self.val_count])
+        files = _named(training_files(self.name, root), root)
+        val = _named([file for part in TRAINING[self.val_set] for file in find(part, root)][: self.val_count], root)
         if not val:
             if first_rank(os.environ):
                 message = "%s is not in %s to validate on: %g of the training images are held out."
@@ -186,7 +177,6 @@ class Pairs(Source):
     val_share: float = 0.1
 
     def load(self, prepare: Prepare) -> Split:
-        """See `Source.load`; raises UserError also where a file has no partner."""
         if self.lr_root is None or self.hr_root is None:
             raise UserError("data=pairs needs two folders of images: set data.lr_root=PATH and data.hr_root=PATH.")
         passed_over: list[Path] = []
@@ -200,9 +190,7 @@ class Pairs(Source):
         train = prepare(hr, purpose="training", lr_files=lr)
         return Split(train, prepare(val_hr, purpose="validation", lr_files=val_lr), passed_over)
 
-    def _paired(
-        self, part: str, hr_root: str, lr_root: str, passed_over: list[Path]
-    ) -> tuple[dict[str, Path], dict[str, Path]]:
+    def _paired(self, part: str, hr_root: str, lr_root: str, passed_over: list[Path]) -> tuple[Files, Files]:
         hr = _images_under(f"data.{part}hr_root", hr_root, passed_over)
         return paired(hr, _images_under(f"data.{part}lr_root", lr_root, passed_over), self.scale)
 
@@ -210,9 +198,7 @@ class Pairs(Source):
 # ---- who is validated on ----
 
 
-def _divided(
-    files: Mapping[str, Path], share: float, prepare: Prepare, lr_files: Mapping[str, Path] | None = None
-) -> Split:
+def _divided(files: Files, share: float, prepare: Prepare, lr_files: Files | None = None) -> Split:
     """A share of the images that can be trained on, held out."""
     usable = prepare(files, purpose="training", lr_files=lr_files)
     known = list(dict.fromkeys(image.name for image in usable))  # copies have the names of their originals
@@ -247,7 +233,7 @@ def held_out(names: Sequence[str], share: float) -> list[str]:
     return sorted(ranked[: max(1, min(below, most))])
 
 
-def _without(files: Mapping[str, Path], val: Mapping[str, Path], otherwise: str) -> dict[str, Path]:
+def _without(files: Files, val: Files, otherwise: str) -> Files:
     """The files that are not validated on."""
     kept_apart = {path.resolve() for path in val.values()}
     left = {name: path for name, path in files.items() if path.resolve() not in kept_apart}
@@ -256,22 +242,22 @@ def _without(files: Mapping[str, Path], val: Mapping[str, Path], otherwise: str)
     return left
 
 
-def _images_under(key: str, root: str, passed_over: list[Path]) -> dict[str, Path]:
-    """The image files below a folder, by relative path; the others are added to `passed_over`.
-
-    Raises:
-        UserError: there is no such folder, or no image in it.
-    """
+def _images_under(key: str, root: str, passed_over: list[Path]) -> Files:
+    """The image files below a folder, one at least, by relative path; the others are added to `passed_over`."""
     folder = Path(root).expanduser()
     if not folder.is_dir():
         where = "" if folder.is_absolute() else f" in {Path.cwd()}"
         raise UserError(f"{key}={root} is not a folder{where}.")
     below = files_below(folder)
-    files = {path.relative_to(folder).as_posix(): path for path in below if path.suffix.lower() in SUFFIXES}
+    files = _named([path for path in below if path.suffix.lower() in SUFFIXES], folder)
     passed_over += (path for path in below if path.suffix.lower() not in SUFFIXES)
     if not files:
         raise UserError(f"{key}={root} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
     return files
+
+
+def _named(files: Iterable[Path], folder: Path) -> Files:
+    return {file.relative_to(folder).as_posix(): file for file in files}
 
 
 # ---- which LR belongs to which HR ----
@@ -279,7 +265,7 @@ def _images_under(key: str, root: str, passed_over: list[Path]) -> dict[str, Pat
 MOST_MARKS = 4  # at the end of a name: photo_SRF_2_LR_bicubic has three
 
 
-def paired(hr: Mapping[str, Path], lr: Mapping[str, Path], scale: int) -> tuple[dict[str, Path], dict[str, Path]]:
+def paired(hr: Files, lr: Files, scale: int) -> tuple[Files, Files]:
     """HR and LR files under the names of the HR, which match but for marks of LR, HR and the scale at their ends.
 
     As few marks are taken off as make one pair of every file, as many from each LR name and from each HR name: so
@@ -289,13 +275,13 @@ def paired(hr: Mapping[str, Path], lr: Mapping[str, Path], scale: int) -> tuple[
         UserError: a file has no partner, or more than one, however many marks are taken off.
     """
     hr_stems, lr_stems = ({name: _stems(path, scale) for name, path in files.items()} for files in (hr, lr))
-    fewest: list[str] | None = None
+    tried = []
     for off_lr, off_hr in sorted(product(range(MOST_MARKS + 1), repeat=2), key=lambda off: (sum(off), off[1])):
         keys, faults = [], []
         for files, stems, off in ((lr, lr_stems, off_lr), (hr, hr_stems, off_hr)):
             by_key: dict[str, str] = {}
             for name, shorter in stems.items():
-                twin = by_key.setdefault(shorter[min(off, len(shorter) - 1)], name)
+                twin = by_key.setdefault(shorter[off], name)
                 if twin != name:
                     faults.append(f"{files[name]} and {files[twin]} are one image's by their names: keep one of them.")
             keys.append(by_key)
@@ -306,15 +292,14 @@ def paired(hr: Mapping[str, Path], lr: Mapping[str, Path], scale: int) -> tuple[
             faults += [f"{files[own[key]]} {said}" for key in alone]
         if not faults:
             return {name: hr[name] for name in in_hr.values()}, {name: lr[in_lr[key]] for key, name in in_hr.items()}
-        if fewest is None or len(faults) <= len(fewest):
-            fewest = faults
-    raise UserError(fewest[0] if fewest else "There is no pair of images.")
+        tried.append(faults)
+    raise UserError(min(reversed(tried), key=len)[0])  # where several are as few: with the most marks off
 
 
 def _stems(path: Path, scale: int) -> list[str]:
-    """A file's name without its suffix, then with one mark less each, from the end: `0001x2`, `0001`."""
+    """A file's name without its suffix, then with one mark less each, from the end: `0001x2`, `0001`, `0001`, ..."""
     mark = re.compile(rf"[_-]?(SRF_{scale}|LR(BI|bicubic)?|HR|GT|bicubic|BI|x{scale})m?$", re.IGNORECASE)
     stems = [path.stem]
-    while len(stems) <= MOST_MARKS and (shorter := mark.sub("", stems[-1])) not in ("", stems[-1]):
-        stems.append(shorter)
+    for _ in range(MOST_MARKS):
+        stems.append(mark.sub("", stems[-1]) or stems[-1])
     return stems

@@ -14,7 +14,6 @@ second of two processes wait for the first instead of doing the same work; corre
 import hashlib
 import json
 import logging
-import math
 import mmap
 import shutil
 import zlib
@@ -22,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -37,7 +36,7 @@ from upsweep.common.locks import locked
 from upsweep.common.progress import Bar
 from upsweep.data.degradation import BICUBIC, Chain, stream_of
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.imaging.files import Picture, read_image
+from upsweep.imaging.files import Picture, read_image, to_tensor
 from upsweep.imaging.resize import crop_to_multiple, imresize
 
 log = logging.getLogger("upsweep")
@@ -47,6 +46,7 @@ ALIGNMENT = 64
 BLOCK = 16 << 20  # bytes
 PROGRESS_AFTER = 2.0  # seconds
 PIXELS, INDEX = "pixels.bin", "index.json"
+STORED: dict[str, type[np.generic]] = {"hr": np.uint8, "lr": np.float32, "rgb_hr": np.uint8, "rgb_lr": np.float32}
 
 Files = Mapping[str, tuple[Path, Path | None]]  # by the name of the image: HR, and LR where it has a file
 
@@ -114,7 +114,7 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
     Raises:
         UserError: the picture is smaller than one LR pixel, or the LR is not the scale's part of it.
     """
-    whole = _unit(picture)
+    whole = to_tensor(picture.pixels, np.float64)  # rounding must not hang on the last bits of a float32
     if settings.size != 1:
         whole = imresize(whole, settings.size).clamp(0, 1)
     height, width = whole.shape[1:]
@@ -122,7 +122,7 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
         raise UserError(f"{name}: {width}x{height} pixels are too few for x{settings.scale}")
     stored = crop_to_multiple(whole, settings.scale).mul(255).round()
     digest = _digest(picture, real_lr)
-    small = None if real_lr is None else _unit(real_lr)
+    small = None if real_lr is None else to_tensor(real_lr.pixels, np.float64)
     if small is not None:
         h, w = small.shape[1:]
         if (height, width) != (h * settings.scale, w * settings.scale):
@@ -157,18 +157,8 @@ def _digest(*pictures: Picture | None) -> str:
     return found.hexdigest()
 
 
-def _unit(picture: Picture) -> Tensor:
-    """The pixels as float64 (C, H, W) in [0, 1]: rounding must not hang on the last bits of a float32."""
-    full = picture.pixels.astype(np.float64) / np.iinfo(picture.pixels.dtype).max
-    return torch.from_numpy(full).permute(2, 0, 1)
-
-
 def open_images(
-    files: Mapping[str, Path],
-    settings: Settings,
-    cache_dir: Path | None,
-    *,
-    lr_files: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path], settings: Settings, cache_dir: Path | None, *, lr_files: Mapping[str, Path] | None = None
 ) -> Opened:
     """Prepare every file, or map what an earlier call with the same files and settings has prepared.
 
@@ -262,27 +252,19 @@ def _write(folder: Path, files: Files, settings: Settings) -> None:
 
 def _digests(file: Path) -> list[int]:
     """A CRC-32 of every block of a file: what a disk, a copy or a hand has changed in a cache does not go unseen."""
-    digests = []
     with file.open("rb", buffering=0) as pixels:
-        while block := pixels.read(BLOCK):
-            digests.append(zlib.crc32(block))
-    return digests
+        return [zlib.crc32(block) for block in iter(partial(pixels.read, BLOCK), b"")]
 
 
 def _append(out: BinaryIO, image: StoredImage) -> dict[str, Any]:
     """Write the arrays of one image; its entry in the index."""
-    entry: dict[str, Any] = {}
     written: dict[int, list[int]] = {}  # RGB generators: hr and rgb_hr are one array, stored once
-    for field, value in image._asdict().items():
-        if isinstance(value, np.ndarray):
-            if id(value) not in written:
-                out.write(bytes(-out.tell() % ALIGNMENT))
-                written[id(value)] = [out.tell(), *value.shape]
-                out.write(np.ascontiguousarray(value).data)
-            entry[field] = written[id(value)]
-        else:
-            entry[field] = value
-    return entry
+    for value in image:
+        if isinstance(value, np.ndarray) and id(value) not in written:
+            out.write(bytes(-out.tell() % ALIGNMENT))
+            written[id(value)] = [out.tell(), *value.shape]
+            out.write(np.ascontiguousarray(value).data)
+    return {field: written.get(id(value), value) for field, value in image._asdict().items()}
 
 
 def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | None:
@@ -297,41 +279,30 @@ def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | N
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
-    pixels = np.frombuffer(whole, np.uint8)  # a plain array: slicing an np.memmap costs several times as much
 
     def array(place: list[int] | None, dtype: type[np.generic]) -> Any:
         if place is None:
             return None
         offset, *shape = place
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        return pixels[offset : offset + size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, whole, offset)  # slicing an np.memmap would cost several times as much
 
-    images = [
-        StoredImage(
-            entry["name"],
-            array(entry["hr"], np.uint8),
-            array(entry["lr"], np.float32),
-            array(entry["rgb_hr"], np.uint8),
-            array(entry["rgb_lr"], np.float32),
-            entry["digest"],
-            Mapped(folder, settings, number, whole),
-        )
-        for number, entry in enumerate(index["images"])
-    ]
-    return Opened([_as_seen(image, settings) for image in images], index["refused"])
+    def image(number: int, entry: dict[str, Any]) -> StoredImage:
+        hr, lr, rgb_hr, rgb_lr = (array(entry[field], dtype) for field, dtype in STORED.items())
+        mapped = Mapped(folder, settings, number, whole)
+        return _as_seen(StoredImage(entry["name"], hr, lr, rgb_hr, rgb_lr, entry["digest"], mapped), settings)
+
+    return Opened([image(*numbered) for numbered in enumerate(index["images"])], index["refused"])
 
 
 def _mapped(folder: Path, settings: Settings, number: int) -> StoredImage:
     """One image of a cache, in a worker process."""
-    return _reopened(folder, settings).images[number]
-
-
-@lru_cache(maxsize=2)
-def _reopened(folder: Path, settings: Settings) -> Opened:
-    opened = _read(folder, settings, check=False)  # the process that started this one has checked it
+    opened = _reopened(folder, settings)
     if opened is None:
         raise UserError(f"The cache {folder} has vanished while it was in use: start again.")
-    return opened
+    return opened.images[number]
+
+
+_reopened = lru_cache(maxsize=2)(partial(_read, check=False))  # the process that started this one has checked it
 
 
 def _as_seen(image: StoredImage, settings: Settings) -> StoredImage:

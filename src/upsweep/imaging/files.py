@@ -64,13 +64,13 @@ class Picture:
         return self.samples[..., -1] if self.samples.shape[-1] in (2, 4) else None
 
 
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the image files (by suffix) below a folder, as `files_below` does."""
-    return [path for path in files_below(Path(folder)) if path.suffix.lower() in SUFFIXES]
+def find_images(folder: Path, *, deep: bool = True) -> list[Path]:
+    """List the image files (by suffix) in a folder and, if `deep`, below it, as `files_below` does."""
+    return [path for path in files_below(folder, deep=deep) if path.suffix.lower() in SUFFIXES]
 
 
-def files_below(folder: Path) -> list[Path]:
-    """List all files below a folder, recursively and sorted, without the hidden ones.
+def files_below(folder: Path, *, deep: bool = True) -> list[Path]:
+    """List all files in a folder and, if `deep`, below it, sorted, without the hidden ones.
 
     Links to folders are followed where what they lead to has not been listed yet: a loop ends, no file comes twice.
 
@@ -86,7 +86,7 @@ def files_below(folder: Path) -> list[Path]:
         links: list[Path] = []
         for top, folders, names in os.walk(waiting.pop(0)):
             here, real = Path(top), os.path.realpath(top)
-            folders[:] = [] if real in known else [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in folders if deep and real not in known and not name.startswith(".")]
             if real not in known:
                 known.add(real)
                 links += (here / name for name in folders if (here / name).is_symlink())
@@ -119,7 +119,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
     read = _read_tiff if data[:4] in _TIFF_MAGIC else _read_other
     try:
-        return _picture(*read(data, check_size))
+        return read(data, check_size)
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -146,10 +146,10 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def to_tensor(pixels: Pixels) -> Tensor:
-    """Turn uint8 or uint16 pixels (H, W, C) into float32 (C, H, W) in [0, 1]."""
+def to_tensor(pixels: Pixels, dtype: type[np.float32 | np.float64] = np.float32) -> Tensor:
+    """Turn uint8 or uint16 pixels (H, W, C) into float32 (C, H, W) in [0, 1], or float64 where `dtype` says so."""
     full = np.iinfo(pixels.dtype).max
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)).div_(full)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=dtype)).div_(full)
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
@@ -161,7 +161,7 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
 # ---- reading ----
 
 CheckSize = Callable[[int, int], None]
-Stored = tuple[NDArray[Any], int, bytes | None]  # samples (H, W[, C]), EXIF orientation, colour profile
+
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -171,15 +171,17 @@ _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...
 )
 
 
-def _read_other(data: bytes, check_size: CheckSize) -> Stored:
+def _read_other(data: bytes, check_size: CheckSize) -> Picture:
     with _open(data) as image:
         check_size(*image.size)
-        deep = image.format == "PNG" and data[24] == 16
-        samples = imagecodecs.png_decode(data) if deep else np.asarray(image.convert(_plain_mode(image)))
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        if image.format == "PNG" and data[24] == 16:
+            samples = imagecodecs.png_decode(data)
+        else:  # as L, LA, RGB or RGBA, whichever holds all that the image says
+            colours = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+            samples = np.asarray(image.convert(colours + "A" * image.has_transparency_data))
         # A profile of CMYK inks says nothing about the RGB that they became.
         profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
-    return samples, orientation, profile
+        return _picture(samples, image.getexif().get(_ORIENTATION, 1), profile)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -190,14 +192,7 @@ def _open(data: bytes) -> Image.Image:
     raise UnidentifiedImageError
 
 
-def _plain_mode(image: Image.Image) -> str:
-    """Which of L, LA, RGB, RGBA holds all that a Pillow image says."""
-    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
-    grey = image.mode in ("1", "L", "LA", "La")
-    return ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
-
-
-def _read_tiff(data: bytes, check_size: CheckSize) -> Stored:
+def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength))
@@ -211,10 +206,7 @@ def _read_tiff(data: bytes, check_size: CheckSize) -> Stored:
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         if len(segments) < prod(page.chunked) or any(n == 0 or at + n > len(data) for at, n in segments):
             raise ValueError("the file is truncated")
-        samples = _tiff_samples(page)
-        orientation = page.tags.valueof(_ORIENTATION, default=1)
-        profile = page.iccprofile
-    return samples, orientation, profile
+        return _picture(_tiff_samples(page), page.tags.valueof(_ORIENTATION, default=1), page.iccprofile)
 
 
 def _tiff_samples(page: Any) -> NDArray[Any]:

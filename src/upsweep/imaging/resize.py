@@ -62,7 +62,9 @@ def enlarge(image: Tensor, scale: int) -> Tensor:
     if scale == 1:
         return image
     n, c, h, w = image.shape
-    kernel = _phase_kernel(scale).to(image.dtype).to(image.device, non_blocking=True)
+    # The numbers are cached, not the tensor: one made in inference mode or by an export is unfit for later use.
+    kernel = torch.tensor(_phase_numbers(scale), dtype=torch.float64).view(scale * scale, 1, 5, 5)
+    kernel = kernel.to(image.dtype).to(image.device, non_blocking=True)
     padded = _mirror_two(_mirror_two(image, -1), -2).reshape(n * c, 1, h + 4, w + 4)
     if torch.is_autocast_enabled(image.device.type):
         with torch.autocast(image.device.type, enabled=False):
@@ -118,23 +120,18 @@ def _resize_axis(image: Tensor, axis: int, out_size: int, scale: Fraction) -> Te
     return out
 
 
-def _phase_kernel(scale: int) -> Tensor:
-    # The numbers are cached, not the tensor: one made in inference mode or by an export is unfit for later use.
-    return torch.tensor(_phase_numbers(scale), dtype=torch.float64).view(scale * scale, 1, 5, 5)
-
-
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _phase_numbers(scale: int) -> list[float]:
-    return _phase_weights(scale).ravel().tolist()
+    return _phase_weights(scale)
 
 
 @lru_cache(maxsize=16)
-def _phase_weights(scale: int) -> Floats:
-    """Give the weights (scale², 1, 5, 5) of the output pixels in an input pixel, in pixel-shuffle order."""
+def _phase_weights(scale: int) -> list[float]:
+    """The weights, of shape (scale², 1, 5, 5), of the output pixels in an input pixel, in pixel-shuffle order."""
     phase = (np.arange(scale) + 0.5) / scale - 0.5
     weight = cubic(phase[:, None] - np.arange(-2, 3))
-    kernel: Floats = np.einsum("iy,jx->ijyx", weight, weight)
-    return kernel.reshape(scale * scale, 1, 5, 5)
+    numbers: list[float] = np.einsum("iy,jx->ijyx", weight, weight).ravel().tolist()
+    return numbers
 
 
 def _mirror_two(image: Tensor, axis: int) -> Tensor:

@@ -3,8 +3,8 @@
 Imports no torch: records, tables and pages are made without it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from upsweep.common.errors import UserError
@@ -84,8 +84,3 @@ def figures_of(said: Iterable[Mapping[str, Any] | Figure]) -> tuple[Figure, ...]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"The figure {twice} is declared twice.")
     return found
-
-
-def plain(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """Figures as plain values, for a record."""
-    return [asdict(figure) for figure in figures]

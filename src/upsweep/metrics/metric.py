@@ -1,6 +1,7 @@
 """PSNR and SSIM of a set of images, as torchmetrics Metrics: per image, then the mean; never pooled."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,8 +32,7 @@ class MeanOverImages(Metric):
 
     def __init__(self, protocol: Protocol, scale: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.protocol = protocol
-        self.scale = scale
+        self.protocol, self.scale = protocol, scale
         self.last = torch.empty(0, dtype=torch.float64)  # the figures of the latest update, (N,), for captions
         self.add_state("total", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
@@ -45,12 +45,10 @@ class MeanOverImages(Metric):
         """Add the images of a batch: sr and hr (N, C, H, W) in [0, 1]; `grey` as in `Protocol.planes`."""
         if sr.shape != hr.shape:
             raise ValueError(f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} differ in shape")
-        pairs = [
-            [self.protocol.planes(image, self.scale, grey=grey) for image in pair] for pair in zip(sr, hr, strict=True)
-        ]
-        self.last = torch.stack([self.figure(a, b) for a, b in pairs])
+        planes = partial(self.protocol.planes, scale=self.scale, grey=grey)
+        self.last = torch.stack([self.figure(planes(a), planes(b)) for a, b in zip(sr, hr, strict=True)])
         self.total += (self.last / _UNIT).round().long().sum().to(self.total.device)
-        self.count += len(pairs)
+        self.count += len(self.last)
 
     def compute(self) -> Tensor:
         """Give the mean over all images, a float64 scalar on the CPU; UserError where there are none."""
@@ -63,7 +61,6 @@ class PSNR(MeanOverImages):
     """Mean PSNR in dB. An image counts at most 100 dB, lest a single blank one make the mean infinite."""
 
     def figure(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Give the PSNR of one image, 100 dB where SR and HR are equal."""
         return psnr(sr, hr).clamp(max=MAX_PSNR)
 
 
@@ -71,5 +68,4 @@ class SSIM(MeanOverImages):
     """Mean SSIM."""
 
     def figure(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Give the SSIM of one image."""
         return ssim(sr, hr)

@@ -46,28 +46,21 @@ class Protocol:
         if min(height, width) <= 2 * shave:
             raise UserError(f"an image of {height}x{width} pixels has nothing left when every border loses {shave}")
         # float64 does not exist on mps.
-        image = image.detach()
-        image = image.cpu() if image.device.type == "mps" else image
+        image = image.detach().to("cpu" if image.device.type == "mps" else image.device)
         codes = image[..., shave : height - shave, shave : width - shave].double() * 255
         if self.space == "rgb":
-            return self._rgb(codes, grey)
-        luma = self._luma(codes, grey)
-        return (luma.round() if self.round_y else luma).clamp(0, 255)
+            if len(codes) == 1 and not grey:
+                raise UserError(
+                    f"protocol={self.name} compares RGB, and a luma has none: colour it first, or choose protocol=paper"
+                )
+            return codes.round().clamp(0, 255)
+        if len(codes) == 3:
+            codes = codes.round().clamp(0, 255)
+            codes = codes.mean(dim=0, keepdim=True) if grey else rgb_to_y(codes / 255) * 255
+        if self.space == "y_full" and not grey:
+            codes = (codes - 16) * (255 / 219)
+        return (codes.round() if self.round_y else codes).clamp(0, 255)
 
     def low_resolution(self, hr: Tensor, scale: int) -> Tensor:
         """Give the LR of an HR image (..., H, W) in [0, 1] as this protocol stores it."""
         return imresize(hr, Fraction(1, scale), uint8=self.lr == "uint8")
-
-    def _rgb(self, codes: Tensor, grey: bool) -> Tensor:
-        if len(codes) == 1 and not grey:
-            raise UserError(
-                f"protocol={self.name} compares RGB, and a luma has none: colour it first, or choose protocol=paper"
-            )
-        return codes.round().clamp(0, 255)
-
-    def _luma(self, codes: Tensor, grey: bool) -> Tensor:
-        full_range = self.space == "y_full"
-        if len(codes) == 3:
-            codes = codes.round().clamp(0, 255)
-            codes = codes.mean(dim=0, keepdim=True) if grey else rgb_to_y(codes / 255) * 255
-        return (codes - 16) * (255 / 219) if full_range and not grey else codes
