@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upsweep import release
@@ -38,16 +38,6 @@ class Views:
         if self.tile is not None and type(self.tile) is not int:
             raise UserError(f"tile={self.tile} must be a whole number of LR pixels, or null for whole images.")
 
-    def of(self, generator: Upscaler) -> Upscaler:
-        """The generator, wrapped.
-
-        Raises:
-            UserError: it cannot be tiled.
-        """
-        if self.tile is not None:
-            generator = Tiled(generator, self.tile)
-        return SelfEnsemble(generator) if self.self_ensemble else generator
-
     def __str__(self) -> str:
         said = {
             "self-ensemble": self.self_ensemble,
@@ -73,7 +63,7 @@ class Method:
     scale: int
     channels: int = 1
     checkpoint: Path | None = None
-    views: Views = field(default_factory=Views)
+    views: Views = Views()
     allow: frozenset[str] = frozenset()
 
     def generator(self) -> Upscaler:
@@ -91,18 +81,20 @@ class Method:
             )
         generator = checkpoints.load_upscaler(self.checkpoint, allow=self.allow, ema=self.views.ema is not False)
         try:
-            return self.views.of(generator)
+            if self.views.tile is not None:
+                generator = Tiled(generator, self.views.tile)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
+        return SelfEnsemble(generator) if self.views.self_ensemble else generator
 
 
 def asked(
-    *,
     checkpoint: str | Sequence[str] | None = None,
     sweep: str | None = None,
     method: str | None = None,
     scale: int | Sequence[int] | None = None,
-    views: Views | None = None,
+    *,
+    views: Views = Views(),
     allow: Collection[str] = (),
 ) -> list[Method]:
     """The rows that a command line asks for.
@@ -118,17 +110,14 @@ def asked(
     Raises:
         UserError: something is not there, does not go together, or cannot be loaded.
     """
-    views = views or Views()
     scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
     if not all(type(s) is int and s > 1 for s in scales):
         raise UserError(f"scale={scale} must be a whole number above 1, or a list of such.")
     paths = [Path(p) for p in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
     if sweep is not None:
-        finished, left_out = finished_jobs(Path(sweep).expanduser())
-        paths += finished
-        if left_out:
-            log.warning("Left out of sweep=%s: %s.", sweep, ", ".join(left_out))
-    methods = trained(paths, views, allow) if paths else []
+        paths += finished_jobs(Path(sweep).expanduser())
+    files = [_checkpoint(path) for path in paths]
+    methods = [_loaded(name, file, views, allow) for name, file in zip(_names(files), files, strict=True)]
     for each in methods:
         if scales and each.scale not in scales:
             raise UserError(
@@ -167,16 +156,6 @@ def released(scales: Sequence[int], views: Views) -> list[Method]:
     return [_loaded(f"{name} (release)", path, views) for (name, scale), path in found.items() if scale in wanted]
 
 
-def trained(paths: Sequence[Path], views: Views, allow: Collection[str] = ()) -> list[Method]:
-    """A row a checkpoint, file or best one of a run's folder, named by what is different about it.
-
-    Raises:
-        UserError: one is not there, or cannot be loaded.
-    """
-    files = [_checkpoint(path) for path in paths]
-    return [_loaded(name, path, views, allow) for name, path in zip(_names(files), files, strict=True)]
-
-
 def _loaded(name: str, path: Path, views: Views, allow: Collection[str] = ()) -> Method:
     """The method of a file, which is loaded to learn its scale."""
     method = Method(name + str(views), 0, checkpoint=path, views=views, allow=frozenset(allow))
@@ -184,31 +163,34 @@ def _loaded(name: str, path: Path, views: Views, allow: Collection[str] = ()) ->
     return replace(method, scale=generator.scale, channels=generator.channels)
 
 
-def finished_jobs(sweep: Path) -> tuple[list[Path], list[str]]:
-    """The best checkpoint of every finished job of a sweep, and a word on each job that is left out.
+def finished_jobs(sweep: Path) -> list[Path]:
+    """The best checkpoint of every finished job of a sweep; a warning names the jobs that are left out.
 
     Raises:
         UserError: the folder is not there, or no job in it has finished.
     """
     if not sweep.is_dir():
         raise UserError(f"sweep={sweep} is not a folder; a sweep's own lie in multirun/.")
-    results = sorted(sweep.glob(f"*/{RESULT}"), key=_by_number)
-    known = {path.parent: found(Result.read, path.parent, log.warning) for path in results}
-    finished = [folder for folder, result in known.items() if result is not None and result.state == "finished"]
-    usable = [folder / BEST for folder in finished if (folder / BEST).is_file()]
+    usable, left_out = [], []
+    for folder in sorted((path.parent for path in sweep.glob(f"*/{RESULT}")), key=_number):
+        result = found(Result.read, folder, log.warning)
+        if result is None:
+            continue
+        if result.state != "finished":
+            left_out.append(f"{folder.name} ({result.state})")
+        elif not (folder / BEST).is_file():
+            left_out.append(f"{folder.name} (no checkpoint)")
+        else:
+            usable.append(folder / BEST)
     if not usable:
         raise UserError(f"sweep={sweep} has no finished job with a checkpoint: is it the folder that holds sweep.json?")
-    left_out = [
-        f"{folder.name} ({'no checkpoint' if folder in finished else result.state})"
-        for folder, result in known.items()
-        if result is not None and folder / BEST not in usable
-    ]
-    return usable, left_out
+    if left_out:
+        log.warning("Left out of sweep=%s: %s.", sweep, ", ".join(left_out))
+    return usable
 
 
-def _by_number(path: Path) -> tuple[int, str]:
-    name = path.parent.name
-    return (int(name) if name.isdigit() else 0, name)
+def _number(folder: Path) -> tuple[int, str]:
+    return (int(folder.name) if folder.name.isdigit() else 0, folder.name)
 
 
 def _checkpoint(path: Path) -> Path:
@@ -228,12 +210,11 @@ def _names(files: Sequence[Path]) -> list[str]:
     """What tells checkpoints apart: the choices that differ between their runs, then their paths."""
     settings = [_settings(file) for file in files]
     keys = [key for key in differing(settings) if key not in ("generator", "scale")]
-    generators = [each.get("generator", "") for each in settings]
-    several = len(set(generators)) > 1
+    several = len({each.get("generator") for each in settings}) > 1
     names: list[str] = []
-    for generator, each in zip(generators, settings, strict=True):
+    for each in settings:
         chosen = [f"{key}={each[key]}" for key in keys if key in each]
-        names.append(" ".join([generator, *chosen] if several or not chosen else chosen))
+        names.append(" ".join([each.get("generator", ""), *chosen] if several or not chosen else chosen))
     places = [(name, each.get("scale")) for name, each in zip(names, settings, strict=True)]
     return [
         name if places.count(place) == 1 and name else f"{name} {_shortest(file, files)}".strip()

@@ -21,8 +21,9 @@ from upsweep.common.progress import Bar
 from upsweep.evaluation.benchmarks import Benchmark
 from upsweep.evaluation.methods import Method, bicubic
 from upsweep.evaluation.pictures import overview
+from upsweep.evaluation.published import published_rows
 from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
-from upsweep.evaluation.tables import Cell, Comparison, Row, published_rows
+from upsweep.evaluation.tables import Cell, Comparison, Row
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.network import cost
