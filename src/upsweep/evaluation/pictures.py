@@ -54,17 +54,19 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
     energy = torch.zeros_like(error, dtype=torch.float64)
     energy[shave:-shave, shave:-shave] = error[shave:-shave, shave:-shave].double().square()
     place = _Square(*fullest(energy, (side, side)), side)
-    tiles.append(heat(error))
-    above = [_whole(tile, place) for tile in tiles]
-    below = [_magnified(tile, place) for tile in tiles]
     words = [
         "bicubic" + ("" if bicubic is None else f"  {bicubic.psnr:.2f} dB  {bicubic.ssim:.4f}"),
         f"SR  {figures.psnr:.2f} dB  {figures.ssim:.4f}",
         f"HR  {width}x{height}",
         f"error of Y, 0 to {FULL_ERROR} levels or more",
     ]
-    columns = [np.concatenate([_label(w), a, _gap(a), b]) for w, a, b in zip(words, above, below, strict=True)]
-    return side_by_side(columns)
+    gap = np.full((GAP, TILE, 3), 255, np.uint8)
+    return side_by_side(
+        [
+            np.concatenate([_label(above), _whole(tile, place), gap, _magnified(tile, place)])
+            for above, tile in zip(words, [*tiles, heat(error)], strict=True)
+        ]
+    )
 
 
 def heat(error: Tensor) -> Pixels:
@@ -116,7 +118,3 @@ def _label(words: str) -> Pixels:
     line = Image.new("RGB", (TILE, LABEL), "white")
     ImageDraw.Draw(line).text((2, 2), words, fill="black", font=ImageFont.load_default(14))
     return np.asarray(line)
-
-
-def _gap(tile: Pixels) -> Pixels:
-    return np.full((GAP, tile.shape[1], 3), 255, np.uint8)

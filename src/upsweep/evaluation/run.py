@@ -1,6 +1,5 @@
 """One evaluation, from methods and benchmarks to tables and pictures in a folder: what the door runs."""
 
-import logging
 import pickle
 import re
 import tempfile
@@ -30,10 +29,8 @@ from upsweep.networks.network import cost
 from upsweep.tasks.super_resolution.data import SSIM_WINDOW, EvalImage, EvalImages
 from upsweep.tasks.super_resolution.judging import Figures, evaluate, mean
 
-log = logging.getLogger("upsweep")
-
-# Method -> data set -> figures of its images.
-Judged = dict[str, dict[str, list[Figures]]]
+Images = Mapping[int, Mapping[str, EvalImages]]  # channels -> data set -> its images
+Judged = dict[str, dict[str, list[Figures]]]  # method -> data set -> figures of its images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +75,10 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
     lines: list[list[object]] = [["method", "scale", "protocol", "benchmark", "image", "psnr", "ssim"]]
     for scale in sorted({method.scale for method in evaluation.methods}):
         ours = [m for m in evaluation.methods if m.scale == scale and m.checkpoint is not None]
-        methods = _told_apart([bicubic(scale), *ours])
-        images = {n: _images(evaluation, scale, n) for n in sorted({method.channels for method in methods})}
-        judged = _judged(evaluation, methods, images)
-        comparison = _compared(evaluation, methods, judged)
+        here = replace(evaluation, methods=_told_apart([bicubic(scale), *ours]))
+        channels = sorted({method.channels for method in here.methods})
+        judged = _judged(here, {n: _images(here, scale, n) for n in channels})
+        comparison = _compared(here, judged)
         for suffix, text in (("csv", comparison.csv()), ("md", comparison.markdown()), ("tex", comparison.latex())):
             write_whole(evaluation.folder / f"table_x{scale}.{suffix}", text)
         comparisons.append(comparison)
@@ -102,11 +99,10 @@ def device_of_rank(device: str, rank: int, world: int) -> torch.device:
         UserError: there is no such device here, or not one for each process.
     """
     found = device_of(device)
-    index: int | None = found.index
     if world == 1 or found.type == "cpu":
         return found
     count = torch.cuda.device_count() if found.type == "cuda" else 1
-    if index is not None or count < world:
+    if ":" in device or count < world:
         raise UserError(f"devices={world} with device={device} needs {world} devices; here are {count}.")
     return torch.device(found.type, rank)
 
@@ -137,14 +133,12 @@ def _images(evaluation: Evaluation, scale: int, channels: int) -> dict[str, Eval
     return found
 
 
-def _judged(
-    evaluation: Evaluation, methods: Sequence[Method], images: Mapping[int, Mapping[str, EvalImages]]
-) -> Judged:
+def _judged(evaluation: Evaluation, images: Images) -> Judged:
     if evaluation.devices == 1:
-        return _share(evaluation, methods, images, rank=0)
+        return _share(evaluation, images, rank=0)
     with tempfile.TemporaryDirectory() as meeting:
         try:
-            arguments = (evaluation, methods, images, meeting, torch.get_num_threads())
+            arguments = (evaluation, images, meeting, torch.get_num_threads())
             spawn(_process, arguments, evaluation.devices)  # type: ignore[no-untyped-call]
         except (ProcessRaisedException, ProcessExitedException) as error:
             if (said := Path(meeting) / "error").is_file():
@@ -154,21 +148,14 @@ def _judged(
         return found
 
 
-def _process(
-    rank: int,
-    evaluation: Evaluation,
-    methods: Sequence[Method],
-    images: Mapping[int, Mapping[str, EvalImages]],
-    meeting: str,
-    threads: int,
-) -> None:
+def _process(rank: int, evaluation: Evaluation, images: Images, meeting: str, threads: int) -> None:
     """One of several processes, with its share of the threads; the first leaves all figures in `meeting`."""
     world = evaluation.devices
     torch.set_num_threads(max(1, threads // world))
     # gloo on GPUs too: only figures are exchanged.
     dist.init_process_group("gloo", init_method=f"file://{meeting}/rendezvous", rank=rank, world_size=world)
     try:
-        judged = _share(evaluation, methods, images, rank)
+        judged = _share(evaluation, images, rank)
     except UserError as error:
         write_whole(Path(meeting) / "error", str(error))
         raise
@@ -177,11 +164,9 @@ def _process(
     dist.destroy_process_group()
 
 
-def _share(
-    evaluation: Evaluation, methods: Sequence[Method], images: Mapping[int, Mapping[str, EvalImages]], rank: int
-) -> Judged:
+def _share(evaluation: Evaluation, images: Images, rank: int) -> Judged:
     """All figures, of which this process judges its share (see `evaluate`), with a picture of each of its images."""
-    world = evaluation.devices
+    methods, world = evaluation.methods, evaluation.devices
     device = device_of_rank(evaluation.device, rank, world)
     mine = [len(range(rank, len(each), world)) for m in methods for each in images[m.channels].values()]
     judged: Judged = {}
@@ -223,20 +208,18 @@ def slug(name: str) -> str:
 # ---- the table ----
 
 
-def _compared(evaluation: Evaluation, methods: Sequence[Method], judged: Judged) -> Comparison:
+def _compared(evaluation: Evaluation, judged: Judged) -> Comparison:
     """The rows: what was published, then bicubic and ours, with what each costs."""
-    scale, titles = methods[0].scale, [benchmark.title for benchmark in evaluation.benchmarks]
-    rows = published_rows(scale, titles, evaluation.protocol)
-    device = device_of_rank(evaluation.device, 0, 1)
+    methods, titles = evaluation.methods, [benchmark.title for benchmark in evaluation.benchmarks]
+    rows = published_rows(methods[0].scale, titles, evaluation.protocol)
+    device = device_of(evaluation.device)
     with Bar(len(methods), shown=evaluation.speed) as bar:
         for method in methods:
             price = cost(method.generator())
             taken = measure(method, device) if evaluation.speed else None
-            if evaluation.speed and taken is None:
-                log.warning("%s died while its time was taken, most likely for want of memory.", method.name)
+            cells = {title: Cell(*mean(figures)) for title, figures in judged[method.name].items()}
             milliseconds, megabytes = taken or (None, None)
             costs = price.parameters, price.macs_per_pixel, milliseconds, megabytes
-            cells = {title: Cell(*mean(figures)) for title, figures in judged[method.name].items()}
             rows.append(Row(method.name, cells, *costs, str(method.checkpoint or "")))
             bar.advance(doing=f"timing {method.name}")
     threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
@@ -244,4 +227,4 @@ def _compared(evaluation: Evaluation, methods: Sequence[Method], judged: Judged)
         f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: memory that it takes "
         "at most beside the weights"
     )
-    return Comparison(scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")
+    return Comparison(methods[0].scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")

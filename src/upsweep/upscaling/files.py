@@ -53,30 +53,26 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
     named, found = _inputs(inputs)
     sources = list(dict.fromkeys([*named, *found]))
     if output is not None and Path(output).suffix and not Path(output).is_dir():
-        file = Path(output)
-        if file.suffix.lower() not in WRITABLE:
+        if Path(output).suffix.lower() not in WRITABLE:
             raise UserError(
                 f"output={output} is no folder that is there, nor a kind of image: {', '.join(sorted(WRITABLE))}."
             )
         if len(sources) > 1 or found:
             raise UserError(f"output={output} is one file, and there are {len(sources)} inputs: name a folder.")
-        targets = {sources[0]: file}
+        targets = {sources[0]: Path(output)}
     else:
-
-        def folder_of(source: Path) -> Path:
-            return source.parent if output is None else Path(output) / found.get(source, Path())
-
+        folders = {s: s.parent if output is None else Path(output) / found.get(s, Path()) for s in sources}
         made = {
             (folder / f"{stem}_x{any_scale}.png").resolve()
-            for source in sources
-            for folder in (source.parent, folder_of(source))
+            for source, own in folders.items()
+            for folder in (source.parent, own)
             for stem in (source.stem, _full_stem(source))
             for any_scale in (scale, *Upscaler.scales)
         }
-        sources = [source for source in sources if source in named or source.resolve() not in made]
-        targets = {source: folder_of(source) / f"{source.stem}_x{scale}.png" for source in sources}
+        wanted = [source for source in sources if source in named or source.resolve() not in made]
+        targets = {source: folders[source] / f"{source.stem}_x{scale}.png" for source in wanted}
         for source in _twins(targets):
-            targets[source] = folder_of(source) / f"{_full_stem(source)}_x{scale}.png"
+            targets[source] = folders[source] / f"{_full_stem(source)}_x{scale}.png"
     clashing = _twins(targets)
     originals = {source.resolve() for source in targets}
 

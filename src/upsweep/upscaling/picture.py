@@ -50,12 +50,10 @@ class Painter(Wrapper):
     def _paint(self, x: Tensor) -> Tensor:
         own = self.generator.channels
         if x.shape[1] == own:
-            y = self._made(x)
-        elif own == 1:
-            y = with_chroma(self._made(rgb_to_y(x)), x, self.scale)
-        else:
-            y = self._made(x.expand(-1, own, -1, -1)).mean(dim=1, keepdim=True)
-        return y
+            return self._made(x)
+        if own == 1:
+            return with_chroma(self._made(rgb_to_y(x)), x, self.scale)
+        return self._made(x.expand(-1, own, -1, -1)).mean(dim=1, keepdim=True)
 
     def _made(self, x: Tensor) -> Tensor:
         y: Tensor = self.generator(as_channels_last(x) if x.device.type == "cpu" else x)
@@ -82,7 +80,7 @@ class Enlarger:
         self._tiled: dict[int, Tiled | UserError] = {}
 
     @torch.inference_mode()
-    def __call__(self, picture: Picture, advance: Advance | None = None) -> Picture:
+    def __call__(self, picture: Picture, advance: Advance = lambda _: None) -> Picture:
         """Enlarge a picture (H, W) of 8 or 16 bits to (s H, s W); `advance` is told of every tile.
 
         Raises:
@@ -103,8 +101,7 @@ class Enlarger:
             sr = sr[:, rows.kept(s), columns.kept(s)].mul(full).round_().clamp_(0, full)
             place = hr[s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
             np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
-            if advance is not None:
-                advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
+            advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
         return Picture(hr, picture.icc_profile)
 
     @property
@@ -120,12 +117,7 @@ class Enlarger:
         fits = self.tile is None and height * width <= BUDGET // pixel
         if fits and (self.device.type != "cpu" or height * width <= CACHED // pixel):
             return whole
-        if painter.channels not in self._tiled:
-            try:
-                self._tiled[painter.channels] = self._tiling(painter, pixel)
-            except UserError as error:
-                self._tiled[painter.channels] = error
-        tiled = self._tiled[painter.channels]
+        tiled = self._tiling(painter, pixel)
         if isinstance(tiled, UserError):
             if fits:
                 return whole
@@ -134,11 +126,17 @@ class Enlarger:
         work = sum((r.cut_stop - r.cut_start) * (c.cut_stop - c.cut_start) for r, c in tiles)
         return whole if fits and work > 1.25 * height * width else tiles
 
-    def _tiling(self, painter: Painter, pixel: int) -> Tiled:
-        tiled = Tiled(painter, self.tile or 1)
-        if self.tile is None:
-            tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
-        return tiled
+    def _tiling(self, painter: Painter, pixel: int) -> Tiled | UserError:
+        """How a painter is tiled, or why it cannot be; found out once, when every LR pixel takes `pixel` bytes."""
+        if painter.channels not in self._tiled:
+            try:
+                tiled = Tiled(painter, self.tile or 1)
+                if self.tile is None:
+                    tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
+                self._tiled[painter.channels] = tiled
+            except UserError as error:
+                self._tiled[painter.channels] = error
+        return self._tiled[painter.channels]
 
     def _side(self, pixel: int, margin: int) -> int:
         """Of a tile, when every LR pixel takes so many bytes."""
