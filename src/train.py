@@ -47,11 +47,8 @@ def job_of(cfg: DictConfig) -> "Job":
     refuse_unknown(cfg.data)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     task = instantiate(cfg.task, _convert_="all")
-    about: dict[str, Any] = {
-        "config": config,
-        "choices": chosen(hydra.runtime.choices, config),
-        "overrides": list(hydra.overrides.task),
-    }
+    choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
+    about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
     flat = {"seed": cfg.seed, "scale": cfg.scale}
     return Job(

@@ -49,9 +49,6 @@ def door(
     With `claims` the output folder becomes this process's alone before Hydra writes into it (`folders.writable`), and
     SIGTERM ends it with the code by which a scheduler runs it again.
 
-        @door("train")
-        def main(config: DictConfig) -> float | None: ...
-
     A UserError is printed as its sentence, with exit code 1 and no traceback, and so are an unknown key or
     name (with those that exist) and an output folder that cannot be written. HYDRA_FULL_ERROR=1, and for what
     the task raises also any `debug` choice, brings the traceback back.

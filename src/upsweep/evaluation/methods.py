@@ -211,14 +211,14 @@ def _names(files: Sequence[Path]) -> list[str]:
     settings = [_settings(file) for file in files]
     keys = [key for key in differing(settings) if key not in ("generator", "scale")]
     several = len({each.get("generator") for each in settings}) > 1
-    names: list[str] = []
+    places: list[tuple[str, str | None]] = []
     for each in settings:
         chosen = [f"{key}={each[key]}" for key in keys if key in each]
-        names.append(" ".join([each.get("generator", ""), *chosen] if several or not chosen else chosen))
-    places = [(name, each.get("scale")) for name, each in zip(names, settings, strict=True)]
+        name = " ".join([each.get("generator", ""), *chosen] if several or not chosen else chosen)
+        places.append((name, each.get("scale")))
     return [
-        name if places.count(place) == 1 and name else f"{name} {_shortest(file, files)}".strip()
-        for name, place, file in zip(names, places, files, strict=True)
+        place[0] if places.count(place) == 1 and place[0] else f"{place[0]} {_shortest(file, files)}".strip()
+        for place, file in zip(places, files, strict=True)
     ]
 
 

@@ -178,26 +178,21 @@ def _share(evaluation: Evaluation, images: Images, rank: int) -> Judged:
             for title, each in images[method.channels].items():
                 baseline = {f.image: f for f in judged[methods[0].name].get(title, ())}
                 folder = evaluation.folder / "pictures" / f"x{method.scale}" / slug(method.name) / slug(title)
-                done = partial(_done, bar, f"{method.name}, {title}", folder if draws else None, baseline)
+                done = partial(_done, bar, folder if draws else None, baseline)
+                bar.update(bar.done, doing=f"{method.name}, {title}")
                 figures[title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
     return judged
 
 
 def _done(
-    bar: Bar,
-    doing: str,
-    folder: Path | None,
-    baseline: Mapping[str, Figures],
-    image: EvalImage,
-    sr: Tensor,
-    figures: Figures,
+    bar: Bar, folder: Path | None, baseline: Mapping[str, Figures], image: EvalImage, sr: Tensor, figures: Figures
 ) -> None:
     """Draw the picture of an image into the folder, if there is one, and move on."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         pixels = overview(image, sr, figures, baseline.get(image.name))
         write_image(folder / f"{slug(image.name)}.png", Picture(pixels))
-    bar.advance(doing=doing)
+    bar.advance()
 
 
 def slug(name: str) -> str:

@@ -13,12 +13,7 @@ SCALE = 2  # where neither a checkpoint nor the person says one
 
 
 def load(
-    checkpoint: str | None,
-    model: str | None,
-    scale: int | None,
-    *,
-    allow: Collection[str] = (),
-    ensemble: bool = False,
+    checkpoint: str | None, model: str | None, scale: int | None, *, allow: Collection[str] = (), ensemble: bool = False
 ) -> tuple[Upscaler, str]:
     """The generator of a checkpoint, or the package's own, in evaluation mode; and where it is from.
 

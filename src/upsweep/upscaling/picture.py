@@ -152,13 +152,12 @@ class Enlarger:
 def appetite(generator: Upscaler, side: int = 16) -> int:
     """About how many bytes a generator needs for each LR pixel: twice what its widest layer takes in and gives."""
     probe = copy.deepcopy(generator).cpu()
-    widest = 0
+    sizes: list[int] = []
 
     def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal widest
-        widest = max(widest, sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
+        sizes.append(sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
 
     for module in probe.modules():
         module.register_forward_hook(look)
     probe(torch.zeros(1, generator.channels, side, side))
-    return 2 * -(-widest // side**2)
+    return 2 * -(-max(sizes) // side**2)
