@@ -125,7 +125,7 @@ def test_large_pictures_are_tiled_by_themselves(monkeypatch: pytest.MonkeyPatch)
     upscaler = Enlarger(generator)
     whole = upscaler(lr).pixels
     assert max(seen) == 200 * 150
-    monkeypatch.setattr(upscaling, "BUDGET", 4000 * upscaling.appetite(upscaler._painters[1]))
+    monkeypatch.setattr(upscaling, "BUDGET", 4000 * upscaling.appetite(Painter(generator, 1)))
     seen.clear()
     assert np.abs(Enlarger(generator)(lr).pixels.astype(int) - whole).max() <= 1
     assert max(seen[1:]) <= 4000

@@ -76,7 +76,6 @@ class Enlarger:
         self.generator, self.tile = generator, tile
         if self.device.type == "cpu":
             in_channels_last(generator)
-        self._painters: dict[int, Painter] = {}
         self._tiled: dict[int, Tiled | UserError] = {}
 
     @torch.inference_mode()
@@ -89,7 +88,7 @@ class Enlarger:
         lr = picture.samples
         height, width, channels = lr.shape
         s = self.generator.scale
-        painter = self._painters.setdefault(channels, Painter(self.generator, channels))
+        painter = Painter(self.generator, channels)
         try:
             hr = np.empty((s * height, s * width, channels), lr.dtype)
         except MemoryError as error:
