@@ -23,16 +23,11 @@ SCALES = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Views:
-    """Ways to look at the same weights; they compose.
+    """Ways to look at the same weights; they compose."""
 
-    self_ensemble: the mean over the eight flips and rotations.
-    tile: side of the tiles (LR pixels) that images are made in; None for whole images.
-    ema: True for the moving average of the weights, False for the last ones, None for the average where there is one.
-    """
-
-    self_ensemble: bool = False
-    tile: int | None = None
-    ema: bool | None = None
+    self_ensemble: bool = False  # the mean over the eight flips and rotations
+    tile: int | None = None  # side of the tiles (LR pixels) that images are made in; None for whole images
+    ema: bool | None = None  # the moving average of the weights, or the last ones; None: the average where there is one
 
     def __post_init__(self) -> None:
         if self.tile is not None and type(self.tile) is not int:
@@ -50,21 +45,14 @@ class Views:
 
 @dataclass(frozen=True)
 class Method:
-    """A row to be. Plain values, so that another process can build the generator.
+    """A row to be. Plain values, so that another process can build the generator."""
 
-    name: what the table calls it.
-    scale, channels: of the generator.
-    checkpoint: where its weights are; None for bicubic.
-    views: how it is looked at.
-    allow: `_target_` names outside upsweep that may be built (see `checkpoints.load_upscaler`).
-    """
-
-    name: str
-    scale: int
-    channels: int = 1
-    checkpoint: Path | None = None
-    views: Views = Views()
-    allow: frozenset[str] = frozenset()
+    name: str  # what the table calls it
+    scale: int  # of the generator
+    channels: int = 1  # of the generator
+    checkpoint: Path | None = None  # where its weights are; None for bicubic
+    views: Views = Views()  # how it is looked at
+    allow: frozenset[str] = frozenset()  # `_target_`s outside upsweep to be built (see `checkpoints.load_upscaler`)
 
     def generator(self) -> Upscaler:
         """The generator, as its views have it, on the CPU and in evaluation mode.

@@ -35,29 +35,17 @@ Judged = dict[str, dict[str, list[Figures]]]  # method -> data set -> figures of
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is judged, on what, and how.
+    """What is judged, on what, and how."""
 
-    Attributes:
-        folder: where everything is written.
-        methods: the rows; bicubic comes first by itself.
-        benchmarks: the columns.
-        protocol: under which PSNR and SSIM are taken.
-        device: auto, cpu, mps, cuda, cuda:1.
-        devices: processes, each on a device of its own (on CPU, with its share of the threads).
-        speed: whether time and memory are measured.
-        pictures: whether a picture of every image is drawn.
-        cache_dir: where prepared images are kept; None prepares them anew.
-    """
-
-    folder: Path
-    methods: Sequence[Method]
-    benchmarks: Sequence[Benchmark]
-    protocol: Protocol
-    device: str = "auto"
-    devices: int = 1
-    speed: bool = True
-    pictures: bool = True
-    cache_dir: Path | None = None
+    folder: Path  # where everything is written
+    methods: Sequence[Method]  # the rows; bicubic comes first by itself
+    benchmarks: Sequence[Benchmark]  # the columns
+    protocol: Protocol  # under which PSNR and SSIM are taken
+    device: str = "auto"  # or cpu, mps, cuda, cuda:1
+    devices: int = 1  # processes, each on a device of its own (on CPU, with its share of the threads)
+    speed: bool = True  # whether time and memory are measured
+    pictures: bool = True  # whether a picture of every image is drawn
+    cache_dir: Path | None = None  # where prepared images are kept; None prepares them anew
 
     def __post_init__(self) -> None:
         if type(self.devices) is not int or self.devices < 1:

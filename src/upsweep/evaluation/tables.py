@@ -33,19 +33,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its figures by data set, its size and speed as far as they are known.
-
-    parameters: of the generator. macs_per_pixel: multiply-adds per output pixel. milliseconds, megabytes: as in
-    `speed.Speed`. checkpoint: where its weights are.
-    """
+    """A method: its figures by data set, its size and speed as far as they are known."""
 
     method: str
     cells: Mapping[str, Cell]
-    parameters: int | None = None
-    macs_per_pixel: float | None = None
-    milliseconds: float | None = None
-    megabytes: float | None = None
-    checkpoint: str = ""
+    parameters: int | None = None  # of the generator
+    macs_per_pixel: float | None = None  # multiply-adds per output pixel
+    milliseconds: float | None = None  # as in `speed.Speed`
+    megabytes: float | None = None  # as in `speed.Speed`
+    checkpoint: str = ""  # where its weights are
 
     @property
     def source(self) -> str:
@@ -60,16 +56,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows at one scale under one protocol.
-
-    datasets: the columns, by their titles. timed: how time and memory were taken; empty where they were not.
-    """
+    """All rows at one scale under one protocol."""
 
     scale: int
     protocol: Protocol
-    datasets: Sequence[str]
+    datasets: Sequence[str]  # the columns, by their titles
     rows: Sequence[Row]
-    timed: str = ""
+    timed: str = ""  # how time and memory were taken; empty where they were not
 
     @property
     def caption(self) -> str:

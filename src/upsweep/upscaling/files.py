@@ -19,17 +19,11 @@ WRITABLE = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"})
 
 @dataclass(frozen=True)
 class Photo:
-    """One file to enlarge.
-
-    Attributes:
-        source: the file.
-        target: where its enlargement goes.
-        problem: why it cannot be done, or None.
-    """
+    """One file to enlarge."""
 
     source: Path
-    target: Path
-    problem: str | None = None
+    target: Path  # where its enlargement goes
+    problem: str | None = None  # why it cannot be done
 
 
 def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bool = False) -> list[Photo]:
@@ -100,10 +94,7 @@ def _full_stem(source: Path) -> str:
 def enlarge_all(photos: Sequence[Photo], enlarge: Enlarge, *, max_pixels: int) -> None:
     """Read, enlarge and write one file after another; print each that was written, and on stderr why one was not.
 
-    Args:
-        photos: of `plan`.
-        enlarge: a picture, and what is to be told of every share of it that is done -> the larger one.
-        max_pixels: limit on the pixels of an input.
+    `enlarge` takes a picture, and what is to be told of every share of it that is done, and gives the larger one.
 
     Raises:
         UserError: at the end, if any was not done; for a single file, what was wrong with it.

@@ -21,8 +21,7 @@ def load(
         checkpoint: a file, or None for what the package carries.
         model: which of those, by name; None: the default.
         scale: what the generator must make; None: whatever the checkpoint makes.
-        allow: see `checkpoints.load_upscaler`.
-        ensemble: whether to wrap it as a `SelfEnsemble`.
+        allow, ensemble: see `checkpoints.load_upscaler` and `SelfEnsemble`.
 
     Raises:
         UserError: no such weights, or of another scale.

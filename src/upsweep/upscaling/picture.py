@@ -22,8 +22,7 @@ from upsweep.networks.wrappers.wrapper import Wrapper
 BUDGET = 256 * 2**20  # bytes that the features of one tile may take, roughly
 CACHED = 48 * 2**20  # on a CPU: what is not far from its cache is faster, although the margins are made twice
 
-Advance = Callable[[float], None]
-"""Says which share of a picture, of 1 in all, was just done."""
+Advance = Callable[[float], None]  # is told which share of a picture, of 1 in all, was just done
 
 
 class Painter(Wrapper):
