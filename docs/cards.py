@@ -108,7 +108,7 @@ def page(card: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: |",
     ]
     for title, row in card["benchmarks"].items():
-        said = f"{paper[title].psnr} / {paper[title].ssim}" if title in paper else "-"
+        said = str(paper[title]).replace("/", " / ") if title in paper else "-"
         lines.append(
             f"| {title} | {row['psnr']:.2f} / {row['ssim']:.4f} | {row['bicubic_psnr']:.2f} / "
             f"{row['bicubic_ssim']:.4f} | {said} |"
@@ -146,7 +146,7 @@ def table() -> str:
 
     def others(title: str, scale: int) -> float | None:
         found = published(scale, list(BENCHMARKS.values())).get(PAPER, {}).get(title)
-        return None if found is None else float(found.psnr.rstrip("*"))
+        return None if found is None else found.psnr
 
     def bicubic(title: str, scale: int) -> float | None:
         return next((c["benchmarks"][title]["bicubic_psnr"] for at, c in cards.items() if at[1] == scale), None)

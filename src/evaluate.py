@@ -21,17 +21,10 @@ def main(cfg: DictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    data = plain["data"]
+    data, views = plain["data"], Views(cfg.self_ensemble, cfg.tile, cfg.ema)
     evaluation = Evaluation(
         folder=folder,
-        methods=asked(
-            checkpoint=plain["checkpoint"],
-            sweep=cfg.sweep,
-            method=cfg.method,
-            scale=plain["scale"],
-            allow=own_targets(),
-            views=Views(cfg.self_ensemble, cfg.tile, cfg.ema),
-        ),
+        methods=asked(plain["checkpoint"], cfg.sweep, cfg.method, plain["scale"], views=views, allow=own_targets()),
         benchmarks=find_benchmarks(plain["benchmark"], data["root"] and Path(data["root"])),
         protocol=instantiate(cfg.protocol),
         device=cfg.device,

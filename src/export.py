@@ -12,16 +12,9 @@ def main(cfg: DictConfig) -> None:
     """Export what the config names, and say what was written."""
     from upsweep.networks.exporting import export
 
-    said = export(
-        cfg.checkpoint and Path(cfg.checkpoint).expanduser(),
-        cfg.format,
-        cfg.output and Path(cfg.output).expanduser(),
-        opset=cfg.opset,
-        ema=cfg.ema,
-        overwrite=cfg.overwrite,
-        allow=own_targets(),
-    )
-    print(said)
+    checkpoint, output = (said and Path(said).expanduser() for said in (cfg.checkpoint, cfg.output))
+    more = {"opset": cfg.opset, "ema": cfg.ema, "overwrite": cfg.overwrite}
+    print(export(checkpoint, cfg.format, output, allow=own_targets(), **more))
 
 
 if __name__ == "__main__":

@@ -43,16 +43,16 @@ def job_of(cfg: DictConfig) -> "Job":
 
     hydra = HydraConfig.get()
     # the door has claimed it for a run; the jobs of hydra/launcher=basic do not pass through there
-    folder = writable(Path(hydra.runtime.output_dir), resume=cfg.resume is not None)
+    resume = cfg.resume is not None
+    folder = writable(Path(hydra.runtime.output_dir), resume=resume)
     refuse_unknown(cfg.data)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     task = instantiate(cfg.task, _convert_="all")
-    about: dict[str, Any] = {
-        "config": config,
-        "choices": chosen(hydra.runtime.choices, config),
-        "overrides": list(hydra.overrides.task),
-    }
+    choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
+    about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
+    checkpoint, init_from = (said and release.located(said) for said in (cfg.checkpoint, cfg.init_from))
+    epochs = config["trainer"]["max_epochs"]
     flat = {"seed": cfg.seed, "scale": cfg.scale}
     return Job(
         folder=folder,
@@ -65,11 +65,11 @@ def job_of(cfg: DictConfig) -> "Job":
         start=start_of(
             folder,
             config,
-            config["trainer"]["max_epochs"],
-            resume=cfg.resume is not None,
+            epochs,
+            resume=resume,
             judge_anew=cfg.judge_anew,
-            checkpoint=cfg.checkpoint and release.located(cfg.checkpoint),
-            init_from=cfg.init_from and release.located(cfg.init_from),
+            checkpoint=checkpoint,
+            init_from=init_from,
         ),
         channels_last=cfg.channels_last,
         judge_anew=cfg.judge_anew,

@@ -125,7 +125,7 @@ def test_large_pictures_are_tiled_by_themselves(monkeypatch: pytest.MonkeyPatch)
     upscaler = Enlarger(generator)
     whole = upscaler(lr).pixels
     assert max(seen) == 200 * 150
-    monkeypatch.setattr(upscaling, "BUDGET", 4000 * upscaling.appetite(upscaler._painters[1]))
+    monkeypatch.setattr(upscaling, "BUDGET", 4000 * upscaling.appetite(Painter(generator, 1)))
     seen.clear()
     assert np.abs(Enlarger(generator)(lr).pixels.astype(int) - whole).max() <= 1
     assert max(seen[1:]) <= 4000
@@ -258,17 +258,18 @@ def test_what_fails_does_not_stop_the_others(tmp_path: Path, capsys: pytest.Capt
 # Weights
 
 
-def test_the_package_says_which_weights_it_carries(tmp_path: Path) -> None:
+def test_the_package_says_which_weights_it_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "FOLDER", tmp_path)
     with pytest.raises(UserError, match=r"scale=2 \(it has none at all\): name a checkpoint"):
-        release.path(None, 2, tmp_path)
+        release.path(None, 2)
     for name in ("fsrcnn_x2", "edsr_x2", "edsr_x3", "espcn_x3", "readme"):
         (tmp_path / f"{name}.safetensors").touch()
-    assert set(release.available(tmp_path)) == {("fsrcnn", 2), ("edsr", 2), ("edsr", 3), ("espcn", 3)}
-    assert release.path(None, 2, tmp_path).stem == "fsrcnn_x2"
-    assert release.path("edsr", 2, tmp_path).stem == "edsr_x2"
-    assert release.path(None, 3, tmp_path).stem == "edsr_x3"
+    assert set(release.available()) == {("fsrcnn", 2), ("edsr", 2), ("edsr", 3), ("espcn", 3)}
+    assert release.path(None, 2).stem == "fsrcnn_x2"
+    assert release.path("edsr", 2).stem == "edsr_x2"
+    assert release.path(None, 3).stem == "edsr_x3"
     with pytest.raises(UserError, match=r"weights espcn for scale=2 .*espcn x3"):
-        release.path("espcn", 2, tmp_path)
+        release.path("espcn", 2)
 
 
 def test_weights_dropped_into_the_package_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

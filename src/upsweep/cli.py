@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra._internal import hydra as hydra_app
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
+from hydra._internal.config_repository import IConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -51,9 +51,6 @@ def door(
     With `claims` the output folder becomes this process's alone before Hydra writes into it (`folders.writable`), and
     SIGTERM ends it with the code by which a scheduler runs it again.
 
-        @door("train")
-        def main(config: DictConfig) -> float | None: ...
-
     A UserError is printed as its sentence, with exit code 1 and no traceback, and so are an unknown key or
     name (with those that exist) and an output folder that cannot be written. HYDRA_FULL_ERROR=1, and for what
     the task raises also any `debug` choice, brings the traceback back.
@@ -80,8 +77,7 @@ def door(
             with (
                 _replaced(hydra_utils, "run_and_report", report),
                 _replaced(hydra_app, "run_job", _claiming_run_job if claims else hydras_run_job),
-                _replaced(ConfigLoaderImpl, "get_group_options", _group_options),
-                _replaced(Hydra, "format_config_groups", _config_groups),
+                _replaced(hydra_app.Hydra, "format_config_groups", _config_groups),
             ):
                 _enter(entry, paths, claims)
 
@@ -191,43 +187,41 @@ def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-_hydras_group_options = ConfigLoaderImpl.get_group_options
-
-
-def _group_options(
-    loader: ConfigLoaderImpl, group_name: str, results_filter: Any = ObjectType.CONFIG, *more: Any, **named: Any
-) -> list[str]:
-    """What Hydra's own gives, without its deep copy of every known config: `--help` asks for every group."""
-    if any((*more, *named.values())):
-        return _hydras_group_options(loader, group_name, results_filter, *more, **named)
-    return loader.repository.get_group_options(group_name, results_filter)
-
-
 def description(text: str) -> str | None:
     """What a config file says of itself: its first comment that is no directive of Hydra's."""
     head = takewhile(lambda line: not line or line.startswith("#"), text.splitlines())
     return next((line.lstrip("# ").rstrip() for line in head if line and "@package" not in line), None)
 
 
-def _config_groups(hydra: Hydra, predicate: Callable[[str], bool], **_: bool) -> str:
+def _config_groups(hydra: hydra_app.Hydra, predicate: Callable[[str], bool], **_: bool) -> str:
     """What `--help` says of the groups: a line a choice, with what its file, also in a `--config-dir`, says of itself.
 
     Those that lie in packages (Hydra's own) are listed by name, as Hydra does.
     """
-    folders = [Path(s.path) for s in hydra.config_loader.get_sources() if s.scheme() == "file"]
+    loader = cast(ConfigLoaderImpl, hydra.config_loader)
+    folders = [Path(s.path) for s in loader.get_sources() if s.scheme() == "file"]
     lines = []
-    for group in sorted(filter(predicate, hydra.list_all_config_groups())):
-        names = sorted(hydra.config_loader.get_group_options(group))
-        files = [[f for folder in folders if (f := folder / group / f"{name}.yaml").is_file()] for name in names]
-        if not any(files):
+    for group in sorted(filter(predicate, _groups(loader.repository))):
+        names = sorted(loader.repository.get_group_options(group))
+        places = {name: [folder / group / f"{name}.yaml" for folder in folders] for name in names}
+        files = {name: next(filter(Path.is_file, each), None) for name, each in places.items()}
+        if not any(files.values()):
             lines.append(f"{group}: {', '.join(names)}")
             continue
-        width = max(map(len, names))
         lines.append(f"{group}=")
-        for name, found in zip(names, files, strict=True):
-            said = description(found[0].read_text(encoding="utf-8")) if found else None
-            lines.append(f"  {name:<{width}}  {said or ''}".rstrip())
+        for name, file in files.items():
+            said = None if file is None else description(file.read_text(encoding="utf-8"))
+            lines.append(f"  {name:<{max(map(len, names))}}  {said or ''}".rstrip())
     return "".join(f"{line}\n" for line in lines)
+
+
+def _groups(repository: IConfigRepository, parent: str = "") -> Iterator[str]:
+    """All groups, straight from the repository: the loader, which Hydra asks, first copies every known config."""
+    for name in repository.get_group_options(parent, ObjectType.GROUP):
+        group = f"{parent}/{name}".lstrip("/")
+        if repository.get_group_options(group):
+            yield group
+        yield from _groups(repository, group)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

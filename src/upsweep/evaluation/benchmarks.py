@@ -24,15 +24,12 @@ class Benchmark:
         Raises:
             UserError: any file cannot be used; to go on without it would change the mean.
         """
-        opened = open_images(self._named(), Settings(scale, channels, colour=True), cache_dir)
+        stems = {path.stem: path for path in self.files}
+        named = stems if len(stems) == len(self.files) else {str(path): path for path in self.files}
+        opened = open_images(named, Settings(scale, channels, colour=True), cache_dir)
         for sentence in opened.refused.values():
             raise UserError(f"{self.title} cannot be judged without one of its images: {sentence}.")
         return EvalImages(opened.images)
-
-    def _named(self) -> dict[str, Path]:
-        """The files by their stems, or with more of their paths where stems are not enough."""
-        stems = {path.stem: path for path in self.files}
-        return stems if len(stems) == len(self.files) else {str(path): path for path in self.files}
 
 
 def find_benchmarks(asked: str | Sequence[str], root: Path | None) -> list[Benchmark]:
@@ -51,7 +48,7 @@ def find_benchmarks(asked: str | Sequence[str], root: Path | None) -> list[Bench
             )
     if not words:
         raise UserError("benchmark=[] names nothing to judge on.")
-    found = [_benchmark(word, root) for word in words]
+    found = [_benchmark(str(word), root) for word in words]
     titles = [benchmark.title for benchmark in found]
     for title in titles:
         if titles.count(title) > 1:
@@ -70,8 +67,7 @@ def benchmark_images(
     return _benchmark(name, root).images(scale, channels, cache_dir)
 
 
-def _benchmark(word: str, root: Path | None) -> Benchmark:
-    name = str(word)
+def _benchmark(name: str, root: Path | None) -> Benchmark:
     if name.lower() in BENCHMARKS:
         return Benchmark(SETS[name.lower()].title, tuple(benchmark_files(name.lower(), root)))
     folder = Path(name).expanduser()

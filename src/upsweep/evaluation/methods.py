@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upsweep import release
@@ -23,30 +23,15 @@ SCALES = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Views:
-    """Ways to look at the same weights; they compose.
+    """Ways to look at the same weights; they compose."""
 
-    self_ensemble: the mean over the eight flips and rotations.
-    tile: side of the tiles (LR pixels) that images are made in; None for whole images.
-    ema: True for the moving average of the weights, False for the last ones, None for the average where there is one.
-    """
-
-    self_ensemble: bool = False
-    tile: int | None = None
-    ema: bool | None = None
+    self_ensemble: bool = False  # the mean over the eight flips and rotations
+    tile: int | None = None  # side of the tiles (LR pixels) that images are made in; None for whole images
+    ema: bool | None = None  # the moving average of the weights, or the last ones; None: the average where there is one
 
     def __post_init__(self) -> None:
         if self.tile is not None and type(self.tile) is not int:
             raise UserError(f"tile={self.tile} must be a whole number of LR pixels, or null for whole images.")
-
-    def of(self, generator: Upscaler) -> Upscaler:
-        """The generator, wrapped.
-
-        Raises:
-            UserError: it cannot be tiled.
-        """
-        if self.tile is not None:
-            generator = Tiled(generator, self.tile)
-        return SelfEnsemble(generator) if self.self_ensemble else generator
 
     def __str__(self) -> str:
         said = {
@@ -60,21 +45,14 @@ class Views:
 
 @dataclass(frozen=True)
 class Method:
-    """A row to be. Plain values, so that another process can build the generator.
+    """A row to be. Plain values, so that another process can build the generator."""
 
-    name: what the table calls it.
-    scale, channels: of the generator.
-    checkpoint: where its weights are; None for bicubic.
-    views: how it is looked at.
-    allow: `_target_` names outside upsweep that may be built (see `checkpoints.load_upscaler`).
-    """
-
-    name: str
-    scale: int
-    channels: int = 1
-    checkpoint: Path | None = None
-    views: Views = field(default_factory=Views)
-    allow: frozenset[str] = frozenset()
+    name: str  # what the table calls it
+    scale: int  # of the generator
+    channels: int = 1  # of the generator
+    checkpoint: Path | None = None  # where its weights are; None for bicubic
+    views: Views = Views()  # how it is looked at
+    allow: frozenset[str] = frozenset()  # `_target_`s outside upsweep to be built (see `checkpoints.load_upscaler`)
 
     def generator(self) -> Upscaler:
         """The generator, as its views have it, on the CPU and in evaluation mode.
@@ -91,18 +69,20 @@ class Method:
             )
         generator = checkpoints.load_upscaler(self.checkpoint, allow=self.allow, ema=self.views.ema is not False)
         try:
-            return self.views.of(generator)
+            if self.views.tile is not None:
+                generator = Tiled(generator, self.views.tile)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
+        return SelfEnsemble(generator) if self.views.self_ensemble else generator
 
 
 def asked(
-    *,
     checkpoint: str | Sequence[str] | None = None,
     sweep: str | None = None,
     method: str | None = None,
     scale: int | Sequence[int] | None = None,
-    views: Views | None = None,
+    *,
+    views: Views = Views(),
     allow: Collection[str] = (),
 ) -> list[Method]:
     """The rows that a command line asks for.
@@ -118,17 +98,14 @@ def asked(
     Raises:
         UserError: something is not there, does not go together, or cannot be loaded.
     """
-    views = views or Views()
     scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
     if not all(type(s) is int and s > 1 for s in scales):
         raise UserError(f"scale={scale} must be a whole number above 1, or a list of such.")
     paths = [Path(p) for p in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
     if sweep is not None:
-        finished, left_out = finished_jobs(Path(sweep).expanduser())
-        paths += finished
-        if left_out:
-            log.warning("Left out of sweep=%s: %s.", sweep, ", ".join(left_out))
-    methods = trained(paths, views, allow) if paths else []
+        paths += finished_jobs(Path(sweep).expanduser())
+    files = [_checkpoint(path) for path in paths]
+    methods = [_loaded(name, file, views, allow) for name, file in zip(_names(files), files, strict=True)]
     for each in methods:
         if scales and each.scale not in scales:
             raise UserError(
@@ -167,16 +144,6 @@ def released(scales: Sequence[int], views: Views) -> list[Method]:
     return [_loaded(f"{name} (release)", path, views) for (name, scale), path in found.items() if scale in wanted]
 
 
-def trained(paths: Sequence[Path], views: Views, allow: Collection[str] = ()) -> list[Method]:
-    """A row a checkpoint, file or best one of a run's folder, named by what is different about it.
-
-    Raises:
-        UserError: one is not there, or cannot be loaded.
-    """
-    files = [_checkpoint(path) for path in paths]
-    return [_loaded(name, path, views, allow) for name, path in zip(_names(files), files, strict=True)]
-
-
 def _loaded(name: str, path: Path, views: Views, allow: Collection[str] = ()) -> Method:
     """The method of a file, which is loaded to learn its scale."""
     method = Method(name + str(views), 0, checkpoint=path, views=views, allow=frozenset(allow))
@@ -184,31 +151,34 @@ def _loaded(name: str, path: Path, views: Views, allow: Collection[str] = ()) ->
     return replace(method, scale=generator.scale, channels=generator.channels)
 
 
-def finished_jobs(sweep: Path) -> tuple[list[Path], list[str]]:
-    """The best checkpoint of every finished job of a sweep, and a word on each job that is left out.
+def finished_jobs(sweep: Path) -> list[Path]:
+    """The best checkpoint of every finished job of a sweep; a warning names the jobs that are left out.
 
     Raises:
         UserError: the folder is not there, or no job in it has finished.
     """
     if not sweep.is_dir():
         raise UserError(f"sweep={sweep} is not a folder; a sweep's own lie in multirun/.")
-    results = sorted(sweep.glob(f"*/{RESULT}"), key=_by_number)
-    known = {path.parent: found(Result.read, path.parent, log.warning) for path in results}
-    finished = [folder for folder, result in known.items() if result is not None and result.state == "finished"]
-    usable = [folder / BEST for folder in finished if (folder / BEST).is_file()]
+    usable, left_out = [], []
+    for folder in sorted((path.parent for path in sweep.glob(f"*/{RESULT}")), key=_number):
+        result = found(Result.read, folder, log.warning)
+        if result is None:
+            continue
+        if result.state != "finished":
+            left_out.append(f"{folder.name} ({result.state})")
+        elif not (folder / BEST).is_file():
+            left_out.append(f"{folder.name} (no checkpoint)")
+        else:
+            usable.append(folder / BEST)
     if not usable:
         raise UserError(f"sweep={sweep} has no finished job with a checkpoint: is it the folder that holds sweep.json?")
-    left_out = [
-        f"{folder.name} ({'no checkpoint' if folder in finished else result.state})"
-        for folder, result in known.items()
-        if result is not None and folder / BEST not in usable
-    ]
-    return usable, left_out
+    if left_out:
+        log.warning("Left out of sweep=%s: %s.", sweep, ", ".join(left_out))
+    return usable
 
 
-def _by_number(path: Path) -> tuple[int, str]:
-    name = path.parent.name
-    return (int(name) if name.isdigit() else 0, name)
+def _number(folder: Path) -> tuple[int, str]:
+    return (int(folder.name) if folder.name.isdigit() else 0, folder.name)
 
 
 def _checkpoint(path: Path) -> Path:
@@ -228,16 +198,15 @@ def _names(files: Sequence[Path]) -> list[str]:
     """What tells checkpoints apart: the choices that differ between their runs, then their paths."""
     settings = [_settings(file) for file in files]
     keys = [key for key in differing(settings) if key not in ("generator", "scale")]
-    generators = [each.get("generator", "") for each in settings]
-    several = len(set(generators)) > 1
-    names: list[str] = []
-    for generator, each in zip(generators, settings, strict=True):
+    several = len({each.get("generator") for each in settings}) > 1
+    places: list[tuple[str, str | None]] = []
+    for each in settings:
         chosen = [f"{key}={each[key]}" for key in keys if key in each]
-        names.append(" ".join([generator, *chosen] if several or not chosen else chosen))
-    places = [(name, each.get("scale")) for name, each in zip(names, settings, strict=True)]
+        name = " ".join([each.get("generator", ""), *chosen] if several or not chosen else chosen)
+        places.append((name, each.get("scale")))
     return [
-        name if places.count(place) == 1 and name else f"{name} {_shortest(file, files)}".strip()
-        for name, place, file in zip(names, places, files, strict=True)
+        place[0] if places.count(place) == 1 and place[0] else f"{place[0]} {_shortest(file, files)}".strip()
+        for place, file in zip(places, files, strict=True)
     ]
 
 

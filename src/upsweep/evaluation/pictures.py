@@ -1,7 +1,5 @@
 """One image as bicubic, SR, HR and error, with the place of the largest error magnified below."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,12 +24,6 @@ _HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 
 Pixels = NDArray[np.uint8]
 
 
-class _Square(NamedTuple):
-    top: int
-    left: int
-    side: int
-
-
 def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | None = None) -> Pixels:
     """The picture (H, W, 3) of one image: a row of the whole of it, and a row of the marked place, magnified.
 
@@ -53,17 +45,23 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
     shave = height // image.lr.shape[-2]
     energy = torch.zeros_like(error, dtype=torch.float64)
     energy[shave:-shave, shave:-shave] = error[shave:-shave, shave:-shave].double().square()
-    place = _Square(*fullest(energy, (side, side)), side)
-    tiles.append(heat(error))
-    above = [_whole(tile, place) for tile in tiles]
-    below = [_magnified(tile, place) for tile in tiles]
+    top, left = fullest(energy, (side, side))
+    factor = TILE / width
+    x, y = left * factor, top * factor
+    mark = [round(at) for at in (x, y, x + side * factor - 1, y + side * factor - 1)]
+    size = (TILE, max(1, round(height * factor)))
     words = [
         "bicubic" + ("" if bicubic is None else f"  {bicubic.psnr:.2f} dB  {bicubic.ssim:.4f}"),
         f"SR  {figures.psnr:.2f} dB  {figures.ssim:.4f}",
         f"HR  {width}x{height}",
         f"error of Y, 0 to {FULL_ERROR} levels or more",
     ]
-    columns = [np.concatenate([_label(w), a, _gap(a), b]) for w, a, b in zip(words, above, below, strict=True)]
+    gap = np.full((GAP, TILE, 3), 255, np.uint8)
+    columns = []
+    for above, tile in zip(words, [*tiles, heat(error)], strict=True):
+        cut = tile[top : top + side, left : left + side]
+        magnified = _marked(cut, (TILE, TILE), [0, 0, TILE - 1, TILE - 1])
+        columns.append(np.concatenate([_label(above), _marked(tile, size, mark), gap, magnified]))
     return side_by_side(columns)
 
 
@@ -92,23 +90,11 @@ def _luma(image: Tensor) -> Tensor:
     return rgb_to_y(image) if image.shape[1] == 3 else image
 
 
-def _whole(tile: Pixels, place: _Square) -> Pixels:
-    """The whole image at the width of a column, with the place marked."""
-    height, width = tile.shape[:2]
-    factor = TILE / width
-    size = (TILE, max(1, round(height * factor)))
-    shown = Image.fromarray(tile).resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST)
-    left, top = place.left * factor, place.top * factor
-    box = (left, top, left + place.side * factor - 1, top + place.side * factor - 1)
-    ImageDraw.Draw(shown).rectangle([round(x) for x in box], outline=MARK, width=2)
-    return np.asarray(shown)
-
-
-def _magnified(tile: Pixels, place: _Square) -> Pixels:
-    """The place at the width of a column, its pixels as squares, in a frame of the mark's colour."""
-    cut = tile[place.top : place.top + place.side, place.left : place.left + place.side]
-    shown = Image.fromarray(cut).resize((TILE, TILE), Image.Resampling.NEAREST)
-    ImageDraw.Draw(shown).rectangle([0, 0, TILE - 1, TILE - 1], outline=MARK, width=2)
+def _marked(pixels: Pixels, size: tuple[int, int], box: list[int]) -> Pixels:
+    """Pixels at another size (width, height), enlarged ones as squares, with a frame in them."""
+    resampling = Image.Resampling.LANCZOS if size[0] < pixels.shape[1] else Image.Resampling.NEAREST
+    shown = Image.fromarray(pixels).resize(size, resampling)
+    ImageDraw.Draw(shown).rectangle(box, outline=MARK, width=2)
     return np.asarray(shown)
 
 
@@ -116,7 +102,3 @@ def _label(words: str) -> Pixels:
     line = Image.new("RGB", (TILE, LABEL), "white")
     ImageDraw.Draw(line).text((2, 2), words, fill="black", font=ImageFont.load_default(14))
     return np.asarray(line)
-
-
-def _gap(tile: Pixels) -> Pixels:
-    return np.full((GAP, tile.shape[1], 3), 255, np.uint8)

@@ -2,46 +2,30 @@
 
 import csv
 from collections.abc import Collection
-from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
 
+from upsweep.evaluation.tables import Cell, Row
+from upsweep.metrics.protocol import Protocol
 
-@dataclass(frozen=True)
-class Published:
-    """PSNR and SSIM of a method on a data set, under the papers' protocol.
 
-    psnr, ssim: as printed, digits and all; a `*` behind one is the collection's own mark of doubt.
-    status: how many independent sources agree, and whether the figure was computed again.
+def published(scale: int, datasets: Collection[str]) -> dict[str, dict[str, Cell]]:
+    """Method -> data set -> figures under the papers' protocol, for those methods that have any there.
+
+    A cell's mark is the `*` by which the collection doubts a figure; its status says how many independent sources
+    agree, and whether the figure was computed again.
     """
-
-    method: str
-    scale: int
-    dataset: str
-    psnr: str
-    ssim: str
-    status: str
-
-    @property
-    def mark(self) -> str:
-        """The `*`, or nothing."""
-        return "*" if "*" in self.psnr + self.ssim else ""
-
-
-@lru_cache(maxsize=1)
-def facts() -> tuple[Published, ...]:
-    """The whole collection, in its order."""
     text = files("upsweep.evaluation").joinpath("published.csv").read_text(encoding="utf-8")
-    return tuple(
-        Published(row["method"], int(row["scale"]), row["dataset"], row["psnr_db"], row["ssim"], row["status"])
-        for row in csv.DictReader(text.splitlines())
-    )
-
-
-def published(scale: int, datasets: Collection[str]) -> dict[str, dict[str, Published]]:
-    """Method -> data set -> figures, for those methods that have any at the scale on the data sets."""
-    found: dict[str, dict[str, Published]] = {}
-    for fact in facts():
-        if fact.scale == scale and fact.dataset in datasets:
-            found.setdefault(fact.method, {})[fact.dataset] = fact
+    found: dict[str, dict[str, Cell]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        if int(row["scale"]) == scale and row["dataset"] in datasets:
+            psnr, ssim = row["psnr_db"], row["ssim"]
+            mark = "*" if "*" in psnr + ssim else ""
+            cell = Cell(float(psnr.rstrip("*")), float(ssim.rstrip("*")), mark, row["status"])
+            found.setdefault(row["method"], {})[row["dataset"]] = cell
     return found
+
+
+def published_rows(scale: int, datasets: Collection[str], protocol: Protocol) -> list[Row]:
+    """What others published on the same data sets at the same scale; nothing under another protocol than theirs."""
+    facts = published(scale, datasets) if protocol == Protocol() else {}
+    return [Row(method, cells) for method, cells in facts.items()]

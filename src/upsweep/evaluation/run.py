@@ -1,6 +1,5 @@
 """One evaluation, from methods and benchmarks to tables and pictures in a folder: what the door runs."""
 
-import logging
 import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,45 +20,32 @@ from upsweep.common.progress import Bar
 from upsweep.evaluation.benchmarks import Benchmark
 from upsweep.evaluation.methods import Method, bicubic
 from upsweep.evaluation.pictures import overview
+from upsweep.evaluation.published import published_rows
 from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
-from upsweep.evaluation.tables import Cell, Comparison, Row, published_rows
+from upsweep.evaluation.tables import Cell, Comparison, Row
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.network import cost
 from upsweep.tasks.super_resolution.data import SSIM_WINDOW, EvalImage, EvalImages
 from upsweep.tasks.super_resolution.judging import Figures, evaluate, mean
 
-log = logging.getLogger("upsweep")
-
-# Method -> data set -> figures of its images.
-Judged = dict[str, dict[str, list[Figures]]]
+Images = Mapping[int, Mapping[str, EvalImages]]  # channels -> data set -> its images
+Judged = dict[str, dict[str, list[Figures]]]  # method -> data set -> figures of its images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is judged, on what, and how.
+    """What is judged, on what, and how."""
 
-    Attributes:
-        folder: where everything is written.
-        methods: the rows; bicubic comes first by itself.
-        benchmarks: the columns.
-        protocol: under which PSNR and SSIM are taken.
-        device: auto, cpu, mps, cuda, cuda:1.
-        devices: processes, each on a device of its own (on CPU, with its share of the threads).
-        speed: whether time and memory are measured.
-        pictures: whether a picture of every image is drawn.
-        cache_dir: where prepared images are kept; None prepares them anew.
-    """
-
-    folder: Path
-    methods: Sequence[Method]
-    benchmarks: Sequence[Benchmark]
-    protocol: Protocol
-    device: str = "auto"
-    devices: int = 1
-    speed: bool = True
-    pictures: bool = True
-    cache_dir: Path | None = None
+    folder: Path  # where everything is written
+    methods: Sequence[Method]  # the rows; bicubic comes first by itself
+    benchmarks: Sequence[Benchmark]  # the columns
+    protocol: Protocol  # under which PSNR and SSIM are taken
+    device: str = "auto"  # or cpu, mps, cuda, cuda:1
+    devices: int = 1  # processes, each on a device of its own (on CPU, with its share of the threads)
+    speed: bool = True  # whether time and memory are measured
+    pictures: bool = True  # whether a picture of every image is drawn
+    cache_dir: Path | None = None  # where prepared images are kept; None prepares them anew
 
     def __post_init__(self) -> None:
         if type(self.devices) is not int or self.devices < 1:
@@ -77,10 +63,10 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
     lines: list[list[object]] = [["method", "scale", "protocol", "benchmark", "image", "psnr", "ssim"]]
     for scale in sorted({method.scale for method in evaluation.methods}):
         ours = [m for m in evaluation.methods if m.scale == scale and m.checkpoint is not None]
-        methods = _told_apart([bicubic(scale), *ours])
-        images = {n: _images(evaluation, scale, n) for n in sorted({method.channels for method in methods})}
-        judged = _judged(evaluation, methods, images)
-        comparison = _compared(evaluation, methods, judged)
+        here = replace(evaluation, methods=_told_apart([bicubic(scale), *ours]))
+        channels = sorted({method.channels for method in here.methods})
+        judged = _judged(here, {n: _images(here, scale, n) for n in channels})
+        comparison = _compared(here, judged)
         for suffix, text in (("csv", comparison.csv()), ("md", comparison.markdown()), ("tex", comparison.latex())):
             write_whole(evaluation.folder / f"table_x{scale}.{suffix}", text)
         comparisons.append(comparison)
@@ -101,11 +87,10 @@ def device_of_rank(device: str, rank: int, world: int) -> torch.device:
         UserError: there is no such device here, or not one for each process.
     """
     found = device_of(device)
-    index: int | None = found.index
     if world == 1 or found.type == "cpu":
         return found
     count = torch.cuda.device_count() if found.type == "cuda" else 1
-    if index is not None or count < world:
+    if ":" in device or count < world:
         raise UserError(f"devices={world} with device={device} needs {world} devices; here are {count}.")
     return torch.device(found.type, rank)
 
@@ -136,14 +121,12 @@ def _images(evaluation: Evaluation, scale: int, channels: int) -> dict[str, Eval
     return found
 
 
-def _judged(
-    evaluation: Evaluation, methods: Sequence[Method], images: Mapping[int, Mapping[str, EvalImages]]
-) -> Judged:
+def _judged(evaluation: Evaluation, images: Images) -> Judged:
     if evaluation.devices == 1:
-        return _share(evaluation, methods, images, rank=0)
+        return _share(evaluation, images, rank=0)
     with tempfile.TemporaryDirectory() as meeting:
         try:
-            arguments = (evaluation, methods, images, meeting, torch.get_num_threads())
+            arguments = (evaluation, images, meeting, torch.get_num_threads())
             spawn(_process, arguments, evaluation.devices)  # type: ignore[no-untyped-call]
         except (ProcessRaisedException, ProcessExitedException) as error:
             if (said := Path(meeting) / "error").is_file():
@@ -153,21 +136,14 @@ def _judged(
         return found
 
 
-def _process(
-    rank: int,
-    evaluation: Evaluation,
-    methods: Sequence[Method],
-    images: Mapping[int, Mapping[str, EvalImages]],
-    meeting: str,
-    threads: int,
-) -> None:
+def _process(rank: int, evaluation: Evaluation, images: Images, meeting: str, threads: int) -> None:
     """One of several processes, with its share of the threads; the first leaves all figures in `meeting`."""
     world = evaluation.devices
     torch.set_num_threads(max(1, threads // world))
     # gloo on GPUs too: only figures are exchanged.
     dist.init_process_group("gloo", init_method=f"file://{meeting}/rendezvous", rank=rank, world_size=world)
     try:
-        judged = _share(evaluation, methods, images, rank)
+        judged = _share(evaluation, images, rank)
     except UserError as error:
         write_whole(Path(meeting) / "error", str(error))
         raise
@@ -176,11 +152,9 @@ def _process(
     dist.destroy_process_group()
 
 
-def _share(
-    evaluation: Evaluation, methods: Sequence[Method], images: Mapping[int, Mapping[str, EvalImages]], rank: int
-) -> Judged:
+def _share(evaluation: Evaluation, images: Images, rank: int) -> Judged:
     """All figures, of which this process judges its share (see `evaluate`), with a picture of each of its images."""
-    world = evaluation.devices
+    methods, world = evaluation.methods, evaluation.devices
     device = device_of_rank(evaluation.device, rank, world)
     mine = [len(range(rank, len(each), world)) for m in methods for each in images[m.channels].values()]
     judged: Judged = {}
@@ -194,14 +168,14 @@ def _share(
                 folder = evaluation.folder / "pictures" / f"x{method.scale}" / safe_name(method.name) / safe_name(title)
                 names = file_names(image.name for image in each.images if draws)
                 files = {image: folder / f"{name}.png" for image, name in names.items()}
-                done = partial(_done, bar, f"{method.name}, {title}", files, baseline)
+                done = partial(_done, bar, files, baseline)
+                bar.update(bar.done, doing=f"{method.name}, {title}")
                 figures[title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
     return judged
 
 
 def _done(
     bar: Bar,
-    doing: str,
     files: Mapping[str, Path],
     baseline: Mapping[str, Figures],
     image: EvalImage,
@@ -212,26 +186,24 @@ def _done(
     if (file := files.get(image.name)) is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_image(file, Picture(overview(image, sr, figures, baseline.get(image.name))))
-    bar.advance(doing=doing)
+    bar.advance()
 
 
 # ---- the table ----
 
 
-def _compared(evaluation: Evaluation, methods: Sequence[Method], judged: Judged) -> Comparison:
+def _compared(evaluation: Evaluation, judged: Judged) -> Comparison:
     """The rows: what was published, then bicubic and ours, with what each costs."""
-    scale, titles = methods[0].scale, [benchmark.title for benchmark in evaluation.benchmarks]
-    rows = published_rows(scale, titles, evaluation.protocol)
-    device = device_of_rank(evaluation.device, 0, 1)
+    methods, titles = evaluation.methods, [benchmark.title for benchmark in evaluation.benchmarks]
+    rows = published_rows(methods[0].scale, titles, evaluation.protocol)
+    device = device_of(evaluation.device)
     with Bar(len(methods), shown=evaluation.speed) as bar:
         for method in methods:
             price = cost(method.generator())
             taken = measure(method, device) if evaluation.speed else None
-            if evaluation.speed and taken is None:
-                log.warning("%s died while its time was taken, most likely for want of memory.", method.name)
+            cells = {title: Cell(*mean(figures)) for title, figures in judged[method.name].items()}
             milliseconds, megabytes = taken or (None, None)
             costs = price.parameters, price.macs_per_pixel, milliseconds, megabytes
-            cells = {title: Cell(*mean(figures)) for title, figures in judged[method.name].items()}
             rows.append(Row(method.name, cells, *costs, str(method.checkpoint or "")))
             bar.advance(doing=f"timing {method.name}")
     threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
@@ -239,4 +211,4 @@ def _compared(evaluation: Evaluation, methods: Sequence[Method], judged: Judged)
         f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: memory that it takes "
         "at most beside the weights"
     )
-    return Comparison(scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")
+    return Comparison(methods[0].scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")

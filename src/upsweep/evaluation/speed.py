@@ -1,5 +1,6 @@
 """What a generator takes on this machine: time and memory for an output of 1280x720."""
 
+import logging
 import multiprocessing
 import resource
 import statistics
@@ -17,6 +18,8 @@ import torch
 from upsweep.evaluation.methods import Method
 from upsweep.networks.upscalers.upscaler import Upscaler
 
+log = logging.getLogger("upsweep")
+
 WIDTH, HEIGHT = 1280, 720
 LEAST, MOST, ENOUGH = 3, 21, 3.0  # timed runs, at least and at most, and the seconds after which no more are begun
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -32,13 +35,14 @@ class Speed(NamedTuple):
 def measure(method: Method, device: torch.device) -> Speed | None:
     """Time a method, and weigh it, in a fresh process: in an old one, memory that is already there would not show.
 
-    None where that process died, most likely because the memory did not suffice.
+    None, after a warning, where that process died.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(_measure, method, device, torch.get_num_threads()).result()
         except BrokenProcessPool:
+            log.warning("%s died while its time was taken, most likely for want of memory.", method.name)
             return None
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from upsweep.common.files import as_csv
 from upsweep.common.table import Table
-from upsweep.evaluation.published import published
 from upsweep.metrics.protocol import Protocol
 
 MEASURED = "measured"
@@ -34,19 +33,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its figures by data set, its size and speed as far as they are known.
-
-    parameters: of the generator. macs_per_pixel: multiply-adds per output pixel. milliseconds, megabytes: as in
-    `speed.Speed`. checkpoint: where its weights are.
-    """
+    """A method: its figures by data set, its size and speed as far as they are known."""
 
     method: str
     cells: Mapping[str, Cell]
-    parameters: int | None = None
-    macs_per_pixel: float | None = None
-    milliseconds: float | None = None
-    megabytes: float | None = None
-    checkpoint: str = ""
+    parameters: int | None = None  # of the generator
+    macs_per_pixel: float | None = None  # multiply-adds per output pixel
+    milliseconds: float | None = None  # as in `speed.Speed`
+    megabytes: float | None = None  # as in `speed.Speed`
+    checkpoint: str = ""  # where its weights are
 
     @property
     def source(self) -> str:
@@ -54,25 +49,20 @@ class Row:
         resting: dict[str, list[str]] = {}
         for dataset, cell in self.cells.items():
             resting.setdefault(cell.status, []).append(dataset)
-        if list(resting) == [MEASURED]:
-            return MEASURED
-        if len(resting) == 1:
-            return f"published, {next(iter(resting))}"
-        return "published, " + "; ".join(f"{', '.join(sets)}: {status}" for status, sets in resting.items())
+        if len(resting) > 1:
+            return "published, " + "; ".join(f"{', '.join(sets)}: {status}" for status, sets in resting.items())
+        return MEASURED if MEASURED in resting else f"published, {''.join(resting)}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows at one scale under one protocol.
-
-    datasets: the columns, by their titles. timed: how time and memory were taken; empty where they were not.
-    """
+    """All rows at one scale under one protocol."""
 
     scale: int
     protocol: Protocol
-    datasets: Sequence[str]
+    datasets: Sequence[str]  # the columns, by their titles
     rows: Sequence[Row]
-    timed: str = ""
+    timed: str = ""  # how time and memory were taken; empty where they were not
 
     @property
     def caption(self) -> str:
@@ -90,30 +80,39 @@ class Comparison:
         return "; ".join(said) + "."
 
     def table(self) -> Table:
-        """For the terminal."""
-        return Table(self.caption, self._headers, [self._texts(row) for row in self.rows])
+        """For the terminal, with those columns of what a method costs that hold anything."""
+        costs = [cost for cost in COSTS if any(getattr(row, cost[1]) is not None for row in self.rows)]
+        lines = []
+        for row in self.rows:
+            cells = [str(row.cells.get(name, "-")) for name in self.datasets]
+            known = [(getattr(row, key), form) for _, key, form in costs]
+            prices = ["-" if x is None else format(x, form) for x, form in known]
+            lines.append([row.method, *cells, *prices, row.source])
+        return Table(self.caption, ["method", *self.datasets, *(header for header, _, _ in costs), "source"], lines)
 
     def markdown(self) -> str:
         """A GitHub table under its caption."""
-        words = ["---", *["---:"] * (len(self._headers) - 2), "---"]
-        lines = [self._headers, words, *(self._texts(row) for row in self.rows)]
-        return "\n".join([self.caption, "", *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+        table = self.table()
+        words = ["---", *["---:"] * (len(table.headers) - 2), "---"]
+        lines = ["| " + " | ".join(line) + " |" for line in (table.headers, words, *table.rows)]
+        return "\n".join([table.title, "", *lines]) + "\n"
 
     def latex(self) -> str:
         """A table environment for `\\usepackage{booktabs}`."""
-        lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (self._headers, *map(self._texts, self.rows))]
+        table = self.table()
+        head, *rows = (" & ".join(map(_escaped, line)) + r" \\" for line in (table.headers, *table.rows))
         return "\n".join(
             [
                 r"% needs \usepackage{booktabs}",
                 r"\begin{table}",
                 r"\centering",
-                rf"\caption{{{_escaped(self.caption)}}}",
+                rf"\caption{{{_escaped(table.title)}}}",
                 rf"\label{{tab:x{self.scale}}}",
-                rf"\begin{{tabular}}{{l{'r' * (len(self._headers) - 2)}l}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(table.headers) - 2)}l}}",
                 r"\toprule",
-                lines[0],
+                head,
                 r"\midrule",
-                *lines[1:],
+                *rows,
                 r"\bottomrule",
                 r"\end{tabular}",
                 r"\end{table}",
@@ -123,45 +122,16 @@ class Comparison:
 
     def csv(self) -> str:
         """Unrounded numbers, a row a method, with where they are from."""
-        columns = [f"{_key(name)}_{what}" for name in self.datasets for what in ("psnr", "ssim")]
-        rows = [["method", "scale", "protocol", *columns, *(key for _, key, _ in COSTS), "source", "checkpoint"]]
+        columns = [f"{name.lower().replace(' ', '_')}_{what}" for name in self.datasets for what in ("psnr", "ssim")]
+        lines: list[list[object]] = [
+            ["method", "scale", "protocol", *columns, *(key for _, key, _ in COSTS), "source", "checkpoint"]
+        ]
         for row in self.rows:
             cells = [row.cells.get(name) for name in self.datasets]
             figures = [x for cell in cells for x in ((cell.psnr, cell.ssim) if cell else ("", ""))]
-            costs = ["" if (cost := getattr(row, key)) is None else cost for _, key, _ in COSTS]
-            head = [row.method, self.scale, self.protocol.name]
-            rows.append([*map(str, [*head, *figures, *costs]), row.source, row.checkpoint])
-        return as_csv(rows)
-
-    @property
-    def _costs(self) -> list[tuple[str, str, str]]:
-        """Those columns of what a method costs that hold anything."""
-        return [cost for cost in COSTS if any(getattr(row, cost[1]) is not None for row in self.rows)]
-
-    @property
-    def _headers(self) -> list[str]:
-        return ["method", *self.datasets, *(header for header, _, _ in self._costs), "source"]
-
-    def _texts(self, row: Row) -> list[str]:
-        cells = [str(row.cells[name]) if name in row.cells else "-" for name in self.datasets]
-        costs = [(getattr(row, key), form) for _, key, form in self._costs]
-        return [row.method, *cells, *("-" if x is None else format(x, form) for x, form in costs), row.source]
-
-
-def published_rows(scale: int, datasets: Sequence[str], protocol: Protocol) -> list[Row]:
-    """What others published on the same data sets at the same scale; nothing under another protocol than theirs."""
-    if protocol != Protocol():
-        return []
-    return [
-        Row(
-            method,
-            {
-                name: Cell(float(fact.psnr.rstrip("*")), float(fact.ssim.rstrip("*")), fact.mark, fact.status)
-                for name, fact in facts.items()
-            },
-        )
-        for method, facts in published(scale, datasets).items()
-    ]
+            costs = [getattr(row, key) for _, key, _ in COSTS]
+            lines.append([row.method, self.scale, self.protocol.name, *figures, *costs, row.source, row.checkpoint])
+        return as_csv(lines)
 
 
 def described(protocol: Protocol) -> str:
@@ -173,10 +143,6 @@ def described(protocol: Protocol) -> str:
     return (
         f"{compared[protocol.space]}{rounding}, {border} shaved from every border, LR by MATLAB-style bicubic {stored}"
     )
-
-
-def _key(dataset: str) -> str:
-    return dataset.lower().replace(" ", "_")
 
 
 def _escaped(text: str) -> str:

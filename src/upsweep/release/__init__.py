@@ -12,13 +12,10 @@ FOLDER = Path(__file__).parent
 DEFAULT = "fsrcnn"
 
 
-def available(folder: Path | None = None) -> dict[tuple[str, int], Path]:
+def available() -> dict[tuple[str, int], Path]:
     """The weights that are here, by name and scale, sorted."""
-    found = {}
-    for file in sorted((folder or FOLDER).glob("*.safetensors")):
-        if (match := re.fullmatch(r"(.+)_x(\d+)", file.stem)) is not None:
-            found[match[1], int(match[2])] = file
-    return found
+    matches = {file: re.fullmatch(r"(.+)_x(\d+)", file.stem) for file in sorted(FOLDER.glob("*.safetensors"))}
+    return {(match[1], int(match[2])): file for file, match in matches.items() if match is not None}
 
 
 def located(checkpoint: str) -> Path:
@@ -26,13 +23,13 @@ def located(checkpoint: str) -> Path:
     return {file.stem: file for file in available().values()}.get(checkpoint, Path(checkpoint))
 
 
-def path(name: str | None, scale: int, folder: Path | None = None) -> Path:
+def path(name: str | None, scale: int) -> Path:
     """The file of the weights `name` for a scale; None takes FSRCNN's, and where there are none, the first by name.
 
     Raises:
         UserError: there are none such; the sentence says which there are.
     """
-    found = available(folder)
+    found = available()
     names = [one for one, s in found if s == scale]
     chosen = name or (DEFAULT if DEFAULT in names or not names else names[0])
     if (chosen, scale) not in found:

@@ -19,17 +19,11 @@ WRITABLE = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"})
 
 @dataclass(frozen=True)
 class Photo:
-    """One file to enlarge.
-
-    Attributes:
-        source: the file.
-        target: where its enlargement goes.
-        problem: why it cannot be done, or None.
-    """
+    """One file to enlarge."""
 
     source: Path
-    target: Path
-    problem: str | None = None
+    target: Path  # where its enlargement goes
+    problem: str | None = None  # why it cannot be done
 
 
 def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bool = False) -> list[Photo]:
@@ -53,30 +47,26 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
     named, found = _inputs(inputs)
     sources = list(dict.fromkeys([*named, *found]))
     if output is not None and Path(output).suffix and not Path(output).is_dir():
-        file = Path(output)
-        if file.suffix.lower() not in WRITABLE:
+        if Path(output).suffix.lower() not in WRITABLE:
             raise UserError(
                 f"output={output} is no folder that is there, nor a kind of image: {', '.join(sorted(WRITABLE))}."
             )
         if len(sources) > 1 or found:
             raise UserError(f"output={output} is one file, and there are {len(sources)} inputs: name a folder.")
-        targets = {sources[0]: file}
+        targets = {sources[0]: Path(output)}
     else:
-
-        def folder_of(source: Path) -> Path:
-            return source.parent if output is None else Path(output) / found.get(source, Path())
-
+        folders = {s: s.parent if output is None else Path(output) / found.get(s, Path()) for s in sources}
         made = {
             (folder / f"{stem}_x{any_scale}.png").resolve()
-            for source in sources
-            for folder in (source.parent, folder_of(source))
+            for source, own in folders.items()
+            for folder in (source.parent, own)
             for stem in (source.stem, _full_stem(source))
             for any_scale in (scale, *Upscaler.scales)
         }
-        sources = [source for source in sources if source in named or source.resolve() not in made]
-        targets = {source: folder_of(source) / f"{source.stem}_x{scale}.png" for source in sources}
+        wanted = [source for source in sources if source in named or source.resolve() not in made]
+        targets = {source: folders[source] / f"{source.stem}_x{scale}.png" for source in wanted}
         for source in _twins(targets):
-            targets[source] = folder_of(source) / f"{_full_stem(source)}_x{scale}.png"
+            targets[source] = folders[source] / f"{_full_stem(source)}_x{scale}.png"
     clashing = _twins(targets)
     originals = {source.resolve() for source in targets}
 
@@ -104,10 +94,7 @@ def _full_stem(source: Path) -> str:
 def enlarge_all(photos: Sequence[Photo], enlarge: Enlarge, *, max_pixels: int) -> None:
     """Read, enlarge and write one file after another; print each that was written, and on stderr why one was not.
 
-    Args:
-        photos: of `plan`.
-        enlarge: a picture, and what is to be told of every share of it that is done -> the larger one.
-        max_pixels: limit on the pixels of an input.
+    `enlarge` takes a picture, and what is to be told of every share of it that is done, and gives the larger one.
 
     Raises:
         UserError: at the end, if any was not done; for a single file, what was wrong with it.

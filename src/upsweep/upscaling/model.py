@@ -13,12 +13,7 @@ SCALE = 2  # where neither a checkpoint nor the person says one
 
 
 def load(
-    checkpoint: str | None,
-    model: str | None,
-    scale: int | None,
-    *,
-    allow: Collection[str] = (),
-    ensemble: bool = False,
+    checkpoint: str | None, model: str | None, scale: int | None, *, allow: Collection[str] = (), ensemble: bool = False
 ) -> tuple[Upscaler, str]:
     """The generator of a checkpoint, or the package's own, in evaluation mode; and where it is from.
 
@@ -26,8 +21,7 @@ def load(
         checkpoint: a file, or None for what the package carries.
         model: which of those, by name; None: the default.
         scale: what the generator must make; None: whatever the checkpoint makes.
-        allow: see `checkpoints.load_upscaler`.
-        ensemble: whether to wrap it as a `SelfEnsemble`.
+        allow, ensemble: see `checkpoints.load_upscaler` and `SelfEnsemble`.
 
     Raises:
         UserError: no such weights, or of another scale.

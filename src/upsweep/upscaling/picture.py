@@ -22,8 +22,7 @@ from upsweep.networks.wrappers.wrapper import Wrapper
 BUDGET = 256 * 2**20  # bytes that the features of one tile may take, roughly
 CACHED = 48 * 2**20  # on a CPU: what is not far from its cache is faster, although the margins are made twice
 
-Advance = Callable[[float], None]
-"""Says which share of a picture, of 1 in all, was just done."""
+Advance = Callable[[float], None]  # is told which share of a picture, of 1 in all, was just done
 
 
 class Painter(Wrapper):
@@ -50,12 +49,10 @@ class Painter(Wrapper):
     def _paint(self, x: Tensor) -> Tensor:
         own = self.generator.channels
         if x.shape[1] == own:
-            y = self._made(x)
-        elif own == 1:
-            y = with_chroma(self._made(rgb_to_y(x)), x, self.scale)
-        else:
-            y = self._made(x.expand(-1, own, -1, -1)).mean(dim=1, keepdim=True)
-        return y
+            return self._made(x)
+        if own == 1:
+            return with_chroma(self._made(rgb_to_y(x)), x, self.scale)
+        return self._made(x.expand(-1, own, -1, -1)).mean(dim=1, keepdim=True)
 
     def _made(self, x: Tensor) -> Tensor:
         y: Tensor = self.generator(as_channels_last(x) if x.device.type == "cpu" else x)
@@ -78,11 +75,10 @@ class Enlarger:
         self.generator, self.tile = generator, tile
         if self.device.type == "cpu":
             in_channels_last(generator)
-        self._painters: dict[int, Painter] = {}
         self._tiled: dict[int, Tiled | UserError] = {}
 
     @torch.inference_mode()
-    def __call__(self, picture: Picture, advance: Advance | None = None) -> Picture:
+    def __call__(self, picture: Picture, advance: Advance = lambda _: None) -> Picture:
         """Enlarge a picture (H, W) of 8 or 16 bits to (s H, s W); `advance` is told of every tile.
 
         Raises:
@@ -91,7 +87,7 @@ class Enlarger:
         lr = picture.samples
         height, width, channels = lr.shape
         s = self.generator.scale
-        painter = self._painters.setdefault(channels, Painter(self.generator, channels))
+        painter = Painter(self.generator, channels)
         try:
             hr = np.empty((s * height, s * width, channels), lr.dtype)
         except MemoryError as error:
@@ -103,8 +99,7 @@ class Enlarger:
             sr = sr[:, rows.kept(s), columns.kept(s)].mul(full).round_().clamp_(0, full)
             place = hr[s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
             np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
-            if advance is not None:
-                advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
+            advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
         return Picture(hr, picture.icc_profile)
 
     @property
@@ -120,12 +115,7 @@ class Enlarger:
         fits = self.tile is None and height * width <= BUDGET // pixel
         if fits and (self.device.type != "cpu" or height * width <= CACHED // pixel):
             return whole
-        if painter.channels not in self._tiled:
-            try:
-                self._tiled[painter.channels] = self._tiling(painter, pixel)
-            except UserError as error:
-                self._tiled[painter.channels] = error
-        tiled = self._tiled[painter.channels]
+        tiled = self._tiling(painter, pixel)
         if isinstance(tiled, UserError):
             if fits:
                 return whole
@@ -134,11 +124,17 @@ class Enlarger:
         work = sum((r.cut_stop - r.cut_start) * (c.cut_stop - c.cut_start) for r, c in tiles)
         return whole if fits and work > 1.25 * height * width else tiles
 
-    def _tiling(self, painter: Painter, pixel: int) -> Tiled:
-        tiled = Tiled(painter, self.tile or 1)
-        if self.tile is None:
-            tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
-        return tiled
+    def _tiling(self, painter: Painter, pixel: int) -> Tiled | UserError:
+        """How a painter is tiled, or why it cannot be; found out once, when every LR pixel takes `pixel` bytes."""
+        if painter.channels not in self._tiled:
+            try:
+                tiled = Tiled(painter, self.tile or 1)
+                if self.tile is None:
+                    tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
+                self._tiled[painter.channels] = tiled
+            except UserError as error:
+                self._tiled[painter.channels] = error
+        return self._tiled[painter.channels]
 
     def _side(self, pixel: int, margin: int) -> int:
         """Of a tile, when every LR pixel takes so many bytes."""
@@ -154,13 +150,12 @@ class Enlarger:
 def appetite(generator: Upscaler, side: int = 16) -> int:
     """About how many bytes a generator needs for each LR pixel: twice what its widest layer takes in and gives."""
     probe = copy.deepcopy(generator).cpu()
-    widest = 0
+    sizes: list[int] = []
 
     def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal widest
-        widest = max(widest, sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
+        sizes.append(sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
 
     for module in probe.modules():
         module.register_forward_hook(look)
     probe(torch.zeros(1, generator.channels, side, side))
-    return 2 * -(-widest // side**2)
+    return 2 * -(-max(sizes) // side**2)
