@@ -40,6 +40,34 @@ def test_an_ending_is_left_out_of_a_name_where_no_two_become_the_same() -> None:
     assert found["sub/coffee.png"].startswith("sub_coffee-") and found["tea.jpg"].startswith("tea_jpg-")
 
 
+# processes that end with their parent
+
+STARTS = """
+import subprocess, sys, time
+from upsweep.common.parents import watch_parent
+watch_parent()
+wait = "import ctypes, time; ctypes.CDLL(None).sleep(60)"  # in C, where Python sees no signal
+code = "from upsweep.common.parents import watch_parent; watch_parent(); print('up', flush=True); " + wait
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_ends_soon_after_the_one_that_started_it_whatever_it_waits_for(rank: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, env=os.environ | {"RANK": rank})
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 15
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 # files
 
 

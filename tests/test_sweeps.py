@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -361,7 +362,7 @@ def test_nothing_of_one_job_reaches_the_next(door):
     first, second = seen(door / "sweep/0"), seen(door / "sweep/1")
     assert not {"LEAK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PL_GLOBAL_SEED"} & second["env"].keys()
     varying = {name for name, value in first["env"].items() if second["env"].get(name) != value}
-    assert varying == {"MASTER_PORT"}
+    assert varying == {"MASTER_PORT", "UPSWEEP_PARENT"}
     assert first["random"] != second["random"]
     assert first["cwd"] == str(door)
     assert not (door / "sweep/report.html").exists(), "this config asks for none"
@@ -395,6 +396,40 @@ def test_a_failed_batch_does_not_keep_hydras_sweeper_from_the_next(door):
     assert done.returncode == 1
     assert [state(door / "sweep" / str(i)) for i in range(6)] == ["failed"] * 4 + ["finished"] * 2
     assert "4 of 6 jobs did not finish (0, 1, 2, 3)" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_same_job_twice_is_run_once_and_the_sweep_goes_on_later(door):
+    done = run(door, "-m", "seed=1,2,1")
+    assert done.returncode == 0 and "1 of 3 jobs are the same as others, and run once." in done.stdout
+    assert [job["name"] for job in json.loads((door / "sweep/sweep.json").read_text())["jobs"]] == ["0", "1"]
+    again = run(door, "-m", "seed=1,2,1", "hydra.launcher.resume=true")
+    assert again.returncode == 0 and "2 of 2 jobs are kept, 0 to run." in again.stdout
+
+
+@pytest.mark.parametrize("stream", ["pipe", "/dev/full", "closed"])
+def test_a_sweep_whose_words_nobody_hears_ends_all_the_same(door, stream):
+    reading, writing = os.pipe()
+    os.close(reading)
+    out = writing if stream == "pipe" else os.open("/dev/full" if stream == "/dev/full" else os.devnull, os.O_WRONLY)
+    command = shlex.join([sys.executable, "src/train.py", "-m", "seed=1,2"]) + (" >&-" if stream == "closed" else "")
+    done = subprocess.run(["sh", "-c", command], cwd=door, env=environment(), stdout=out, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len((door / "sweep" / "results.csv").read_text().splitlines()) == 3
+
+
+def test_words_that_an_encoding_does_not_know_are_written_otherwise_and_files_before_words(door):
+    done = run(door, "-m", "seed=1,2", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and r"\xb1 sample sd" in done.stdout
+    assert len((door / "sweep" / "results.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_a_job_that_hangs_is_stopped_when_its_time_is_over(door):
+    done = run(door, "-m", "act=finish,sleep", "hydra.launcher.timeout=0.2", "hydra.launcher.parallel=2")
+    assert done.returncode == 1 and "job 1 stopped: it took more than hydra.launcher.timeout=0.2 minutes" in done.stdout
+    assert [state(door / "sweep" / name) for name in "01"] == ["finished", "stopped"]
+    done = run(door, "-m", "seed=4", "hydra.launcher.timeout=0")
+    assert done.returncode == 1 and "hydra.launcher.timeout=0" in done.stderr
 
 
 def test_a_folder_has_one_sweep_at_a_time(door):
