@@ -428,7 +428,7 @@ def test_a_job_that_hangs_is_stopped_when_its_time_is_over(door):
     done = run(door, "-m", "act=finish,sleep", "hydra.launcher.timeout=0.2", "hydra.launcher.parallel=2")
     assert done.returncode == 1 and "job 1 stopped: it took more than hydra.launcher.timeout=0.2 minutes" in done.stdout
     assert [state(door / "sweep" / name) for name in "01"] == ["finished", "stopped"]
-    done = run(door, "-m", "seed=4", "hydra.launcher.timeout=0")
+    done = run(door, "-m", "seed=4", "hydra.launcher.timeout=0", "hydra.sweep.dir=other")
     assert done.returncode == 1 and "hydra.launcher.timeout=0" in done.stderr
 
 
