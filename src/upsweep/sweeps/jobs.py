@@ -1,10 +1,12 @@
-"""A job of a sweep: what it is to be, the command line that runs it, and what it came to."""
+"""A job of a sweep: what it is to be, the command line that runs it, how far it is, and what it came to."""
 
 import math
-import os
 import re
 import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from signal import Signals
 
@@ -12,12 +14,13 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 import __main__
-from upsweep.analysis.ranking import chosen
+from upsweep.analysis.ranking import chosen, headline
 from upsweep.common.errors import UserError
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
+from upsweep.sweeps.live import Status
 from upsweep.sweeps.resuming import quoted
 
 
@@ -30,15 +33,20 @@ def declared_in(config: DictConfig) -> tuple[Figure, ...]:
     return figures_of(OmegaConf.select(config, "task.figures") or ())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Planned:
-    """A planned job: `name` is its folder below the sweep's, `config` what it will compose for itself."""
+    """A planned job: `name` is its folder below the sweep's, `config` what it will compose for itself.
+
+    `command` runs it, `resuming` goes on where that was stopped; see `command_of`.
+    """
 
     name: str
     folder: Path
     number: int
     overrides: list[str]
     config: DictConfig
+    command: Sequence[str] = ()
+    resuming: Sequence[str] = ()
 
     @property
     def nothing(self) -> Result:
@@ -51,6 +59,21 @@ class Planned:
             scale=OmegaConf.select(self.config, "scale"),
             declared=declared_in(self.config),
         )
+
+    @cached_property
+    def status(self) -> Status:
+        """How far it is, for the display."""
+        return Status(self.folder, self.nothing.settings, headline([self.nothing]))
+
+    def started(self) -> None:
+        """It runs from now on."""
+        self.status.started_at = time.time()
+
+    def ended(self, exit_code: int, stopping: bool) -> None:
+        """No process of it is left; the code is negative for the signal that killed it, `stopping`: on our behalf."""
+        result, began = self.result(exit_code, stopping), self.status.started_at
+        took = None if began is None else time.time() - began
+        self.status.result = result if result.seconds is not None else replace(result, seconds=took)
 
     def result(self, exit_code: int, stopping: bool) -> Result:
         """What the job left as `result.json`, held against how it ended; written if that says otherwise."""
@@ -127,13 +150,9 @@ def telling_lines(log: Path) -> list[str]:
 
     The rank that failed first is rarely the last to speak: the others complain that it has gone.
     """
-    try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 65_536))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:  # the job died before it had one
+    if not log.is_file():  # the job died before it had one
         return []
+    text = log.read_bytes()[-65_536:].decode(errors="replace")
     lines = [re.sub(r"^\[rank\d+\]: ?", "", line.rstrip()) for line in text.splitlines()]
     lines = [line for line in lines if line.strip("^~ ") and "HYDRA_FULL_ERROR" not in line]
     ends = re.findall(

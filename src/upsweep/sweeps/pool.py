@@ -10,65 +10,37 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Protocol
+from dataclasses import dataclass
+from typing import IO, Any
 
 from upsweep.common.errors import UserError
 from upsweep.common.ranks import clean_environment
 from upsweep.runs.layout import JOB_LOG
+from upsweep.sweeps.jobs import Planned
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0
 
-
-@dataclass(frozen=True, eq=False)
-class Process:
-    """A command with a folder of its own, for its files and its output.
-
-    `resuming` goes on where `command` was stopped; `wants` is what the launcher's config says of this very job.
-    """
-
-    name: str
-    folder: Path
-    command: Sequence[str]
-    resuming: Sequence[str] = ()
-    wants: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Watcher(Protocol):
-    """Who is told of the jobs while they run.
-
-    `ended` gets the exit code (negative: the signal that killed it) and whether the jobs are being stopped, when no
-    process of the job is left; `tick` is called several times a second.
-    """
-
-    def started(self, job: Process) -> None: ...
-    def ended(self, job: Process, exit_code: int, stopping: bool) -> None: ...
-    def tick(self) -> None: ...
-
-
-class Runner(Protocol):
-    """What runs the jobs of a sweep: `run_processes` here, `upsweep.sweeps.slurm.run_on_slurm` on a cluster."""
-
-    def __call__(self, jobs: Sequence[Process], watcher: Watcher, *, parallel: int) -> signal.Signals | None: ...
+Runner = Callable[[Sequence[Planned], Callable[[], None], int], signal.Signals | None]
+"""What runs the jobs of a sweep: `run_processes` here, `upsweep.sweeps.slurm.run_on_slurm` on a cluster."""
 
 
 @dataclass(frozen=True)
 class _Running:
-    job: Process
+    job: Planned
     process: subprocess.Popen[bytes]  # leads a process group of its own, with the same id
     devices: tuple[str, ...]
     port: int
 
 
 def run_processes(
-    jobs: Sequence[Process], watcher: Watcher, *, parallel: int, devices_per_job: int | None
+    jobs: Sequence[Planned], tick: Callable[[], None], parallel: int, *, devices_per_job: int | None
 ) -> signal.Signals | None:
     """Run the jobs in order, up to `parallel` at a time; return the signal that stopped them, or None.
 
+    The jobs are told when they start and end; `tick` is called several times a second.
     With `devices_per_job` every job sees that many CUDA devices, which no other running job sees.
     The first SIGINT, SIGTERM or SIGHUP is passed on to the running jobs, which save and exit, and no further
     job starts; a second one kills them at once.
@@ -89,11 +61,11 @@ def run_processes(
                     _clear_group(each.process.pid, GRACE_SECONDS if each.process.returncode == 0 else 0)
                     running.remove(each)
                     free.append(each.devices)
-                    watcher.ended(each.job, each.process.returncode, bool(caught))
+                    each.job.ended(each.process.returncode, bool(caught))
                 while waiting and free:
                     running.append(_start(waiting.pop(0), free.pop(0), threads, {each.port for each in running}))
-                    watcher.started(running[-1].job)
-                watcher.tick()
+                    running[-1].job.started()
+                tick()
                 time.sleep(POLL_SECONDS)
         finally:
             for each in running:
@@ -101,7 +73,7 @@ def run_processes(
     return caught[0] if caught else None
 
 
-def _start(job: Process, devices: tuple[str, ...], threads: int | None, ports_in_use: Collection[int]) -> _Running:
+def _start(job: Planned, devices: tuple[str, ...], threads: int | None, ports_in_use: Collection[int]) -> _Running:
     port = _free_port(ports_in_use)
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / JOB_LOG).open("ab") as log:
