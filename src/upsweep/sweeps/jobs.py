@@ -83,8 +83,8 @@ class Planned:
         if left is None and stopping:
             result = self.nothing.because("stopped", "stopped before it had a result")
         else:
-            said = None if left is None else left.reason
-            result = (left or self.nothing).because("failed", self._why(exit_code, said))
+            known = left or self.nothing
+            result = known.because("failed", self._why(exit_code, known.reason))
         try:
             result.write(self.folder)
         except OSError as error:  # a full disk: the other jobs need not end for that
@@ -118,12 +118,8 @@ class Planned:
 def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -> list[str]:
     """The command line that runs a job of the sweep in `folder`: no shell reads it, so values arrive as they were."""
     hydra = sweep.hydra
-    flags = {"--config-name": hydra.job.config_name}
     flag_of = {"main": "--config-path", "command-line": "--config-dir"}
-    for source in hydra.runtime.config_sources:
-        if source.provider in flag_of:
-            path = source.path if source.schema == "file" else f"{source.schema}://{source.path}"
-            flags[flag_of[source.provider]] = path
+    places = [source for source in hydra.runtime.config_sources if source.provider in flag_of]
     own = {
         "hydra.mode": "RUN",
         "hydra.run.dir": quoted(str(job.folder)),
@@ -138,7 +134,8 @@ def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -
     return [
         sys.executable,  # how this very script was started
         *([str(Path(sys.argv[0]).absolute())] if module is None else ["-m", module.name]),
-        *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
+        f"--config-name={hydra.job.config_name}",
+        *(f"{flag_of[p.provider]}={p.path if p.schema == 'file' else f'{p.schema}://{p.path}'}" for p in places),
         *(line for line in hydra.overrides.hydra if not line.startswith("hydra.mode=")),
         *job.overrides,
         *(f"{key}={value}" for key, value in own.items()),

@@ -4,7 +4,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -75,11 +75,9 @@ def display(
     if quiet:
         yield lambda: None
         return
-    shown = LiveTable(jobs, parallel, file) if file.isatty() else PlainLines(jobs, parallel, file)
-    try:
+    kind = LiveTable if file.isatty() else PlainLines
+    with closing(kind(jobs, parallel, file)) as shown:
         yield shown.update
-    finally:
-        shown.close()
 
 
 class LiveTable:

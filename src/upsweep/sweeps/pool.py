@@ -169,10 +169,9 @@ def _clear_group(group: int, grace: float) -> None:
 def caught_signals() -> Iterator[list[signal.Signals]]:
     """Collect SIGINT, SIGTERM and SIGHUP instead of acting on them."""
     caught: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():  # where Python cannot catch any
-        yield caught
-        return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    main = threading.current_thread() is threading.main_thread()  # Python catches none elsewhere
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ()
+    before = {signum: signal.getsignal(signum) for signum in signals}
     for signum, handler in before.items():
         if handler is not signal.SIG_IGN:  # as under nohup
             signal.signal(signum, lambda number, _frame: caught.append(signal.Signals(number)))

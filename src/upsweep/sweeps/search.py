@@ -6,7 +6,7 @@ study that lies elsewhere (`hydra.sweeper.study`), each with its own sweep's fol
 """
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -102,7 +102,7 @@ class Search:
         parallel = int(self.config.hydra.launcher.get("parallel", 1))
         study = self._opened()
         write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        unfinished = deque(self._unfinished(study))
+        unfinished = self._unfinished(study)
         known: dict[Overrides, Outcome] = {}
         started, launched, failed = len(study.trials), 0, 0  # a launcher that goes on numbers the jobs itself
         while (left := self.trials - failed - sum(trial.state in _TAKEN for trial in study.trials)) > 0:
@@ -119,10 +119,10 @@ class Search:
                 failed += state == TrialState.FAIL
         self._report(study, [trial for trial in study.trials[started:] if _folder(trial) == self.place])
 
-    def _ask(self, study: optuna.Study, unfinished: deque[dict[str, Any]]) -> tuple[int, Overrides]:
+    def _ask(self, study: optuna.Study, unfinished: list[dict[str, Any]]) -> tuple[int, Overrides]:
         """A trial's number, and its job; what is unfinished goes first."""
         if unfinished:
-            study.enqueue_trial(unfinished.popleft())
+            study.enqueue_trial(unfinished.pop(0))
         trial = study.ask(self._space)
         job = (*self._fixed, *_written(trial.params))
         trial.set_user_attr(OVERRIDES, list(job))
@@ -138,8 +138,7 @@ class Search:
             for number in asked:
                 study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
             raise
-        left = [found(Result.read, Path(str(job.working_dir))) for job in done]
-        return dict(zip(new, map(_outcome, left), strict=True))
+        return {job: _outcome(Path(str(each.working_dir))) for job, each in zip(new, done, strict=True)}
 
     def _split(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, distributions.BaseDistribution]]:
         """The overrides that every job has, and what is drawn; a key on the command line goes before `params`."""
@@ -185,14 +184,11 @@ class Search:
         What runs in another folder is another worker's. No other process has this one: it is claimed.
         """
         judged = {_overrides(trial) for trial in study.trials if trial.state in _JUDGED}
-        params: dict[Overrides, dict[str, Any]] = {}
-        for trial in study.trials:
-            if _folder(trial) != self.place or trial.state not in (TrialState.RUNNING, TrialState.FAIL):
-                continue
+        states = (TrialState.RUNNING, TrialState.FAIL)
+        ours = [trial for trial in study.trials if _folder(trial) == self.place and trial.state in states]
+        for trial in ours:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            if _overrides(trial) not in judged:
-                params[_overrides(trial)] = trial.params
-        return list(params.values())
+        return list({_overrides(trial): trial.params for trial in ours if _overrides(trial) not in judged}.values())
 
     def _report(self, study: optuna.Study, new: Sequence[FrozenTrial]) -> None:
         counts = Counter(trial.state for trial in study.trials)
@@ -223,8 +219,9 @@ def _written(params: Mapping[str, object]) -> list[str]:
     return [f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()]
 
 
-def _outcome(result: Result | None) -> Outcome:
+def _outcome(folder: Path) -> Outcome:
     """What a job's result is to the study: a training that diverged or was pruned is a bad one, not a failed one."""
+    result = found(Result.read, folder)
     if result is None or result.state in ("failed", "stopped"):
         return TrialState.FAIL, None
     if result.state == "finished" and result.objective is not None:

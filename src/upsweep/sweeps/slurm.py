@@ -108,7 +108,7 @@ def run_on_slurm(
     wanted = {job.name: parameters(job.config.hydra.launcher, cluster, parallel) for job in jobs}
     running = {job: handle for job in jobs if cluster == "slurm" and (handle := _in_queue(job, folder)) is not None}
     waiting = [job for job in jobs if job not in running]
-    begun, asked, told = set[Planned](), time.monotonic(), 0
+    asked, told = time.monotonic(), 0
     with pool.caught_signals() as caught:
         try:
             while waiting or running:
@@ -127,9 +127,9 @@ def run_on_slurm(
                 while waiting and len(running) < most:
                     running |= _submit(waiting[: most - len(running)], wanted, folder, cluster)
                     waiting = [job for job in waiting if job not in running]
-                for job in [job for job in running if job not in begun and Progress.read(job.folder) is not None]:
-                    begun.add(job)
-                    job.started()
+                for job in running:
+                    if job.status.started_at is None and Progress.read(job.folder) is not None:
+                        job.started()
                 tick()
                 time.sleep(POLL_SECONDS)
         except BaseException:
@@ -153,12 +153,8 @@ def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[st
     gpus = wants["gpus_per_node"]
     if gpus is None:
         gpus = 0 if wants["accelerator"] == "cpu" else wants["tasks_per_node"]
-    shared = {
-        "gpus_per_node": gpus,
-        "setup": list(wants["setup"]),
-        "signal_delay_s": wants["grace"],
-        "stderr_to_stdout": True,
-    }
+    shared = {"gpus_per_node": gpus, "signal_delay_s": wants["grace"], "stderr_to_stdout": True}
+    shared["setup"] = list(wants["setup"])
     if cluster == "local":  # where Lightning starts the other ranks, as ever on one machine
         if wants["nodes"] > 1:
             raise UserError("hydra.launcher.cluster=local has one node: set trainer.num_nodes=1.")

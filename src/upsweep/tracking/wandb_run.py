@@ -7,7 +7,7 @@ import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers.logger import Logger
@@ -22,6 +22,7 @@ from upsweep.tracking.server import PATIENCE, STEP, no_way_online
 
 log = logging.getLogger("upsweep")
 
+MODES: dict[str, Literal["online", "offline", "disabled"]]
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 SOURCE = Path(__file__).resolve().parent
 
