@@ -11,7 +11,7 @@ _held: dict[Path, FileLock] = {}  # until the process ends
 
 
 def locked(path: Path) -> BaseFileLock:
-    """For `with`: waits for the lock that a file stands for, and holds it. The file and its folder are made and stay."""
+    """For `with`: waits for the lock that a file stands for, and holds it. File and folder are made, and stay."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 

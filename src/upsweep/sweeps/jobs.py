@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from signal import Signals
 
@@ -33,11 +32,12 @@ def declared_in(config: DictConfig) -> tuple[Figure, ...]:
     return figures_of(OmegaConf.select(config, "task.figures") or ())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Planned:
     """A planned job: `name` is its folder below the sweep's, `config` what it will compose for itself.
 
-    `command` runs it, `resuming` goes on where that was stopped; see `command_of`.
+    `command` runs it, `resuming` goes on where that was stopped (see `command_of`); `nothing` is the result of a job of
+    which nothing is known but its settings, `status` how far it is, for the display.
     """
 
     name: str
@@ -48,10 +48,8 @@ class Planned:
     command: Sequence[str] = ()
     resuming: Sequence[str] = ()
 
-    @property
-    def nothing(self) -> Result:
-        """The result of a job of which nothing is known but its settings."""
-        return Result(
+    def __post_init__(self) -> None:
+        self.nothing = Result(
             state="failed",
             choices=chosen(self.config.hydra.runtime.choices, self.config),
             overrides=self.overrides,
@@ -59,11 +57,7 @@ class Planned:
             scale=OmegaConf.select(self.config, "scale"),
             declared=declared_in(self.config),
         )
-
-    @cached_property
-    def status(self) -> Status:
-        """How far it is, for the display."""
-        return Status(self.folder, self.nothing.settings, headline([self.nothing]))
+        self.status = Status(self.folder, self.nothing.settings, headline([self.nothing]))
 
     def started(self) -> None:
         """It runs from now on."""

@@ -11,8 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -186,11 +185,10 @@ class LaunchedSweep:
         name = str(config.hydra.sweep.subdir if old is None else old.name)
         if name in self.planned or name in {job.name for job in before if job is not old}:
             raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: put what differs into it.")
-        job = Planned(name, self.folder / name, number, overrides, config)
-        command = partial(command_of, job, self.config, self.folder)
+        job = self.planned[name] = Planned(name, self.folder / name, number, overrides, config)
         begun = self.resume and job.folder.is_dir()
-        self.planned[name] = replace(job, command=command(resume=begun), resuming=command(resume=True))
-        return self.planned[name]
+        job.command, job.resuming = (command_of(job, self.config, self.folder, resume=on) for on in (begun, True))
+        return job
 
     def _kept(self, job: Planned) -> bool:
         """Whether a resumed sweep already has the job's result; one that cannot be read costs that job alone."""

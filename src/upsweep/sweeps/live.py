@@ -67,10 +67,7 @@ def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float
 def display(
     jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, quiet: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Give a function that shows the current state: a live table in a terminal, lines elsewhere.
-
-    On `file`, or stdout; nothing if `quiet`.
-    """
+    """Give a function that shows the current state on `file` (stdout): a live table in a terminal, lines elsewhere."""
     file = sys.stdout if file is None else file
     if quiet:
         yield lambda: None

@@ -100,43 +100,41 @@ class Search:
         """
         self._fixed, self._space = self._split(arguments)
         parallel = int(self.config.hydra.launcher.get("parallel", 1))
-        study = self._opened()
+        self._study = study = self._opened()
         write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        unfinished = self._unfinished(study)
+        self._unfinished = self._begun()
         known: dict[Overrides, Outcome] = {}
         started, launched, failed = len(study.trials), 0, 0  # a launcher that goes on numbers the jobs itself
         while (left := self.trials - failed - sum(trial.state in _TAKEN for trial in study.trials)) > 0:
             for trial in study.trials:
                 if trial.state in _JUDGED:
                     known[_overrides(trial)] = trial.state, trial.value if trial.state == TrialState.COMPLETE else None
-            asked = dict(self._ask(study, unfinished) for _ in range(min(left, parallel)))
+            asked = dict(self._ask() for _ in range(min(left, parallel)))
             new = [job for job in dict.fromkeys(asked.values()) if job not in known]
-            known |= self._launch(study, new, launched, asked) if new else {}
+            known |= self._launch(new, launched, asked) if new else {}
             launched += len(new)
             for number, job in asked.items():
                 state, value = known[job]
                 study.tell(number, value, state, skip_if_finished=True)
                 failed += state == TrialState.FAIL
-        self._report(study, [trial for trial in study.trials[started:] if _folder(trial) == self.place])
+        self._report([trial for trial in study.trials[started:] if _folder(trial) == self.place])
 
-    def _ask(self, study: optuna.Study, unfinished: list[dict[str, Any]]) -> tuple[int, Overrides]:
+    def _ask(self) -> tuple[int, Overrides]:
         """A trial's number, and its job; what is unfinished goes first."""
-        if unfinished:
-            study.enqueue_trial(unfinished.pop(0))
-        trial = study.ask(self._space)
+        if self._unfinished:
+            self._study.enqueue_trial(self._unfinished.pop(0))
+        trial = self._study.ask(self._space)
         job = (*self._fixed, *_written(trial.params))
         trial.set_user_attr(OVERRIDES, list(job))
         trial.set_user_attr(FOLDER, self.place)
         return trial.number, job
 
-    def _launch(
-        self, study: optuna.Study, new: Sequence[Overrides], first: int, asked: Iterable[int]
-    ) -> dict[Overrides, Outcome]:
+    def _launch(self, new: Sequence[Overrides], first: int, asked: Iterable[int]) -> dict[Overrides, Outcome]:
         try:
             done = self.launcher.launch([list(job) for job in new], initial_job_idx=first)
         except BaseException:  # stopped: other workers need not wait for these
             for number in asked:
-                study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+                self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
             raise
         return {job: _outcome(Path(str(each.working_dir))) for job, each in zip(new, done, strict=True)}
 
@@ -178,26 +176,25 @@ class Search:
                 ) from error
         return study
 
-    def _unfinished(self, study: optuna.Study) -> list[dict[str, Any]]:
+    def _begun(self) -> list[dict[str, Any]]:
         """The choices of this folder's trials that were stopped or failed; their jobs go on from their checkpoints.
 
         What runs in another folder is another worker's. No other process has this one: it is claimed.
         """
-        judged = {_overrides(trial) for trial in study.trials if trial.state in _JUDGED}
-        states = (TrialState.RUNNING, TrialState.FAIL)
-        ours = [trial for trial in study.trials if _folder(trial) == self.place and trial.state in states]
+        trials, states = self._study.trials, (TrialState.RUNNING, TrialState.FAIL)
+        judged = {_overrides(trial) for trial in trials if trial.state in _JUDGED}
+        ours = [trial for trial in trials if _folder(trial) == self.place and trial.state in states]
         for trial in ours:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return list({_overrides(trial): trial.params for trial in ours if _overrides(trial) not in judged}.values())
 
-    def _report(self, study: optuna.Study, new: Sequence[FrozenTrial]) -> None:
-        counts = Counter(trial.state for trial in study.trials)
+    def _report(self, new: Sequence[FrozenTrial]) -> None:
+        counts = Counter(trial.state for trial in self._study.trials)
         judged = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]
         print(f"{judged} trials, {counts[TrialState.PRUNED]} of them pruned or diverged: {self.study}")
         if counts[TrialState.COMPLETE]:
-            best = study.best_trial
-            value = f"{best.value:.{self.headline.digits + 1}f}"
-            print(f"Best: {value} with {' '.join(_written(best.params))}", flush=True)
+            best, digits = self._study.best_trial, self.headline.digits + 1
+            print(f"Best: {best.value:.{digits}f} with {' '.join(_written(best.params))}", flush=True)
         if failed := sum(trial.state == TrialState.FAIL for trial in new):
             raise JobsFailedError(f"{failed} of {len(new)} trials did not finish: the table says why.")
 
