@@ -87,8 +87,7 @@ class LiveTable:
         self._jobs, self._parallel = jobs, parallel
         self._columns = differing([job.settings for job in jobs.values()])
         self._headline = next((job.headline for job in jobs.values()), UNDECLARED)
-        self._console = Console(file=file)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live = Live(console=Console(file=file), auto_refresh=False, transient=True)
         self._live.start()
         self._next = 0.0
 
@@ -100,7 +99,7 @@ class LiveTable:
         for job in self._jobs.values():
             if job.state == "running":
                 job.progress = Progress.read(job.folder)
-        self._live.update(self.table(self._console.height - 4).rich(), refresh=True)
+        self._live.update(self.table(self._live.console.height - 4).rich(), refresh=True)
 
     def close(self) -> None:
         """Remove the table: the ranked one follows."""

@@ -40,14 +40,14 @@ def run_processes(
 ) -> signal.Signals | None:
     """Run the jobs in order, up to `parallel` at a time; return the signal that stopped them, or None.
 
-    The jobs are told when they start and end; `tick` is called several times a second.
-    With `devices_per_job` every job sees that many CUDA devices, which no other running job sees.
-    The first SIGINT, SIGTERM or SIGHUP is passed on to the running jobs, which save and exit, and no further
-    job starts; a second one kills them at once.
+    The jobs are told when they start and end; `tick` is called several times a second. With `devices_per_job` every
+    job sees that many CUDA devices, which no other running job sees. The first SIGINT, SIGTERM or SIGHUP is passed on
+    to the running jobs, which save and exit, and no further job starts; a second one kills them at once.
     Raises UserError if one job needs more devices than are visible.
     """
     free = _shares(parallel, devices_per_job)
-    threads = _threads(len(free), devices_per_job) if len(free) > 1 else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // len(free) // (devices_per_job or 1)) if len(free) > 1 else None  # of a rank
     waiting, running, passed_on = list(jobs), list[_Running](), 0
     with caught_signals() as caught:
         try:
@@ -130,12 +130,6 @@ def visible_cuda_devices() -> list[str]:
         return []
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
     return list(map(str, range(sum(line.startswith("GPU ") for line in listing.stdout.splitlines()))))
-
-
-def _threads(jobs: int, devices_per_job: int | None) -> int:
-    """The threads of one rank when `jobs` jobs of `devices_per_job` ranks share the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs // (devices_per_job or 1))
 
 
 def _free_port(in_use: Collection[int]) -> int:
