@@ -143,7 +143,9 @@ def telling_lines(log: Path) -> list[str]:
     """
     if not log.is_file():  # the job died before it had one
         return []
-    text = log.read_bytes()[-65_536:].decode(errors="replace")
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 65_536))
+        text = file.read().decode(errors="replace")
     lines = [re.sub(r"^\[rank\d+\]: ?", "", line.rstrip()) for line in text.splitlines()]
     lines = [line for line in lines if line.strip("^~ ") and "HYDRA_FULL_ERROR" not in line]
     ends = re.findall(

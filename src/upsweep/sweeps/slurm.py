@@ -105,7 +105,7 @@ def run_on_slurm(
         UserError: no SLURM here, settings that do not fit the trainer, or SLURM refuses them.
     """
     _check(cluster)
-    wanted = {job.name: parameters(job.config.hydra.launcher, cluster, parallel) for job in jobs}
+    wanted = {job: parameters(job.config.hydra.launcher, cluster, parallel) for job in jobs}
     running = {job: handle for job in jobs if cluster == "slurm" and (handle := _in_queue(job, folder)) is not None}
     waiting = [job for job in jobs if job not in running]
     asked, told = time.monotonic(), 0
@@ -185,23 +185,23 @@ def _check(cluster: str) -> None:
 
 
 def _submit(
-    jobs: Sequence[Planned], wanted: Mapping[str, Mapping[str, Any]], folder: Path, cluster: str
+    jobs: Sequence[Planned], wanted: Mapping[Planned, Mapping[str, Any]], folder: Path, cluster: str
 ) -> dict[Planned, submitit.Job[None]]:
     """Submit the first of the jobs and those that want the same, as one array."""
-    settings = wanted[jobs[0].name]
-    alike = [job for job in jobs if wanted[job.name] == settings]
+    alike = [job for job in jobs if wanted[job] == wanted[jobs[0]]]
     kind, place = (submitit.SlurmExecutor, folder / "%j") if cluster == "slurm" else (submitit.LocalExecutor, folder)
     executor = kind(place, max_num_timeout=jobs[0].config.hydra.launcher.requeues)
-    executor.update_parameters(**settings)
+    executor.update_parameters(**wanted[jobs[0]])
     for job in alike:
         job.folder.mkdir(parents=True, exist_ok=True)
     try:
         handles = executor.submit_array([Rank(job.folder, job.command, job.resuming) for job in alike])
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"SLURM refuses the jobs: {str(error).strip()}") from error
-    for job, handle in zip(alike, handles, strict=True):
+    submitted = dict(zip(alike, handles, strict=True))
+    for job, handle in submitted.items():
         write_json(job.folder / SUBMITTED, {"id": handle.job_id, "tasks": handle.num_tasks})
-    return dict(zip(alike, handles, strict=True))
+    return submitted
 
 
 def _in_queue(job: Planned, folder: Path) -> submitit.Job[None] | None:
