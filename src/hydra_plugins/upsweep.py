@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -16,16 +16,9 @@ from omegaconf import DictConfig
 
 from upsweep.common.errors import extra
 
-if TYPE_CHECKING:
-    from upsweep.sweeps.launcher import LaunchedSweep
-    from upsweep.sweeps.pool import Runner
-    from upsweep.sweeps.search import Search
-
 
 class SweepLauncher(Launcher):
     """Starts the door once for every job of a multirun: as a process here or, with a `cluster`, as a job of SLURM."""
-
-    _sweep: "LaunchedSweep"
 
     def __init__(self, parallel: int, resume: bool, **settings: Any) -> None:
         self._parallel, self._resume, self._settings = parallel, resume, settings
@@ -33,7 +26,7 @@ class SweepLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra knows but the task function. Raises UserError: submitit is not installed."""
         from upsweep.sweeps.launcher import LaunchedSweep
-        from upsweep.sweeps.pool import run_processes
+        from upsweep.sweeps.pool import Runner, run_processes
 
         own: dict[str, Any] = {key: self._settings.get(key) for key in ("devices_per_job", "timeout")}
         runner: Runner = partial(run_processes, **own)
@@ -98,8 +91,6 @@ class SlurmLauncherConf:
 class SearchSweeper(Sweeper):
     """Lets Optuna choose the jobs of a multirun; see `upsweep.sweeps.search`."""
 
-    _search: "Search"
-
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
 
@@ -131,9 +122,6 @@ class SearchSweeperConf:
     params: dict[str, str] = field(default_factory=dict)
 
 
-for group, name, node in (
-    ("hydra/launcher", "process", ProcessLauncherConf),
-    ("hydra/launcher", "slurm", SlurmLauncherConf),
-    ("hydra/sweeper", "search", SearchSweeperConf),
-):
-    ConfigStore.instance().store(group=group, name=name, node=node, provider="upsweep")
+ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="upsweep")
+ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="upsweep")
+ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchSweeperConf, provider="upsweep")

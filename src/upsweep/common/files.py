@@ -40,12 +40,10 @@ def remove_leftovers(path: Path) -> None:
 
 def write_whole(path: Path, content: str | bytes | Iterable[bytes | bytearray | memoryview]) -> Path:
     """Write text (UTF-8), bytes, or parts of bytes, as `whole` does; `path`."""
-    with whole(path) as beside:
-        if isinstance(content, str):
-            beside.write_text(content, encoding="utf-8")
-        else:
-            with beside.open("wb") as file:
-                file.writelines([content] if isinstance(content, bytes) else content)
+    if isinstance(content, str):
+        content = content.encode()
+    with whole(path) as beside, beside.open("wb") as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
     return path
 
 

@@ -2,21 +2,18 @@
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 _held: dict[Path, FileLock] = {}  # until the process ends
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait for the lock that a file stands for, and hold it. The file, and its folder, are made and stay."""
+def locked(path: Path) -> BaseFileLock:
+    """For `with`: waits for the lock that a file stands for, and holds it. File and folder are made, and stay."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
-        yield
+    return FileLock(path)
 
 
 def keep(path: Path, patience: float) -> str | None:

@@ -19,9 +19,9 @@ def keep_freed() -> bool:
     the system then clears every page again (`benchmarks/training_step.py` counts them). Only glibc has this habit and
     this remedy; what the user's own variables (`OWN`, GLIBC_TUNABLES) say of these sizes goes first.
     """
-    if platform.libc_ver()[0] != "glibc" or set(OWN) & set(os.environ):
-        return False
-    if any(tunable in os.environ.get("GLIBC_TUNABLES", "") for tunable in TUNABLES):
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    said = any(name in os.environ for name in OWN) or any(tunable in tunables for tunable in TUNABLES)
+    if said or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, BLOCK) and mallopt(M_TRIM_THRESHOLD, IDLE))

@@ -9,11 +9,7 @@ LINE_EVERY = 10.0  # seconds
 
 
 def clock(seconds: float | None) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(3725.4)
-    '1:02:05'
-    """
+    """Hours, minutes and seconds, as in 1:02:05."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -21,7 +17,7 @@ def clock(seconds: float | None) -> str:
 
 
 class Bar:
-    """Counts up to `total`; the bar vanishes at the end.
+    """Counts up to `total`; the bar vanishes at the end. `visible`: there is a terminal to show it on.
 
     Args:
         total: None where it is not known yet.
@@ -52,43 +48,33 @@ class Bar:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
-        off = not (shown and console.is_terminal)
-        self._bar = Progress(*columns, *times, console=console, transient=not stays, disable=off)
+        self.visible = shown and console.is_terminal
+        self._bar = Progress(*columns, *times, console=console, transient=not stays, disable=not self.visible)
         self._said, self._lines, self._after = said, lines and shown and not console.is_terminal, after
-        self.done, self.total, self.doing, self._before = done, total, doing, done
+        self.done, self.doing, self._total, self._before = done, doing, total, done
         self._task = self._bar.add_task(doing, total=total, said="")
         self._started = self._line_at = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._show()
+        self.update(self.done)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    @property
-    def visible(self) -> bool:
-        """Whether there is a terminal to show the bar on."""
-        return not self._bar.disable
-
     def advance(self, amount: float = 1.0, doing: str | None = None) -> None:
         """So much more is done."""
-        self.update(self.done + amount, doing=doing)
+        self.update(self.done + amount, doing)
 
-    def update(self, done: float, total: float | None = None, doing: str | None = None) -> None:
+    def update(self, done: float, doing: str | None = None) -> None:
         """So much is done."""
         self.done, self.doing = done, self.doing if doing is None else doing
-        self.total = self.total if total is None else total
-        self._show()
-
-    def _show(self) -> None:
-        now = time.monotonic()
-        said = self._said(self.done, self.total)
-        self._bar.update(self._task, completed=self.done, total=self.total, description=self.doing, said=said)
+        now, said = time.monotonic(), self._said(done, self._total)
+        self._bar.update(self._task, completed=done, description=self.doing, said=said)
         if not self._bar.live.is_started and now - self._started >= self._after:
             self._bar.start()
         if self._lines and now - self._line_at > LINE_EVERY:
             self._line_at = now
-            here = self.done - self._before
-            left = (now - self._started) / here * (self.total - self.done) if here and self.total else None
+            here = done - self._before
+            left = (now - self._started) / here * (self._total - done) if here and self._total else None
             print(f"{self.doing}: {said}, {clock(left)} left", file=sys.stderr, flush=True)

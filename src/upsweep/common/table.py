@@ -1,7 +1,7 @@
 """Cells of text under headers: aligned lines in files and pipes, a table in colours on a terminal."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
@@ -24,10 +24,8 @@ class Table:
         """Aligned lines, as wide as they need to be: for files and pipes."""
         lines = [self.headers, *self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pad: dict[str, Callable[[str, int], str]] = {"left": str.ljust, "right": str.rjust}
-        aligned = [
-            "  ".join(pad[self._justify(i)](cell, widths[i]) for i, cell in enumerate(line)).rstrip() for line in lines
-        ]
+        formats = [f"{'<' if self._justify(i) == 'left' else '>'}{width}" for i, width in enumerate(widths)]
+        aligned = ["  ".join(map(format, line, formats)).rstrip() for line in lines]
         return "\n".join([self.title, *aligned] if self.title else aligned)
 
     def print(self, file: TextIO | None = None) -> None:

@@ -1,10 +1,11 @@
-"""A job of a sweep: what it is to be, the command line that runs it, and what it came to."""
+"""A job of a sweep: what it is to be, the command line that runs it, how far it is, and what it came to."""
 
 import math
-import os
 import re
 import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 
@@ -12,14 +13,16 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 import __main__
-from upsweep.analysis.ranking import chosen
+from upsweep.analysis.ranking import chosen, headline
 from upsweep.common.errors import UserError
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
-from upsweep.sweeps.pool import STOPPED
+from upsweep.sweeps.live import Status
 from upsweep.sweeps.resuming import quoted
+
+STOPPED = "stopped before it had a result"  # with the whole sweep
 
 
 class JobsFailedError(UserError):
@@ -31,20 +34,24 @@ def declared_in(config: DictConfig) -> tuple[Figure, ...]:
     return figures_of(OmegaConf.select(config, "task.figures") or ())
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Planned:
-    """A planned job: `name` is its folder below the sweep's, `config` what it will compose for itself."""
+    """A planned job: `name` is its folder below the sweep's, `config` what it will compose for itself.
+
+    `command` runs it, `resuming` goes on where that was stopped (see `command_of`); `nothing` is the result of a job of
+    which nothing is known but its settings, `status` how far it is, for the display.
+    """
 
     name: str
     folder: Path
     number: int
     overrides: list[str]
     config: DictConfig
+    command: Sequence[str] = ()
+    resuming: Sequence[str] = ()
 
-    @property
-    def nothing(self) -> Result:
-        """The result of a job of which nothing is known but its settings."""
-        return Result(
+    def __post_init__(self) -> None:
+        self.nothing = Result(
             state="failed",
             choices=chosen(self.config.hydra.runtime.choices, self.config),
             overrides=self.overrides,
@@ -52,6 +59,17 @@ class Planned:
             scale=OmegaConf.select(self.config, "scale"),
             declared=declared_in(self.config),
         )
+        self.status = Status(self.folder, self.nothing.settings, headline([self.nothing]))
+
+    def started(self) -> None:
+        """It runs from now on."""
+        self.status.started_at = time.time()
+
+    def ended(self, exit_code: int, stopped: str | None) -> None:
+        """No process of it is left. The code is negative for the signal that killed it; `stopped` says why we did."""
+        result, began = self.result(exit_code, stopped), self.status.started_at
+        took = None if began is None else time.time() - began
+        self.status.result = result if result.seconds is not None else replace(result, seconds=took)
 
     def result(self, exit_code: int, stopped: str | None) -> Result:
         """What the job left as `result.json`, held against how it ended, and why; written if that says otherwise."""
@@ -62,8 +80,8 @@ class Planned:
         if stopped is not None and (left is None or stopped != STOPPED):
             result = (left or self.nothing).because("stopped", stopped)
         else:
-            said = None if left is None else left.reason
-            result = (left or self.nothing).because("failed", self._why(exit_code, said))
+            known = left or self.nothing
+            result = known.because("failed", self._why(exit_code, known.reason))
         try:
             result.write(self.folder)
         except OSError as error:  # a full disk: the other jobs need not end for that
@@ -97,12 +115,8 @@ class Planned:
 def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -> list[str]:
     """The command line that runs a job of the sweep in `folder`: no shell reads it, so values arrive as they were."""
     hydra = sweep.hydra
-    flags = {"--config-name": hydra.job.config_name}
     flag_of = {"main": "--config-path", "command-line": "--config-dir"}
-    for source in hydra.runtime.config_sources:
-        if source.provider in flag_of:
-            path = source.path if source.schema == "file" else f"{source.schema}://{source.path}"
-            flags[flag_of[source.provider]] = path
+    places = [source for source in hydra.runtime.config_sources if source.provider in flag_of]
     own = {
         "hydra.mode": "RUN",
         "hydra.run.dir": quoted(str(job.folder)),
@@ -117,7 +131,8 @@ def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -
     return [
         sys.executable,  # how this very script was started
         *([str(Path(sys.argv[0]).absolute())] if module is None else ["-m", module.name]),
-        *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
+        f"--config-name={hydra.job.config_name}",
+        *(f"{flag_of[p.provider]}={p.path if p.schema == 'file' else f'{p.schema}://{p.path}'}" for p in places),
         *(line for line in hydra.overrides.hydra if not line.startswith("hydra.mode=")),
         *job.overrides,
         *(f"{key}={value}" for key, value in own.items()),
@@ -129,13 +144,11 @@ def telling_lines(log: Path) -> list[str]:
 
     The rank that failed first is rarely the last to speak: the others complain that it has gone.
     """
-    try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 65_536))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:  # the job died before it had one
+    if not log.is_file():  # the job died before it had one
         return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 65_536))
+        text = file.read().decode(errors="replace")
     lines = [re.sub(r"^\[rank\d+\]: ?", "", line.rstrip()) for line in text.splitlines()]
     lines = [line for line in lines if line.strip("^~ ") and "HYDRA_FULL_ERROR" not in line]
     ends = re.findall(

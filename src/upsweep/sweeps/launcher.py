@@ -11,10 +11,10 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
-from typing import Any, cast
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -24,7 +24,6 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from upsweep.analysis.ranking import headline
 from upsweep.analysis.tables import print_results, write_table
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
@@ -35,7 +34,7 @@ from upsweep.runs.record import found
 from upsweep.runs.result import REQUEUE, Result
 from upsweep.sweeps import pool
 from upsweep.sweeps.jobs import JobsFailedError, Planned, command_of
-from upsweep.sweeps.live import Status, display
+from upsweep.sweeps.live import display
 
 
 class OnceEach:
@@ -87,7 +86,6 @@ class LaunchedSweep:
     parallel: int
     resume: bool = False
     planned: dict[str, Planned] = field(default_factory=dict)
-    statuses: dict[str, Status] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         loader: Any = self.context.config_loader
@@ -109,7 +107,7 @@ class LaunchedSweep:
         Exits with 128 + its number if a signal stopped the batch, with 75 (EX_TEMPFAIL) if that was SIGTERM.
         """
         asked = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
-        jobs = list({job.name: job for job in asked}.values())
+        jobs = list({job.name: job for job in asked if job.status.result is None}.values())
         if len(jobs) < len(asked):
             self._say(f"{len(asked) - len(jobs)} of {len(asked)} jobs are the same as others, and run once.")
         if not self.resume and (done := next((job.folder for job in jobs if _has_run(job.folder)), None)) is not None:
@@ -124,7 +122,7 @@ class LaunchedSweep:
         if self.resume:
             self._say(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are kept, {len(missing)} to run.")
         stopped = self._run(missing)
-        results = {name: status.result for name, status in self.statuses.items() if status.result is not None}
+        results = {name: job.status.result for name, job in self.planned.items() if job.status.result is not None}
         self._tell(results)
         if stopped is not None:
             sys.exit(REQUEUE if stopped is Signals.SIGTERM else 128 + stopped)
@@ -194,48 +192,28 @@ class LaunchedSweep:
         name = str(config.hydra.sweep.subdir if old is None else old.name)
         if name in self.planned or name in {job.name for job in before if job is not old}:
             raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: put what differs into it.")
-        job = Planned(name, self.folder / name, number, overrides, config)
-        self.planned[name] = job
-        nothing = job.nothing
-        self.statuses[name] = Status(job.folder, nothing.settings, headline([nothing]))
+        job = self.planned[name] = Planned(name, self.folder / name, number, overrides, config)
+        begun = self.resume and job.folder.is_dir()
+        job.command, job.resuming = (command_of(job, self.config, self.folder, resume=on) for on in (begun, True))
         return job
 
     def _kept(self, job: Planned) -> bool:
         """Whether a resumed sweep already has the job's result; one that cannot be read costs that job alone."""
-        status = self.statuses[job.name]
         if self.resume:
             result = found(Result.read, job.folder, lambda what: _warn(f"Job {job.name} is run once more: {what}."))
-            status.result = result if result is not None and result.complete else None
-        return status.result is not None
+            job.status.result = result if result is not None and result.complete else None
+        return job.status.result is not None
 
     def _run(self, jobs: Sequence[Planned]) -> Signals | None:
         for job in jobs:  # of an earlier sweep in the same folder
             for name in (RESULT, PROGRESS):
                 (job.folder / name).unlink(missing_ok=True)
-        processes = [self._process(job) for job in jobs]
-        with display(self.statuses, self.parallel, quiet=self.quiet) as self.tick:
-            stopped = self.runner(processes, self, parallel=self.parallel)
+        statuses = {name: job.status for name, job in self.planned.items()}
+        with display(statuses, self.parallel, quiet=self.quiet) as tick:
+            stopped = self.runner(jobs, tick, self.parallel)
         for job in jobs:
-            status = self.statuses[job.name]
-            status.result = status.result or job.nothing.because("stopped", "not started")
+            job.status.result = job.status.result or job.nothing.because("stopped", "not started")
         return stopped
-
-    def started(self, job: pool.Process) -> None:
-        self.statuses[job.name].started_at = time.time()
-
-    def ended(self, job: pool.Process, exit_code: int, stopped: str | None) -> None:
-        status = self.statuses[job.name]
-        result = self.planned[job.name].result(exit_code, stopped)
-        took = None if status.started_at is None else time.time() - status.started_at
-        status.result = result if result.seconds is not None else replace(result, seconds=took)
-
-    def _process(self, job: Planned) -> pool.Process:
-        wants = cast(dict[str, Any], OmegaConf.to_container(job.config.hydra.launcher, resolve=True))
-        fresh, resuming = (
-            command_of(job, self.config, self.folder, resume=resume)
-            for resume in (self.resume and job.folder.is_dir(), True)
-        )
-        return pool.Process(job.name, job.folder, fresh, resuming, wants)
 
 
 def _has_run(folder: Path) -> bool:

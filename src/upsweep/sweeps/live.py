@@ -4,7 +4,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -67,19 +67,14 @@ def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float
 def display(
     jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, quiet: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Give a function that shows the current state: a live table in a terminal, lines elsewhere.
-
-    On `file`, or stdout; nothing if `quiet`.
-    """
+    """Give a function that shows the current state on `file` (stdout): a live table in a terminal, lines elsewhere."""
     file = sys.stdout if file is None else file
     if quiet:
         yield lambda: None
         return
-    shown = LiveTable(jobs, parallel, file) if file.isatty() else PlainLines(jobs, parallel, file)
-    try:
+    kind = LiveTable if file.isatty() else PlainLines
+    with closing(kind(jobs, parallel, file)) as shown:
         yield shown.update
-    finally:
-        shown.close()
 
 
 class LiveTable:
@@ -92,8 +87,7 @@ class LiveTable:
         self._jobs, self._parallel = jobs, parallel
         self._columns = differing([job.settings for job in jobs.values()])
         self._headline = next((job.headline for job in jobs.values()), UNDECLARED)
-        self._console = Console(file=file)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live = Live(console=Console(file=file), auto_refresh=False, transient=True)
         self._live.start()
         self._next = 0.0
 
@@ -105,7 +99,7 @@ class LiveTable:
         for job in self._jobs.values():
             if job.state == "running":
                 job.progress = Progress.read(job.folder)
-        self._live.update(self.table(self._console.height - 4).rich(), refresh=True)
+        self._live.update(self.table(self._live.console.height - 4).rich(), refresh=True)
 
     def close(self) -> None:
         """Remove the table: the ranked one follows."""

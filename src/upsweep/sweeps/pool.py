@@ -9,58 +9,28 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from upsweep.common.errors import UserError
 from upsweep.common.parents import end_with_parent
 from upsweep.common.ranks import clean_environment
 from upsweep.runs.layout import JOB_LOG
+from upsweep.sweeps.jobs import STOPPED, Planned
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0
-STOPPED = "stopped before it had a result"
 LAST_WORDS_SECONDS = 15.0  # for a job to save and exit, once its time is over
 
-
-@dataclass(frozen=True, eq=False)
-class Process:
-    """A command with a folder of its own, for its files and its output.
-
-    `resuming` goes on where `command` was stopped; `wants` is what the launcher's config says of this very job.
-    """
-
-    name: str
-    folder: Path
-    command: Sequence[str]
-    resuming: Sequence[str] = ()
-    wants: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Watcher(Protocol):
-    """Who is told of the jobs while they run.
-
-    `ended` gets the exit code (negative: the signal that killed it) and why the job was stopped, if it was, when no
-    process of the job is left; `tick` is called several times a second.
-    """
-
-    def started(self, job: Process) -> None: ...
-    def ended(self, job: Process, exit_code: int, stopped: str | None) -> None: ...
-    def tick(self) -> None: ...
-
-
-class Runner(Protocol):
-    """What runs the jobs of a sweep: `run_processes` here, `upsweep.sweeps.slurm.run_on_slurm` on a cluster."""
-
-    def __call__(self, jobs: Sequence[Process], watcher: Watcher, *, parallel: int) -> signal.Signals | None: ...
+Runner = Callable[[Sequence[Planned], Callable[[], None], int], signal.Signals | None]
+"""What runs the jobs of a sweep: `run_processes` here, `upsweep.sweeps.slurm.run_on_slurm` on a cluster."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Running:
-    job: Process
+    job: Planned
     process: subprocess.Popen[bytes]  # leads a process group of its own, with the same id
     devices: tuple[str, ...]
     port: int
@@ -68,25 +38,26 @@ class _Running:
 
 
 def run_processes(
-    jobs: Sequence[Process],
-    watcher: Watcher,
-    *,
+    jobs: Sequence[Planned],
+    tick: Callable[[], None],
     parallel: int,
+    *,
     devices_per_job: int | None,
     timeout: float | None = None,
 ) -> signal.Signals | None:
     """Run the jobs in order, up to `parallel` at a time; return the signal that stopped them, or None.
 
-    With `devices_per_job` every job sees that many CUDA devices, which no other running job sees. A job that takes
-    more than `timeout` minutes is stopped, by SIGTERM and then by SIGKILL, and the others go on.
-    The first SIGINT, SIGTERM or SIGHUP is passed on to the running jobs, which save and exit, and no further
-    job starts; a second one kills them at once.
+    The jobs are told when they start and end; `tick` is called several times a second. With `devices_per_job` every
+    job sees that many CUDA devices, which no other running job sees. A job that takes more than `timeout` minutes is
+    stopped, by SIGTERM and then by SIGKILL, and the others go on. The first SIGINT, SIGTERM or SIGHUP is passed on to
+    the running jobs, which save and exit, and no further job starts; a second one kills them at once.
     Raises UserError if one job needs more devices than are visible, or has no time.
     """
     if timeout is not None and not timeout > 0:
         raise UserError(f"hydra.launcher.timeout={timeout} must be above 0: minutes, or null for no end.")
     free = _shares(parallel, devices_per_job)
-    threads = _threads(len(free), devices_per_job) if len(free) > 1 else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // len(free) // (devices_per_job or 1)) if len(free) > 1 else None  # of a rank
     waiting, running, passed_on, late = list(jobs), list[_Running](), 0, set[_Running]()
     with caught_signals() as caught:
         try:
@@ -104,11 +75,11 @@ def run_processes(
                     stopped = STOPPED if caught else None
                     if each in late:
                         stopped = f"it took more than hydra.launcher.timeout={timeout} minutes"
-                    watcher.ended(each.job, each.process.returncode, stopped)
+                    each.job.ended(each.process.returncode, stopped)
                 while waiting and free:
                     running.append(_start(waiting.pop(0), free.pop(0), threads, {each.port for each in running}))
-                    watcher.started(running[-1].job)
-                watcher.tick()
+                    running[-1].job.started()
+                tick()
                 time.sleep(POLL_SECONDS)
         finally:
             for each in running:
@@ -127,7 +98,7 @@ def _stop_late(running: Sequence[_Running], late: set[_Running], seconds: float)
             _signal_group(each.process.pid, signal.SIGKILL)
 
 
-def _start(job: Process, devices: tuple[str, ...], threads: int | None, ports_in_use: Collection[int]) -> _Running:
+def _start(job: Planned, devices: tuple[str, ...], threads: int | None, ports_in_use: Collection[int]) -> _Running:
     port = _free_port(ports_in_use)
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / JOB_LOG).open("ab") as log:
@@ -179,12 +150,6 @@ def visible_cuda_devices() -> list[str]:
     return list(map(str, range(sum(line.startswith("GPU ") for line in listing.stdout.splitlines()))))
 
 
-def _threads(jobs: int, devices_per_job: int | None) -> int:
-    """The threads of one rank when `jobs` jobs of `devices_per_job` ranks share the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs // (devices_per_job or 1))
-
-
 def _free_port(in_use: Collection[int]) -> int:
     """A free TCP port below the ephemeral range, out of which no passing connection can take it meanwhile."""
     while True:
@@ -216,10 +181,9 @@ def _clear_group(group: int, grace: float) -> None:
 def caught_signals() -> Iterator[list[signal.Signals]]:
     """Collect SIGINT, SIGTERM and SIGHUP instead of acting on them."""
     caught: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():  # where Python cannot catch any
-        yield caught
-        return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    main = threading.current_thread() is threading.main_thread()  # Python catches none elsewhere
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ()
+    before = {signum: signal.getsignal(signum) for signum in signals}
     for signum, handler in before.items():
         if handler is not signal.SIG_IGN:  # as under nohup
             signal.signal(signum, lambda number, _frame: caught.append(signal.Signals(number)))

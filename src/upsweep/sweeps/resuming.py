@@ -7,6 +7,7 @@ true, and ranks that Lightning starts by repeating the command line go on too.
 import os
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,13 @@ def _folder(asked: str, home: str, holds: str) -> Path:
 def _run(folder: Path, given: list[str]) -> list[str]:
     old_flags, old, directory = _started(folder)
     flags, overrides = _split(_back_to(directory, given))
-    named = {_flag(a) for a in flags}
-    new = {_key(a) for a in overrides}
+    said = {*map(_flag, flags), *map(_key, overrides), *MULTIRUN, *OF_THE_PLACE}
     added = {_key(a) for a in old if a.startswith("+")}  # no config knows these keys
     overrides = [f"++{a}" if _key(a) in added and a[0] not in "+~" else a for a in overrides]
     return [
-        *(a for a in old_flags if _flag(a) not in named | MULTIRUN),
+        *(a for a in old_flags if _flag(a) not in said),
         *flags,
-        *(a for a in old if _key(a) not in new | OF_THE_PLACE),
+        *(a for a in old if _key(a) not in said),
         *overrides,
         f"{KEY}{quoted(str(folder))}",
         f"{PLACE}{quoted(str(folder))}",
@@ -161,7 +161,7 @@ def _said(about: About) -> tuple[list[str], list[str]]:
     flags, overrides = _split(about.command[2:])
     for i, flag in enumerate(flags):
         name, _, value = flag.partition("=")
-        if value and name in ("--config-dir", "-cd"):
+        if _flag(name) == "--config-dir":
             flags[i] = f"{name}={Path(about.directory) / value}"
     return flags, overrides
 
@@ -180,14 +180,11 @@ def _sweep(folder: Path, given: list[str]) -> list[str]:
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags, each in one piece with its value, and overrides: Hydra's parser wants the overrides together."""
-    flags, overrides = list[str](), list[str]()
-    waiting = False  # for the value of a flag
-    for argument in arguments:
-        if waiting:
-            flags[-1] += f"={argument}"
-        else:
-            (flags if argument.startswith("-") else overrides).append(argument)
-        waiting = not waiting and argument in WITH_VALUE
+    flags, overrides, words = list[str](), list[str](), iter(arguments)
+    for word in words:
+        if word in WITH_VALUE:
+            word = "=".join([word, *islice(words, 1)])
+        (flags if word.startswith("-") else overrides).append(word)
     return flags, overrides
 
 

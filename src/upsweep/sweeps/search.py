@@ -6,7 +6,7 @@ study that lies elsewhere (`hydra.sweeper.study`), each with its own sweep's fol
 """
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -100,46 +100,43 @@ class Search:
         """
         self._fixed, self._space = self._split(arguments)
         parallel = int(self.config.hydra.launcher.get("parallel", 1))
-        study = self._opened()
+        self._study = study = self._opened()
         write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        unfinished = deque(self._unfinished(study))
+        self._unfinished = self._begun()
         known: dict[Overrides, Outcome] = {}
         started, launched, failed = len(study.trials), 0, 0  # a launcher that goes on numbers the jobs itself
         while (left := self.trials - failed - sum(trial.state in _TAKEN for trial in study.trials)) > 0:
             for trial in study.trials:
                 if trial.state in _JUDGED:
                     known[_overrides(trial)] = trial.state, trial.value if trial.state == TrialState.COMPLETE else None
-            asked = dict(self._ask(study, unfinished) for _ in range(min(left, parallel)))
+            asked = dict(self._ask() for _ in range(min(left, parallel)))
             new = [job for job in dict.fromkeys(asked.values()) if job not in known]
-            known |= self._launch(study, new, launched, asked) if new else {}
+            known |= self._launch(new, launched, asked) if new else {}
             launched += len(new)
             for number, job in asked.items():
                 state, value = known[job]
                 study.tell(number, value, state, skip_if_finished=True)
                 failed += state == TrialState.FAIL
-        self._report(study, [trial for trial in study.trials[started:] if _folder(trial) == self.place])
+        self._report([trial for trial in study.trials[started:] if _folder(trial) == self.place])
 
-    def _ask(self, study: optuna.Study, unfinished: deque[dict[str, Any]]) -> tuple[int, Overrides]:
+    def _ask(self) -> tuple[int, Overrides]:
         """A trial's number, and its job; what is unfinished goes first."""
-        if unfinished:
-            study.enqueue_trial(unfinished.popleft())
-        trial = study.ask(self._space)
+        if self._unfinished:
+            self._study.enqueue_trial(self._unfinished.pop(0))
+        trial = self._study.ask(self._space)
         job = (*self._fixed, *_written(trial.params))
         trial.set_user_attr(OVERRIDES, list(job))
         trial.set_user_attr(FOLDER, self.place)
         return trial.number, job
 
-    def _launch(
-        self, study: optuna.Study, new: Sequence[Overrides], first: int, asked: Iterable[int]
-    ) -> dict[Overrides, Outcome]:
+    def _launch(self, new: Sequence[Overrides], first: int, asked: Iterable[int]) -> dict[Overrides, Outcome]:
         try:
             done = self.launcher.launch([list(job) for job in new], initial_job_idx=first)
         except BaseException:  # stopped: other workers need not wait for these
             for number in asked:
-                study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+                self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
             raise
-        left = [found(Result.read, Path(str(job.working_dir))) for job in done]
-        return dict(zip(new, map(_outcome, left), strict=True))
+        return {job: _outcome(Path(str(each.working_dir))) for job, each in zip(new, done, strict=True)}
 
     def _split(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, distributions.BaseDistribution]]:
         """The overrides that every job has, and what is drawn; a key on the command line goes before `params`."""
@@ -179,29 +176,25 @@ class Search:
                 ) from error
         return study
 
-    def _unfinished(self, study: optuna.Study) -> list[dict[str, Any]]:
+    def _begun(self) -> list[dict[str, Any]]:
         """The choices of this folder's trials that were stopped or failed; their jobs go on from their checkpoints.
 
         What runs in another folder is another worker's. No other process has this one: it is claimed.
         """
-        judged = {_overrides(trial) for trial in study.trials if trial.state in _JUDGED}
-        params: dict[Overrides, dict[str, Any]] = {}
-        for trial in study.trials:
-            if _folder(trial) != self.place or trial.state not in (TrialState.RUNNING, TrialState.FAIL):
-                continue
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            if _overrides(trial) not in judged:
-                params[_overrides(trial)] = trial.params
-        return list(params.values())
+        trials, states = self._study.trials, (TrialState.RUNNING, TrialState.FAIL)
+        judged = {_overrides(trial) for trial in trials if trial.state in _JUDGED}
+        ours = [trial for trial in trials if _folder(trial) == self.place and trial.state in states]
+        for trial in ours:
+            self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        return list({_overrides(trial): trial.params for trial in ours if _overrides(trial) not in judged}.values())
 
-    def _report(self, study: optuna.Study, new: Sequence[FrozenTrial]) -> None:
-        counts = Counter(trial.state for trial in study.trials)
+    def _report(self, new: Sequence[FrozenTrial]) -> None:
+        counts = Counter(trial.state for trial in self._study.trials)
         judged = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]
         print(f"{judged} trials, {counts[TrialState.PRUNED]} of them pruned or diverged: {self.study}")
         if counts[TrialState.COMPLETE]:
-            best = study.best_trial
-            value = f"{best.value:.{self.headline.digits + 1}f}"
-            print(f"Best: {value} with {' '.join(_written(best.params))}", flush=True)
+            best, digits = self._study.best_trial, self.headline.digits + 1
+            print(f"Best: {best.value:.{digits}f} with {' '.join(_written(best.params))}", flush=True)
         if failed := sum(trial.state == TrialState.FAIL for trial in new):
             raise JobsFailedError(f"{failed} of {len(new)} trials did not finish: the table says why.")
 
@@ -223,8 +216,9 @@ def _written(params: Mapping[str, object]) -> list[str]:
     return [f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()]
 
 
-def _outcome(result: Result | None) -> Outcome:
+def _outcome(folder: Path) -> Outcome:
     """What a job's result is to the study: a training that diverged or was pruned is a bad one, not a failed one."""
+    result = found(Result.read, folder)
     if result is None or result.state in ("failed", "stopped"):
         return TrialState.FAIL, None
     if result.state == "finished" and result.objective is not None:

@@ -12,9 +12,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from upsweep.runs.progress import Progress
 from upsweep.runs.record import found, write_json
 from upsweep.runs.result import REQUEUE, Result
 from upsweep.sweeps import pool
+from upsweep.sweeps.jobs import STOPPED, Planned
 
 POLL_SECONDS = 0.5
 ASK_SECONDS = 30.0  # between two questions to SLURM's accounting; a job that ends by itself is seen at once
@@ -42,7 +43,9 @@ class Rank:
     A door that fails raises, so that `srun --kill-on-bad-exit` ends the other ranks.
     """
 
-    job: pool.Process
+    folder: Path
+    command: Sequence[str]
+    resuming: Sequence[str]
     requeued: bool = False
     process: subprocess.Popen[bytes] | None = None
 
@@ -56,10 +59,10 @@ class Rank:
         here = submitit.JobEnvironment()
         here.paths.result_pickle.unlink(missing_ok=True)  # of the run before a requeue
         if here.global_rank == 0:
-            Progress().write(self.job.folder)  # to the submitting process: it has begun
+            Progress().write(self.folder)  # to the submitting process: it has begun
         requeued = self.requeued or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-        with (self.job.folder / JOB_LOG).open("ab") as log:
-            command = self.job.resuming if requeued else self.job.command
+        with (self.folder / JOB_LOG).open("ab") as log:
+            command = self.resuming if requeued else self.command
             self.process = pool.popen(command, log, clean_environment(), preexec_fn=_as_rank)
             while (code := self.process.poll()) is None:  # no wait(): `checkpoint` interrupts this, and waits too
                 time.sleep(pool.POLL_SECONDS)
@@ -76,7 +79,7 @@ class Rank:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(SAVE_SECONDS)
-        return DelayedSubmission(Rank(self.job, requeued=True))
+        return DelayedSubmission(replace(self, requeued=True, process=None))
 
 
 def _as_rank() -> None:
@@ -86,7 +89,7 @@ def _as_rank() -> None:
 
 
 def run_on_slurm(
-    jobs: Sequence[pool.Process], watcher: pool.Watcher, *, folder: Path, cluster: str, parallel: int
+    jobs: Sequence[Planned], tick: Callable[[], None], parallel: int, *, folder: Path, cluster: str
 ) -> signal.Signals | None:
     """Submit the jobs, at most `parallel` to run at a time, and wait for all of them; else as `pool.run_processes`.
 
@@ -95,7 +98,7 @@ def run_on_slurm(
     for. If this process is killed, the jobs go on. The exit code is 0 or 1.
 
     Args:
-        jobs: each with its own settings (`hydra.launcher`) in `wants`.
+        jobs: each with its own settings, `hydra.launcher` of its config.
         folder: for what submitit writes.
         cluster: `slurm`, or `local` for submitit's stand-in on this machine.
 
@@ -103,39 +106,38 @@ def run_on_slurm(
         UserError: no SLURM here, settings that do not fit the trainer, or SLURM refuses them.
     """
     _check(cluster)
-    wanted = {job.name: parameters(job.wants, cluster, parallel) for job in jobs}
+    wanted = {job: parameters(job.config.hydra.launcher, cluster, parallel) for job in jobs}
     running = {job: handle for job in jobs if cluster == "slurm" and (handle := _in_queue(job, folder)) is not None}
     waiting = [job for job in jobs if job not in running]
-    begun, asked, told = set[pool.Process](), time.monotonic(), 0
+    asked, told = time.monotonic(), 0
     with pool.caught_signals() as caught:
         try:
             while waiting or running:
                 if len(caught) > told:
                     told = len(caught)
                     waiting.clear()
-                    _cancel(running.values())
+                    _cancel(running)
                     if told > 1:
                         break
                 if cluster == "slurm" and time.monotonic() > asked + (SAVE_SECONDS / 30 if caught else ASK_SECONDS):
                     asked = time.monotonic()
                     submitit.SlurmJob.watcher.update()
                 for job in [job for job, handle in running.items() if handle.done()]:
-                    code = _exit_code(job, running.pop(job), bool(caught))
-                    watcher.ended(job, code, pool.STOPPED if caught else None)
+                    job.ended(_exit_code(job, running.pop(job), bool(caught)), STOPPED if caught else None)
                 most = len(jobs) if cluster == "slurm" else parallel  # SLURM keeps to `parallel` by itself
                 while waiting and len(running) < most:
                     running |= _submit(waiting[: most - len(running)], wanted, folder, cluster)
                     waiting = [job for job in waiting if job not in running]
-                for job in [job for job in running if job not in begun and Progress.read(job.folder) is not None]:
-                    begun.add(job)
-                    watcher.started(job)
-                watcher.tick()
+                for job in running:
+                    if job.status.started_at is None and Progress.read(job.folder) is not None:
+                        job.started()
+                tick()
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            _cancel(running.values())
+            _cancel(running)
             raise
         for job in running:
-            watcher.ended(job, 1, pool.STOPPED)
+            job.ended(1, STOPPED)
     return caught[0] if caught else None
 
 
@@ -145,32 +147,28 @@ def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[st
     Raises:
         UserError: numbers that are none, or several nodes without SLURM.
     """
-    sources = {
-        "nodes": ": it is trainer.num_nodes, which SLURM has to know beforehand.",
-        "tasks_per_node": ": it is trainer.devices, which SLURM has to know beforehand.",
-        "time": " (minutes).",
-    }
-    for name, source in sources.items():
+    for name, source in (("nodes", "trainer.num_nodes"), ("tasks_per_node", "trainer.devices"), ("time", None)):
         if type(wants[name]) is not int or wants[name] < 1:
-            raise UserError(f"hydra.launcher.{name}={wants[name]} must be a whole number above 0{source}")
+            why = f": it is {source}, which SLURM has to know beforehand." if source else " (minutes)."
+            raise UserError(f"hydra.launcher.{name}={wants[name]} must be a whole number above 0{why}")
     gpus = wants["gpus_per_node"]
     if gpus is None:
         gpus = 0 if wants["accelerator"] == "cpu" else wants["tasks_per_node"]
     shared = {"gpus_per_node": gpus, "signal_delay_s": wants["grace"], "stderr_to_stdout": True}
+    shared["setup"] = list(wants["setup"])
     if cluster == "local":  # where Lightning starts the other ranks, as ever on one machine
         if wants["nodes"] > 1:
             raise UserError("hydra.launcher.cluster=local has one node: set trainer.num_nodes=1.")
-        return shared | {"timeout_min": wants["time"], "setup": wants["setup"]}
-    given = {name: wants[name] for name in ("cpus_per_task", "partition", "account", "qos", "mem", "constraint")}
+        return shared | {"timeout_min": wants["time"]}
+    optional = ("cpus_per_task", "partition", "account", "qos", "mem", "constraint")
     return {
         **shared,
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: wants[name] for name in optional if wants[name] is not None},
         "job_name": wants["name"],
         "time": wants["time"],
         "nodes": wants["nodes"],
         "ntasks_per_node": wants["tasks_per_node"],
         "array_parallelism": parallel,
-        "setup": wants["setup"],
         "srun_args": ["--kill-on-bad-exit=1"],
         "additional_parameters": {"requeue": True, **wants["sbatch"]},
     }
@@ -188,26 +186,26 @@ def _check(cluster: str) -> None:
 
 
 def _submit(
-    jobs: Sequence[pool.Process], wanted: Mapping[str, Mapping[str, Any]], folder: Path, cluster: str
-) -> dict[pool.Process, submitit.Job[None]]:
+    jobs: Sequence[Planned], wanted: Mapping[Planned, Mapping[str, Any]], folder: Path, cluster: str
+) -> dict[Planned, submitit.Job[None]]:
     """Submit the first of the jobs and those that want the same, as one array."""
-    settings = wanted[jobs[0].name]
-    alike = [job for job in jobs if wanted[job.name] == settings]
+    alike = [job for job in jobs if wanted[job] == wanted[jobs[0]]]
     kind, place = (submitit.SlurmExecutor, folder / "%j") if cluster == "slurm" else (submitit.LocalExecutor, folder)
-    executor = kind(place, max_num_timeout=int(jobs[0].wants["requeues"]))
-    executor.update_parameters(**settings)
+    executor = kind(place, max_num_timeout=jobs[0].config.hydra.launcher.requeues)
+    executor.update_parameters(**wanted[jobs[0]])
     for job in alike:
         job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        handles = executor.submit_array([Rank(job) for job in alike])
+        handles = executor.submit_array([Rank(job.folder, job.command, job.resuming) for job in alike])
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"SLURM refuses the jobs: {str(error).strip()}") from error
-    for job, handle in zip(alike, handles, strict=True):
+    submitted = dict(zip(alike, handles, strict=True))
+    for job, handle in submitted.items():
         write_json(job.folder / SUBMITTED, {"id": handle.job_id, "tasks": handle.num_tasks})
-    return dict(zip(alike, handles, strict=True))
+    return submitted
 
 
-def _in_queue(job: pool.Process, folder: Path) -> submitit.Job[None] | None:
+def _in_queue(job: Planned, folder: Path) -> submitit.Job[None] | None:
     """What an earlier process submitted of this job, if SLURM still has it."""
     try:
         said = json.loads((job.folder / SUBMITTED).read_text(encoding="utf-8"))
@@ -219,12 +217,12 @@ def _in_queue(job: pool.Process, folder: Path) -> submitit.Job[None] | None:
     return None if handle.done() or handle.watcher.get_state(id_, mode="cache") == "UNKNOWN" else handle
 
 
-def _cancel(handles: Iterable[submitit.Job[None]]) -> None:
-    for handle in handles:
+def _cancel(running: Mapping[Planned, submitit.Job[None]]) -> None:
+    for handle in running.values():
         handle.cancel(check=False)
 
 
-def _exit_code(job: pool.Process, handle: submitit.Job[None], stopping: bool) -> int:
+def _exit_code(job: Planned, handle: submitit.Job[None], stopping: bool) -> int:
     """0 for a job all of whose tasks ended well; what SLURM knows of the others goes into the job's log."""
     tasks = [handle.task(i) for i in range(handle.num_tasks)]
     told = [task for task in tasks if task.paths.result_pickle.exists()]

@@ -32,9 +32,8 @@ class CsvRun(CSVLogger):
         flush_logs_every_n_steps: int = 100,
     ) -> None:
         super().__init__(Path(folder) / CSV, name=None, flush_logs_every_n_steps=flush_logs_every_n_steps)
-        self.log_hyperparams(
-            {**(choices or {}), **(flat or {}), "overrides": list(overrides), "config": dict(config or {})}
-        )
+        said = {**(choices or {}), **(flat or {}), "overrides": list(overrides), "config": dict(config or {})}
+        self.log_hyperparams(said)
 
     @rank_zero_only
     def log_pictures(self, key: str, pictures: Sequence[Panel], step: int) -> None:

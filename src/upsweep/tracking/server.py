@@ -22,8 +22,8 @@ def no_way_online() -> str | None:
     return obstacle(url)
 
 
-def obstacle(url: str, timeout: float = PATIENCE) -> str | None:
-    """Why the W&B server at `url` cannot take a run, in words, or None if it can; within `timeout` seconds.
+def obstacle(url: str) -> str | None:
+    """Why the W&B server at `url` cannot take a run, in words, or None if it can; within `PATIENCE` seconds.
 
     Asks what the client will ask, through the proxies of the environment; a refusal (4xx) is an answer too.
     """
@@ -34,7 +34,7 @@ def obstacle(url: str, timeout: float = PATIENCE) -> str | None:
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(request, timeout=timeout).close()
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
             answer.append(None)
         except urllib.error.HTTPError as error:
             answer.append(None if error.code < 500 else f"it answers {error.code}")
@@ -44,6 +44,6 @@ def obstacle(url: str, timeout: float = PATIENCE) -> str | None:
     # In a thread, since a name server that is silent holds the caller far longer than the socket's timeout.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(timeout)
-    reason = answer[0] if answer else f"no answer in {timeout:g} s"
+    asking.join(PATIENCE)
+    reason = answer[0] if answer else f"no answer in {PATIENCE:g} s"
     return reason and f"{url} cannot be reached ({reason}): check the network or WANDB_BASE_URL"

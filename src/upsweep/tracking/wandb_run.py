@@ -7,7 +7,7 @@ import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers.logger import Logger
@@ -38,20 +38,8 @@ def run_name(overrides: Sequence[str], choices: Mapping[str, str]) -> str:
 
 
 def best_of(metric: str, best: Mapping[str, str]) -> str | None:
-    """What the summary of `metric` keeps: the first entry of `best` whose key is part of its name.
-
-    None, where there is no such entry, stands for the last value.
-
-    >>> best_of("train/loss", {"loss": "min"})
-    'min'
-    """
+    """What a summary keeps of a metric: the first of `best` whose key is part of its name; None for the last value."""
     return next((how for part, how in best.items() if part in metric), None)
-
-
-def best_values(figures: Sequence[Figure]) -> dict[str, str]:
-    """What summaries keep of figures, for `best_of`: a lead is best where it is largest, whatever the figure."""
-    leads = {f"{figure.name}_{figure.margin}": "max" for figure in figures}
-    return leads | {figure.name: "max" if figure.better == "higher" else "min" for figure in figures}
 
 
 class WandbRun(Logger):
@@ -104,7 +92,10 @@ class WandbRun(Logger):
         choices = choices or {}
         self.mode, self.folder = MODES[mode], Path(folder).resolve()
         sweep = sweep_of(self.folder)
-        self._best = {**best_values(figures), **(best or {})}
+        # A lead is best where it is largest, whatever the figure.
+        leads = {f"{figure.name}_{figure.margin}": "max" for figure in figures}
+        values = {figure.name: "max" if figure.better == "higher" else "min" for figure in figures}
+        self._best = {**leads, **values, **(best or {})}
         self._init: dict[str, Any] = {
             "project": project,
             "entity": entity,
@@ -129,7 +120,7 @@ class WandbRun(Logger):
 
     @property
     def name(self) -> str:
-        return cast(str, self._init["project"])
+        return str(self._init["project"])
 
     @property
     def version(self) -> str:
@@ -146,7 +137,6 @@ class WandbRun(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log values by name, with the x-axis `trainer/global_step` if `step` is given."""
         self._log(metrics, step, self._best)
 
     @rank_zero_only
@@ -165,8 +155,7 @@ class WandbRun(Logger):
         """Log every picture as a panel of its own, `key/<name>`: W&B shows lists of unequal sizes wrongly."""
         import wandb
 
-        panels = {f"{key}/{p.name}": wandb.Image(p.pixels, caption=p.caption) for p in pictures}
-        self._log(panels, step, best={})
+        self._log({f"{key}/{p.name}": wandb.Image(p.pixels, caption=p.caption) for p in pictures}, step, best={})
 
     @rank_zero_only
     def log_summary(self, values: Mapping[str, float | int | str]) -> None:
@@ -174,7 +163,6 @@ class WandbRun(Logger):
 
     @rank_zero_only
     def finish(self, exit_code: int | None = None) -> None:
-        """Close the run, if one is open; a code other than 0 marks it as failed."""
         if self._run is not None:
             self._run.finish(exit_code=int(self._failed) if exit_code is None else exit_code)
             self._run = None
@@ -225,7 +213,6 @@ class WandbRun(Logger):
 
         # Inputs of W&B Launch, which does not start our runs: looking for them imports a second's worth of its API.
         wandb.Run._detect_and_apply_job_inputs = lambda _: None
-        silent = self.mode != "online"
         return wandb.init(
             **self._init,
             dir=str(self.folder),
@@ -233,6 +220,6 @@ class WandbRun(Logger):
             mode=self.mode,
             resume="allow",  # offline too, or else an upload of a resumed part overwrites the first
             settings=wandb.Settings(
-                git_root=str(SOURCE), init_timeout=PATIENCE, silent=silent, disable_job_creation=True
+                git_root=str(SOURCE), init_timeout=PATIENCE, silent=self.mode != "online", disable_job_creation=True
             ),
         )
