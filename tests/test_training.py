@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from tests.small_job import NET, RECIPE, TRAINER, small_job
 from torch import nn
+from torch.utils.data import DataLoader
 
 from upsweep.common.errors import UserError
 from upsweep.data.photos import TRAIN, photo_files
@@ -45,6 +46,7 @@ from upsweep.training.job import Job, train
 from upsweep.training.records import History, KeepCrop
 from upsweep.training.saving import SaveBest, SaveLast
 from upsweep.training.start import newest
+from upsweep.training.workers import workers
 
 DOOR = Path(__file__).resolve().parent.parent / "src" / "train.py"
 
@@ -663,3 +665,22 @@ def test_pictures_of_images_with_long_or_alike_names_are_all_kept(tmp_path: Path
     assert train(job).state == "finished"
     kept = sorted(path.stem for path in (tmp_path / "run" / "pictures").iterdir())
     assert len(kept) == len(names) and {"日本", "中国"} <= set(kept)
+
+
+def test_what_a_data_worker_cannot_hand_over_ends_the_loader_with_its_cause() -> None:
+    items: Any = [0, 1]
+    loader = DataLoader(items, num_workers=1, collate_fn=lambda _: lambda: 0)  # which no pickle holds
+    watched = workers()
+    with pytest.raises(RuntimeError) as caught:
+        list(loader)
+    said = watched.why(caught.value)
+    assert said is not None and "pickle" in said and "data.num_workers=0" in said
+
+    def refuse(_: Any) -> None:
+        raise UserError("The cache has vanished.")
+
+    with pytest.raises(UserError) as raised:
+        list(DataLoader(items, num_workers=1, collate_fn=refuse))
+    assert watched.why(raised.value) == "The cache has vanished."
+    assert watched.why(RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ")) is not None
+    assert watched.why(ValueError("another")) is None

@@ -30,6 +30,7 @@ from upsweep.training.records import KeepIdentity
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, no_room
 from upsweep.training.scaling import synchronised, wants_channels_last
 from upsweep.training.start import Start, Started, fresh
+from upsweep.training.workers import workers
 
 log = logging.getLogger("upsweep")
 
@@ -108,6 +109,7 @@ class _Run:
         self.job = job
         self._clock = time.perf_counter()
         self._preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
+        workers()
         self._begun = False  # until then nothing is changed in a folder that a run is to go on in
         self._images = ""
         self._module: Training | None = None
@@ -160,7 +162,7 @@ class _Run:
                 raise error
         if preemption.stuck is not None:  # what a worker that SIGTERM has killed too makes of it
             return self._requeue(error, preemption)
-        full = None if isinstance(error, UserError) else no_room(error, self.job.folder)
+        full = workers().why(error) or (None if isinstance(error, UserError) else no_room(error, self.job.folder))
         with suppress(OSError) if full else nullcontext():  # what cannot be written down must not hide why
             self.close("failed", 1, full or str(error) or type(error).__name__)
         if full:
