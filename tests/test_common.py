@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from upsweep.common import progress
+from upsweep.common.disks import full_disk
 from upsweep.common.files import PART, as_csv, whole, write_whole
 from upsweep.common.locks import keep, locked
 from upsweep.common.names import LONGEST, file_names, safe_name
@@ -38,6 +40,28 @@ def test_an_ending_is_left_out_of_a_name_where_no_two_become_the_same() -> None:
     assert len({name.casefold() for name in found.values()}) == 5
     assert found["日本.png"] == "日本" and found["v1.5"] == "v1"
     assert found["sub/coffee.png"].startswith("sub_coffee-") and found["tea.jpg"].startswith("tea_jpg-")
+
+
+# full disks
+
+
+def test_a_full_disk_is_named_with_what_is_free_whoever_met_it_first(tmp_path: Path) -> None:
+    met = RuntimeError("a writer failed")
+    met.__cause__ = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "not" / "there.png"))
+    said = full_disk(met, Path("elsewhere"))
+    assert said is not None and said.startswith(
+        f"{tmp_path}/not/there.png could not be written (No space left on device"
+    )
+    assert re.search(rf"\d (k|M|G|T)?B of .*B are free on the disk of {tmp_path}\)$", said)
+    nameless = full_disk(OSError(errno.EDQUOT, "quota"), tmp_path)
+    assert nameless is not None and nameless.startswith(f"{tmp_path} could not be written")
+    assert full_disk(OSError(errno.EACCES, "no"), tmp_path) is None and full_disk(ValueError(), tmp_path) is None
+
+
+def test_a_write_that_fails_says_which_file_it_was(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, whole(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 # processes that end with their parent

@@ -65,3 +65,11 @@ def test_a_folder_is_one_process_s_until_that_ends_however_it_ends(tmp_path: Pat
 )
 def test_only_the_first_rank_claims(environment: dict[str, str], first: bool) -> None:
     assert first_rank(environment) is first
+
+
+def test_what_a_killed_process_left_beside_files_is_swept_away_when_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".result.json.77-0.part", "checkpoints/.best.ckpt.77-12.part", "checkpoints/best.ckpt"):
+        (tmp_path / name).touch()
+    writable(tmp_path, resume=True)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".lock", "best.ckpt"]

@@ -30,6 +30,7 @@ from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.common.memory import keep_freed
 from upsweep.common.parents import watch_parent
@@ -100,13 +101,21 @@ def _ending_with(tell: Callable[[Exception], object]) -> Iterator[None]:
 
 def _of_the_user(error: Exception) -> UserError | None:
     """The user's part in an error of the task, unless a `debug` choice asks for all of it."""
-    debugging = HydraConfig.get().runtime.choices.get("debug") is not None
-    return None if debugging else next((link for link in _chain(error) if isinstance(link, UserError)), None)
+    if HydraConfig.get().runtime.choices.get("debug") is not None:
+        return None
+    if (mine := next((link for link in _chain(error) if isinstance(link, UserError)), None)) is not None:
+        return mine
+    full = full_disk(error, Path.cwd())
+    return UserError(f"{full}: free some space, and start again.") if full else None
 
 
 def _claiming_run_job(*, config: DictConfig, **others: Any) -> Any:
-    writable(Path(str(config.hydra.run.dir)), resume=config.get("resume") is not None)
-    return hydras_run_job(config=config, **others)
+    folder = writable(Path(str(config.hydra.run.dir)), resume=config.get("resume") is not None)
+    try:
+        return hydras_run_job(config=config, **others)
+    except OSError as error:
+        error.filename = error.filename or str(folder)  # a write does not say where it failed
+        raise
 
 
 def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None:
@@ -245,10 +254,8 @@ def _sentence(error: Exception) -> str | None:
             options = link.options or GlobalHydra.instance().config_loader().get_group_options(group)
             return _unknown(f"{group}=", name, sorted(options)) if options else None
         if isinstance(link, OSError):
-            return (
-                f"Cannot use {link.filename}: {link.strerror}. "
-                "Another output folder is chosen with hydra.run.dir=... or, for a sweep, hydra.sweep.dir=..."
-            )
+            what = full_disk(link, Path.cwd()) or f"Cannot use {link.filename}: {link.strerror}"
+            return f"{what}. Choose another output folder with hydra.run.dir=... or, for a sweep, hydra.sweep.dir=..."
     return None
 
 

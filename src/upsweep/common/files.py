@@ -28,13 +28,20 @@ def whole(path: Path) -> Iterator[Path]:
             _flush(written)
         beside.replace(path)
         _flush(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write does not say where it failed
+        raise
     finally:
         _remove(beside)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` left beside it. The caller holds a lock."""
-    for beside in path.parent.glob(f".{glob.escape(path.name[:100])}.*[0-9]-*[0-9]{PART}"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what processes that were killed while they wrote `name`, or anything, left in a folder.
+
+    The caller holds a lock.
+    """
+    written = "*" if name is None else glob.escape(name[:100])
+    for beside in folder.glob(f".{written}.*[0-9]-*[0-9]{PART}"):
         _remove(beside)
 
 

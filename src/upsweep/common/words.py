@@ -1,6 +1,7 @@
 """What is printed: words never stop a program, whoever listens."""
 
 import io
+import logging
 import os
 import sys
 from typing import Any, TextIO
@@ -45,7 +46,8 @@ class Heard:
 
 
 def never_raise() -> None:
-    """Let standard output and standard error never raise; what was closed at the start leads nowhere."""
+    """Let standard output, standard error and logs never raise; what was closed at the start leads nowhere."""
+    logging.raiseExceptions = False  # a log file on a full disk must not bury the sentence that says so
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

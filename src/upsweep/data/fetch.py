@@ -130,7 +130,7 @@ def fetch_archive(archive: Archive, root: Path) -> None:
         log.info("Taking %s, which lies there already.", file)
     else:
         _download(archive, file)
-    remove_leftovers(target)
+    remove_leftovers(target.parent, target.name)
     with whole(target) as beside:
         unpack(file, beside)
         inside = list(beside.iterdir())

@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.common.files import remove_leftovers, whole
 from upsweep.common.locks import locked
@@ -184,10 +185,9 @@ def open_images(
                     _write(folder, pairs, settings)
                     opened = _read(folder, settings)
         except OSError as error:
-            raise UserError(
-                f"The cache in {cache_dir} cannot be written ({error}): choose another folder with "
-                "data.cache_dir=PATH, or do without (data.cache=none)."
-            ) from error
+            what = full_disk(error, cache_dir) or f"The cache in {cache_dir} cannot be written ({error})"
+            how = "choose another folder with data.cache_dir=PATH, or do without a cache (data.cache=none)"
+            raise UserError(f"{what}: {how}.") from error
     if opened is None:
         raise UserError(f"The cache {folder} changed while it was being opened: delete it and start again.")
     return opened
@@ -237,7 +237,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 def _write(folder: Path, files: Files, settings: Settings) -> None:
     """Prepare the files into `folder`, which appears whole or not at all."""
-    remove_leftovers(folder)
+    remove_leftovers(folder.parent, folder.name)
     with whole(folder) as part:
         part.mkdir()
         refused: dict[str, str] = {}

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from upsweep.common.errors import UserError
+from upsweep.common.files import remove_leftovers
 from upsweep.common.locks import keep
 from upsweep.common.ranks import first_rank
-from upsweep.runs.layout import LOCK, holds_run
+from upsweep.runs.layout import CHECKPOINTS, LOCK, PICTURES, holds_run
 
 PATIENCE = 6.0  # seconds for a process that is about to end
 
@@ -25,8 +26,12 @@ def writable(folder: Path, *, resume: bool = False, asked_by: str = "hydra.run.d
         raise UserError(f"The output folder {folder} cannot be made ({error.strerror}): set {asked_by}.") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"The output folder {folder} cannot be written to: set {asked_by}.")
-    if first_rank(os.environ) and (holder := keep(folder / LOCK, PATIENCE)) is not None:
+    if not first_rank(os.environ):
+        return folder
+    if (holder := keep(folder / LOCK, PATIENCE)) is not None:
         raise UserError(
             f"{folder} is being written to by {holder}: wait for its end, stop it, or choose another {asked_by}."
         )
+    for place in (folder, folder / CHECKPOINTS, folder / PICTURES):
+        remove_leftovers(place)
     return folder

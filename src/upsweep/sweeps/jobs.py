@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import __main__
 from upsweep.analysis.ranking import chosen, headline
+from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import JOB_LOG, RESULT
@@ -85,7 +86,8 @@ class Planned:
         try:
             result.write(self.folder)
         except OSError as error:  # a full disk: the other jobs need not end for that
-            print(f"{self.folder / RESULT} could not be written: {error.strerror}.", file=sys.stderr, flush=True)
+            what = full_disk(error, self.folder) or f"{self.folder / RESULT} could not be written ({error.strerror})"
+            print(f"{what}.", file=sys.stderr, flush=True)
         return result
 
     def _why(self, exit_code: int, said: str | None) -> str:

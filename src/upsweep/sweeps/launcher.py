@@ -25,6 +25,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from upsweep.analysis.tables import print_results, write_table
+from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
 from upsweep.runs.folders import writable
@@ -131,9 +132,12 @@ class LaunchedSweep:
     def _tell(self, results: Mapping[str, Result]) -> None:
         """Print and write the table of all jobs so far, and make their page."""
         gather_runs(self.folder, [job.folder for job in self.planned.values()])
-        table = write_table(self.folder / TABLE, results)
+        try:
+            table = f"Table: {write_table(self.folder / TABLE, results)}"
+        except OSError as error:
+            table = f"{full_disk(error, self.folder) or error}: the table is not kept."
         print_results(results)
-        self._say(f"Table: {table}")
+        self._say(table)
         if not OmegaConf.select(self.config, "report.enabled", default=False):
             return
         try:

@@ -213,6 +213,8 @@ class WandbRun(Logger):
 
         # Inputs of W&B Launch, which does not start our runs: looking for them imports a second's worth of its API.
         wandb.Run._detect_and_apply_job_inputs = lambda _: None
+        # Where the service has died (of a full disk, say) every value would be a warning of asyncio's.
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
         return wandb.init(
             **self._init,
             dir=str(self.folder),

@@ -97,9 +97,9 @@ def train(job: Job) -> Result:
     try:
         _fit(job, run.open(), run.started, [preemption, begin])
         run.begin()  # also where nothing was left to train
+        return run.close("finished")
     except BaseException as error:
         return run.end(error, preemption)
-    return run.close("finished")
 
 
 class _Run:

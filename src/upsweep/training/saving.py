@@ -1,6 +1,5 @@
 """Checkpoints that are never half, the best and the last; and what becomes of a training that SIGTERM ends."""
 
-import errno
 import os
 import signal
 import subprocess
@@ -16,26 +15,17 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from upsweep.common.errors import UserError
+from upsweep.common.disks import full_disk
 from upsweep.networks import checkpoints
 from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
 from upsweep.runs.result import REQUEUE
 from upsweep.training.base import Training
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def no_room(error: BaseException, folder: Path) -> str | None:
-    """What to tell of an error that comes of a full disk, whoever met it first; None of any other."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, OSError) and link.errno in FULL:
-            return (
-                f"{folder} could not be written to ({os.strerror(link.errno)}): free some space, then go on with "
-                f"resume={folder}; the last checkpoint is whole."
-            )
-        link = link.__cause__ or link.__context__
-    return None
+    """What to tell of a training that a full disk has ended, whoever met it first; None of any other."""
+    full = full_disk(error, folder)
+    return full and f"{full}: free some space, then go on with resume={folder}; what was saved before is whole."
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -44,18 +34,9 @@ class WholeCheckpoints(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Raises UserError: the disk is full, or a limit on the file's size is reached."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            checkpoints.save(checkpoint, path)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise UserError(
-                f"{path} could not be written ({error.strerror}): free some space, then go on with "
-                f"resume={path.parent.parent}; the checkpoint before it is whole."
-            ) from error
+        checkpoints.save(checkpoint, path)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
