@@ -42,15 +42,13 @@ class EMA(Callback):
             checkpoint[checkpoints.EMA] = self._average
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        """Begin with the weights, now that they are initialised and on their device, or with the checkpoint's."""
-        if self.decay:
+        if self.decay:  # begin with the weights, now initialised and on their device, or with the checkpoint's average
             begin = self._average or module.generator.state_dict()
             self._average = {name: value.detach().to(module.device, copy=True) for name, value in begin.items()}
             self._step = module.iterations
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
-        """Follow the weights, if the batch ended a step (and did not only accumulate gradients)."""
-        if self._average is None or module.iterations == self._step:
+        if self._average is None or module.iterations == self._step:  # the batch only accumulated gradients
             return
         self._step = module.iterations
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
@@ -62,16 +60,12 @@ class EMA(Callback):
                 else:
                     average.copy_(value)
 
-    def on_validation_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        self.swap(module)
-
-    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        """Put the weights back, before anything is saved: Lightning runs the callbacks that save last."""
-        self.swap(module)
-
-    def swap(self, module: Training) -> None:
+    def swap(self, trainer: pl.Trainer, module: Training) -> None:
         """Put the average into the generator, or the weights back into it."""
         if self._average is not None:
             held = {name: value.clone() for name, value in module.generator.state_dict().items()}
             module.generator.load_state_dict(self._average)
             self._average = held
+
+    on_validation_start = swap  # type: ignore[assignment]
+    on_validation_end = swap  # type: ignore[assignment]  # before anything is saved: the callbacks that save run last

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -106,9 +106,6 @@ class Training(pl.LightningModule):
         in_channels_last(self.generator)
         self.generator.register_forward_pre_hook(_laid_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.generator(x))
-
     @property
     def total(self) -> int:
         return max(1, int(self.trainer.estimated_stepping_batches))
@@ -149,8 +146,7 @@ class Training(pl.LightningModule):
         return self.task.judge(self.generator, batch)
 
     def on_validation_epoch_end(self) -> None:
-        figures, headline = self.task.compute(), self.task.headline
-        baseline = self.task.baseline
+        figures, baseline, headline = self.task.compute(), self.task.baseline, self.task.headline
         for figure in self.task.figures:
             value = figures[figure.name]
             self.log(f"val/{figure.name}", value, prog_bar=figure is headline)
@@ -158,8 +154,7 @@ class Training(pl.LightningModule):
                 self.log(f"val/{figure.baseline_name}", baseline[figure.name])
                 self.log(f"val/{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
         before = -math.inf if self.best is None else headline.worth(self.best.figures[headline.name])
-        # never of what is not a number
-        if not self.trainer.sanity_checking and headline.worth(figures[headline.name]) > before:
+        if headline.worth(figures[headline.name]) > before:  # never of what is not a number
             self.best = Best(self.current_epoch, figures, dict(baseline))
 
     # optimisation and checkpoints

@@ -1,4 +1,4 @@
-"""What happens beside the training: pictures, throughput, and how far it is."""
+"""What happens beside the training: pictures, throughput, how far it is, and its end where it no longer improves."""
 
 import logging
 import math
@@ -18,6 +18,7 @@ from upsweep.common.progress import Bar, clock
 from upsweep.imaging.files import Picture, write_image
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.checkerboard import checkerboard, portrait, response
+from upsweep.metrics.figure import figures_of
 from upsweep.networks.network import Network
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.runs.layout import PICTURES
@@ -45,8 +46,7 @@ class Pictures(Callback):
 
     def _due(self, trainer: pl.Trainer) -> bool:
         epoch, last = trainer.current_epoch, trainer.max_epochs or 1
-        quarter = 4 * (epoch + 1) // last > 4 * epoch // last
-        return trainer.is_global_zero and not trainer.sanity_checking and (epoch == 0 or quarter)
+        return trainer.is_global_zero and (epoch == 0 or 4 * (epoch + 1) // last > 4 * epoch // last)
 
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, module: Training, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
@@ -93,10 +93,10 @@ class Checkerboard(Callback):
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
         for average in averages:
-            average.swap(module)
+            average.swap(trainer, module)
         self._measure(trainer, module, "end")
         for average in averages:
-            average.swap(module)
+            average.swap(trainer, module)
 
     def _measure(self, trainer: pl.Trainer, module: Training, when: str) -> None:
         if not trainer.is_global_zero or (measured := energy_of(module.generator)) is None:
@@ -146,11 +146,10 @@ class ShowProgress(Callback):
         self._written = -math.inf
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if not trainer.is_global_zero:
-            return
-        self._started_at, self._first = time.time(), module.iterations
-        said = partial(self._said, trainer, module)
-        self._bar = Bar(module.total, shown=not self.quiet, lines=False, stays=True, said=said).__enter__()
+        if trainer.is_global_zero:
+            self._started_at, self._first = time.time(), module.iterations
+            said = partial(self._said, trainer, module)
+            self._bar = Bar(module.total, shown=not self.quiet, lines=False, stays=True, said=said).__enter__()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, module: Training, outputs: Mapping[str, Tensor], *_: Any
@@ -160,11 +159,10 @@ class ShowProgress(Callback):
             self._show(self._bar, trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if self._bar is None or trainer.sanity_checking:
+        if self._bar is None:
             return
         self._show(self._bar, trainer, module)
-        left = clock(self._seconds_left(module))
-        line = f"{self._bar.doing}  {self._said(trainer, module)}  left {left}"
+        line = f"{self._bar.doing}  {self._said(trainer, module)}  left {clock(self._seconds_left(module))}"
         epochs.info(line)
         if not self._bar.visible and not self.quiet:
             print(line, file=sys.stderr, flush=True)
@@ -197,3 +195,18 @@ class ShowProgress(Callback):
         headline, loss = module.task.headline, "-" if self._loss is None else f"{float(self._loss):.4g}"
         value = trainer.callback_metrics.get(f"val/{headline.name}")
         return f"loss {loss}  {headline.title} {headline.format(None if value is None else float(value))}"
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's, of a task's figure: it knows which way is better.
+
+    Args:
+        figure: as the config declares it.
+        patience: epochs without an improvement.
+        min_delta: what counts as one, in the figure's unit.
+    """
+
+    def __init__(self, figure: Mapping[str, Any], patience: int = 5, min_delta: float = 0.0) -> None:
+        (declared,) = figures_of([figure])
+        mode = "max" if declared.better == "higher" else "min"
+        super().__init__(f"val/{declared.name}", min_delta, patience, mode=mode)

@@ -16,7 +16,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
-from torch.optim import Optimizer
 
 from upsweep.networks.network import cost
 from upsweep.runs.layout import DIAGNOSES
@@ -74,15 +73,11 @@ class Diagnoses(Callback):
         if module.compiled and trainer.is_global_zero:
             log.info("Compiled: the diagnoses see the weights' gradients, but neither activations nor dead units.")
 
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
         if trainer.is_global_zero and module.iterations >= self._next_step:
             self._probe = Probe(module.generator, inside=not module.compiled)
 
-    def on_before_optimizer_step(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
         """Take down what was seen, now that the gradients are whole, not scaled and not clipped."""
         if self._probe is None:
             return
@@ -106,11 +101,9 @@ class Diagnoses(Callback):
 
     def _due(self, trainer: pl.Trainer) -> bool:
         due = trainer.current_epoch >= self._next_epoch or trainer.current_epoch + 1 == trainer.max_epochs
-        return trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == "fit" and due
+        return trainer.is_global_zero and trainer.state.fn == "fit" and due
 
-    def on_validation_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
         if self._due(trainer) and (lead := module.task.last_lead()) is not None:
             self._val_leads.append(lead)
 
@@ -150,7 +143,7 @@ class Diagnoses(Callback):
             with trainer.precision_plugin.forward_context():
                 converted = trainer.precision_plugin.convert_input(given.to(module.device))
                 started = time.perf_counter()
-                made: Tensor = module(converted).float()
+                made: Tensor = module.generator(converted).float()
                 if made.is_cuda:
                     torch.cuda.synchronize(made.device)
                 self._seconds.append((time.perf_counter() - started) / (made.shape[-1] * made.shape[-2] / 1e6))
@@ -164,12 +157,10 @@ class Diagnoses(Callback):
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         self._write(trainer, module)
 
-    def on_exception(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, module: Training, error: BaseException) -> None:  # type: ignore[override]
         self.on_train_batch_end()
-        if isinstance(exception, Diverged):
-            self._write(trainer, module, diverged=str(exception))
+        if isinstance(error, Diverged):
+            self._write(trainer, module, diverged=str(error))
 
     def _write(self, trainer: pl.Trainer, module: Training, diverged: str | None = None) -> None:
         if not trainer.is_global_zero:

@@ -43,8 +43,7 @@ class Pruning(Callback):
                 self._trial = self._storage.get_trial_id_from_study_id_trial_number(id_, trial.number)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if not trainer.sanity_checking:
-            self._value = float(trainer.callback_metrics[f"val/{module.task.headline.name}"])
+        self._value = float(trainer.callback_metrics[f"val/{module.task.headline.name}"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         """Report it, and stop on all ranks if the pruner says so; the last epoch is as good as done.
@@ -59,6 +58,5 @@ class Pruning(Callback):
         if self._trial is not None:
             self._storage.set_trial_intermediate_value(self._trial, trainer.current_epoch, value)
             hopeless = bool(self._pruner.prune(self._study, self._storage.get_trial(self._trial)))
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.strategy.broadcast(hopeless) and not last:
+        if trainer.strategy.broadcast(hopeless) and trainer.current_epoch + 1 != trainer.max_epochs:
             raise Pruned(f"pruned after epoch {trainer.current_epoch + 1}, at {module.task.headline.text(value)}")

@@ -37,13 +37,7 @@ class EvalImage(NamedTuple):
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "EvalImage":
         """The image with a function applied to each of its tensors."""
-        return EvalImage(
-            self.name,
-            function(self.lr),
-            function(self.hr),
-            None if self.rgb_lr is None else function(self.rgb_lr),
-            None if self.rgb_hr is None else function(self.rgb_hr),
-        )
+        return EvalImage._make([self.name, *(None if x is None else function(x) for x in self[1:])])
 
 
 class EvalImages(Dataset[EvalImage]):

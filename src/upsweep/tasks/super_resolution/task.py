@@ -49,8 +49,7 @@ class SuperResolution(Task):
 
     def make(self, generator: Network, batch: Patch) -> list[Compared]:
         """SR of every level that the generator supervises, each with HR of that size."""
-        levels = _upscaler(generator).pyramid(batch.lr)
-        return [Compared(sr, level_of(batch.hr, sr.shape[-1])) for sr in levels]
+        return [Compared(sr, level_of(batch.hr, sr.shape[-1])) for sr in _upscaler(generator).pyramid(batch.lr)]
 
     def judge(self, generator: Network, batch: EvalImage) -> Tensor:
         """Judge one whole image; SR (1, C, H, W) as the generator made it."""
@@ -66,25 +65,13 @@ class SuperResolution(Task):
         return sr
 
     def last_lead(self) -> float | None:
-        """Of the image judged last."""
         value, baseline = self._judged
         return None if baseline is None else self.headline.lead(value, baseline)
 
     def panel(self, batch: EvalImage, made: Tensor, size: int = 320) -> Panel:
         """LR enlarged bicubically | SR | HR of the image judged last, with the headline of each."""
-        return comparison(
-            batch.name,
-            batch.lr,
-            made,
-            batch.hr,
-            self.data.scale,
-            rgb_lr=batch.rgb_lr,
-            rgb_hr=batch.rgb_hr,
-            figure=self.headline,
-            value=self._judged[0],
-            baseline=self._judged[1],
-            size=size,
-        )
+        value, baseline = self._judged
+        return comparison(batch, made, figure=self.headline, value=value, baseline=baseline, size=size)
 
     def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
         """Of SR of the middle of some training images, each with that of its bicubic enlargement."""
@@ -123,7 +110,8 @@ def level_of(hr: Tensor, width: int) -> Tensor:
 def crops(images: Sequence[StoredImage], count: int) -> Iterator[Compared]:
     """The middle of `count` of the images: LR (1, C, h, w) and HR (1, C, s h, s w), float32 in [0, 1]."""
     count = min(count, len(images))
-    for image in (images[i * len(images) // count] for i in range(count)):
+    for i in range(count):
+        image = images[i * len(images) // count]
         height, width = image.lr.shape[1:]
         scale = image.hr.shape[1] // height
         h, w = min(height, SIDE), min(width, SIDE)
