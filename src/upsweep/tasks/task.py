@@ -45,12 +45,10 @@ class Task(nn.Module, ABC):
         self.figures, self.data = figures_of(figures), data
         if not self.figures:
             raise UserError("task.figures is empty: without a figure nothing can be judged.")
-        for figure in self.figures:
-            if figure.name not in measures:
-                raise UserError(
-                    f"task.figures names {figure.name}, which this task does not measure; it measures "
-                    f"{', '.join(measures)}."
-                )
+        known = ", ".join(measures)
+        for name in (figure.name for figure in self.figures):
+            if name not in measures:
+                raise UserError(f"task.figures names {name}, which this task does not measure; it measures {known}.")
         self.metrics = MetricCollection({f.name: measures[f.name]() for f in self.figures}, compute_groups=False)
         # The baseline is judged once, in the first validation, on the same images.
         held_against = {f.name: measures[f.name] for f in self.figures if f.baseline}
@@ -62,13 +60,9 @@ class Task(nn.Module, ABC):
         """What results are ranked by."""
         return self.figures[0]
 
-    # training
-
     @abstractmethod
     def make(self, generator: Network, batch: Any) -> list[Compared]:
         """What the generator makes of a training batch, and what is wanted: a pair for each supervised output."""
-
-    # validation
 
     @abstractmethod
     def judge(self, generator: Network, batch: Any) -> Tensor:

@@ -33,10 +33,7 @@ def comparison(
         image: with N = 1; its name may be a path.
         sr: (1, C, H, W), values in [0, 1], C 1 or 3.
         figure, value, baseline: see `caption`.
-        size: largest height and width of a tile; None shows the whole image.
-
-    Returns:
-        The panel, at most `size` high and `3 * size + 16` wide.
+        size: largest height and width of a tile (the panel is then 3 size + 16 wide); None shows the whole image.
     """
     name, lr, hr, rgb_lr, rgb_hr = image.each(lambda x: x.detach().float().cpu())
     sr, scale = sr.detach().float().cpu(), hr.shape[-1] // lr.shape[-1]
