@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -27,18 +27,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def no_room(error: BaseException, folder: Path) -> str | None:
     """What to tell of an error that comes of a full disk, whoever met it first; None of any other."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, OSError) and link.errno in FULL:
-            return (
-                f"{folder} could not be written to ({os.strerror(link.errno)}): free some space, then go on with "
-                f"resume={folder}; the last checkpoint is whole."
-            )
-        link = link.__cause__ or link.__context__
-    return None
+    if isinstance(error, OSError) and error.errno in FULL:
+        return (
+            f"{folder} could not be written to ({os.strerror(error.errno)}): free some space, then go on with "
+            f"resume={folder}; the last checkpoint is whole."
+        )
+    behind = error.__cause__ or error.__context__
+    return None if behind is None else no_room(behind, folder)
 
 
-class WholeCheckpoints(CheckpointIO):
+class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside and renames, and reads plain values only (Lightning's own writes through the temporary folder)."""
 
     def save_checkpoint(
@@ -63,9 +61,6 @@ class WholeCheckpoints(CheckpointIO):
         """Raises UserError: it is missing or unreadable."""
         return checkpoints.read(Path(path))
 
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        Path(path).unlink(missing_ok=True)
-
 
 class SaveBest(Checkpoint):
     """Saves a run's `best.ckpt` at every epoch that is the best so far by the task's headline: the result's."""
@@ -74,8 +69,7 @@ class SaveBest(Checkpoint):
         self.file = Path(folder) / BEST
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        best = module.best
-        if best is not None and best.epoch == trainer.current_epoch and trainer.state.fn == "fit":
+        if module.best and module.best.epoch == trainer.current_epoch and trainer.state.fn == "fit":
             trainer.save_checkpoint(self.file, weights_only=False)
 
 
@@ -102,11 +96,9 @@ class Preemption(Callback):
     """SIGTERM ends a training where it is, on every rank: the last epoch's checkpoint is what it goes on from.
 
     Lightning's own handler tells the other ranks by a broadcast, in the midst of whatever they exchange at that moment:
-    two ranks of gloo may then wait for each other for ever. Ours takes its place, and is there before it, too.
-
-    Args:
-        last_words: what to do where the training does not end within `STUCK` seconds, before the process is ended: an
-            exchange that was under way may never return.
+    two ranks of gloo may then wait for each other for ever. Ours takes its place, and is there before it, too. Where
+    the training does not end within `STUCK` seconds, `last_words` are called and the process is ended: an exchange
+    that was under way may never return.
     """
 
     def __init__(self, last_words: Callable[[], object] = lambda: None) -> None:
