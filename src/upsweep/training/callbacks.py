@@ -1,4 +1,4 @@
-"""What happens beside the training: pictures, throughput, how far it is, and its end where it no longer improves."""
+"""What happens beside the training: an average of the weights, pictures, throughput, how far it is, an early end."""
 
 import logging
 import math
@@ -11,33 +11,87 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from upsweep.common.errors import UserError
 from upsweep.common.progress import Bar, clock
 from upsweep.imaging.files import Picture, write_image
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.checkerboard import checkerboard, portrait, response
 from upsweep.metrics.figure import figures_of
+from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.runs.layout import PICTURES
 from upsweep.runs.progress import Progress
 from upsweep.tracking.run_log import RunLog
-from upsweep.training.averaging import EMA
 from upsweep.training.base import Training
 
 epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar
 
 
+class EMA(Callback):
+    """Averages the generator's weights over its steps; validation judges the average, training goes on without it.
+
+    After step t, average <- d average + (1 - d) weights, with d = min(decay, (1 + t) / (10 + t)), so that a short
+    training does not end with the weights that it began with. Running statistics are averaged as weights are, whole
+    numbers are taken over. A checkpoint holds the weights where it always does, and the average beside them.
+
+    Several devices need not talk about it: after every step all of them have the same weights, and so each has the
+    same average. `decay` lies in 0 (off) to below 1; 0.999 is usual.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay={decay} must lie in 0 (off) to below 1.")
+        self.decay = decay
+        self._average: dict[str, Tensor] | None = None
+        self._step = 0
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.decay:
+            self._average = checkpoint.get(checkpoints.EMA)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average is not None:
+            checkpoint[checkpoints.EMA] = self._average
+
+    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        if self.decay:  # begin with the weights, now initialised and on their device, or with the checkpoint's average
+            begin = self._average or module.generator.state_dict()
+            self._average = {name: value.detach().to(module.device, copy=True) for name, value in begin.items()}
+            self._step = module.iterations
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
+        if self._average is None or module.iterations == self._step:  # the batch only accumulated gradients
+            return
+        self._step = module.iterations
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        with torch.no_grad():
+            for name, value in module.generator.state_dict().items():
+                average = self._average[name]
+                if average.is_floating_point():
+                    average.lerp_(value, 1 - decay)
+                else:
+                    average.copy_(value)
+
+    def swap(self, trainer: pl.Trainer, module: Training) -> None:
+        """Put the average into the generator, or the weights back into it."""
+        if self._average is not None:
+            held = {name: value.clone() for name, value in module.generator.state_dict().items()}
+            module.generator.load_state_dict(self._average)
+            self._average = held
+
+    # At the end before anything is saved: Lightning runs the callbacks that save last.
+    on_validation_start = on_validation_end = swap  # type: ignore[assignment]
+
+
 class Pictures(Callback):
-    """The task's panels of the first validation batches, into the log and the run's pictures/ folder.
+    """The task's panels of the first `count` validation batches, into the log and the pictures/ folder of the run.
 
     They are made after the first epoch, after each quarter of the training, and so after the last.
-
-    Args:
-        folder: of the run.
-        count: how many batches.
     """
 
     def __init__(self, folder: str | Path, count: int) -> None:
@@ -91,12 +145,10 @@ class Checkerboard(Callback):
         self._measure(trainer, module, "start")
 
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
-        for average in averages:
-            average.swap(trainer, module)
+        average = next((each for each in trainer.callbacks if isinstance(each, EMA)), EMA(0.0))  # type: ignore[attr-defined]
+        average.swap(trainer, module)
         self._measure(trainer, module, "end")
-        for average in averages:
-            average.swap(trainer, module)
+        average.swap(trainer, module)
 
     def _measure(self, trainer: pl.Trainer, module: Training, when: str) -> None:
         if not trainer.is_global_zero or (measured := energy_of(module.generator)) is None:
@@ -133,10 +185,7 @@ class Throughput(Callback):
 class ShowProgress(Callback):
     """How far the training is: a bar on a terminal, a line an epoch elsewhere, and progress.json for a sweep's table.
 
-    Args:
-        folder: of the run.
-        every: least seconds between two writes of progress.json.
-        quiet: neither bar nor lines.
+    The bar moves and progress.json is written once in `every` seconds at most; `quiet`: neither bar nor lines.
     """
 
     def __init__(self, folder: str | Path, every: float = 0.5, quiet: bool = False) -> None:
@@ -151,9 +200,7 @@ class ShowProgress(Callback):
             said = partial(self._said, trainer, module)
             self._bar = Bar(module.total, shown=not self.quiet, lines=False, stays=True, said=said).__enter__()
 
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, outputs: Mapping[str, Tensor], *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Training, outputs: Mapping[str, Tensor], *_: Any) -> None:  # type: ignore[override]
         self._loss = outputs["loss"].detach()
         if self._bar is not None and time.monotonic() - self._written >= self.every:
             self._show(self._bar, trainer, module)
@@ -198,12 +245,9 @@ class ShowProgress(Callback):
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):
-    """Lightning's, of a task's figure: it knows which way is better.
+    """Lightning's, of a task's figure, as the config declares it: it knows which way is better.
 
-    Args:
-        figure: as the config declares it.
-        patience: epochs without an improvement.
-        min_delta: what counts as one, in the figure's unit.
+    It waits `patience` epochs for an improvement of at least `min_delta`, in the figure's unit.
     """
 
     def __init__(self, figure: Mapping[str, Any], patience: int = 5, min_delta: float = 0.0) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from upsweep.networks.network import cost
@@ -32,13 +33,8 @@ log = logging.getLogger("upsweep")
 class Diagnoses(Callback):
     """Samples a training, logs `diagnoses/...`, and in the end says in sentences what ails it: diagnoses.json.
 
-    On rank 0 alone, and nothing there waits for another rank. Changes no weight, draws no random number.
-
-    Args:
-        folder: of the run.
-        samples: how many steps are looked at, evenly over the training.
-        judgements: how many validations are held against training images, evenly over the training.
-        images: how many training images.
+    On rank 0 alone, and nothing there waits for another rank. Changes no weight, draws no random number. Evenly over
+    the training `samples` steps are looked at, and `judgements` validations held against `images` training images.
     """
 
     def __init__(self, folder: str | Path, samples: int = 12, judgements: int = 6, images: int = 4) -> None:
@@ -50,10 +46,9 @@ class Diagnoses(Callback):
         self._probe: Probe | None = None
         self._val_leads: list[float] = []
         # Until validation has ended: headline and lead of each training image, and the checkerboard's energy.
-        self._train: tuple[list[tuple[float, float]], float] | None = None
+        self._train: list[tuple[float, float]] = []
+        self._energy = 0.0
         self._seconds: list[float] = []  # for a megapixel
-
-    # what a checkpoint keeps of it
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -66,8 +61,6 @@ class Diagnoses(Callback):
         self._samples = [[Layer(**layer) for layer in sample] for sample in state_dict["samples"]]
         self._judged = [Judgement.of(judgement) for judgement in state_dict["judged"]]
         self._next_step, self._next_epoch = state_dict["next"]
-
-    # the steps
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if module.compiled and trainer.is_global_zero:
@@ -97,8 +90,6 @@ class Diagnoses(Callback):
             self._probe.remove()
             self._probe = None
 
-    # the validations
-
     def _due(self, trainer: pl.Trainer) -> bool:
         due = trainer.current_epoch >= self._next_epoch or trainer.current_epoch + 1 == trainer.max_epochs
         return trainer.is_global_zero and trainer.state.fn == "fit" and due
@@ -109,12 +100,12 @@ class Diagnoses(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if self._due(trainer):
-            measured = energy_of(module.generator)
-            self._train = self._judge(trainer, module), 0.0 if measured is None else measured[1]
+            measured, self._train = energy_of(module.generator), self._judge(trainer, module)
+            self._energy = 0.0 if measured is None else measured[1]
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         val_leads, self._val_leads = self._val_leads, []
-        (judged, energy), self._train = self._train or ([], 0.0), None
+        judged, self._train = self._train, []
         headline, validated = module.task.headline, trainer.callback_metrics
         if not judged or not headline.baseline:
             return
@@ -126,7 +117,7 @@ class Diagnoses(Callback):
             val=float(validated[f"val/{headline.name}"]),
             val_lead=float(validated[f"val/{headline.name}_{headline.margin}"]),
             error=_error(leads, val_leads),
-            checkerboard=energy,
+            checkerboard=self._energy,
         )
         if not all(math.isfinite(value) for value in asdict(judgement).values() if value is not None):
             return  # it is diverging, and will say so
@@ -152,8 +143,6 @@ class Diagnoses(Callback):
         judged = module.task.judge_training(timed, self.images)
         return [(value, module.task.headline.lead(value, baseline)) for value, baseline in judged]
 
-    # the end
-
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         self._write(trainer, module)
 
@@ -162,15 +151,15 @@ class Diagnoses(Callback):
         if isinstance(error, Diverged):
             self._write(trainer, module, diverged=str(error))
 
+    @rank_zero_only
     def _write(self, trainer: pl.Trainer, module: Training, diverged: str | None = None) -> None:
-        if not trainer.is_global_zero:
-            return
         seconds, device = min(self._seconds, default=None), module.device.type
         price = Price(**asdict(cost(module.generator)), seconds_per_megapixel=seconds, device=device)
         layers = overall(self._samples)
         said = sentences(layers, self._judged, price, module.task.headline, diverged)
-        rows = [layer.row() for layer in layers]
-        write_record(self.folder / DIAGNOSES, 1, Diagnosis(said, rows, self._judged, price))
+        write_record(
+            self.folder / DIAGNOSES, 1, Diagnosis(said, [layer.row() for layer in layers], self._judged, price)
+        )
         for each in trainer.loggers:
             if isinstance(each, RunLog):
                 each.log_summary({f"diagnoses/{sentence.problem}": sentence.text for sentence in said})

@@ -52,13 +52,9 @@ class History(Callback):
 
 
 class KeepCrop(Callback):
-    """Keeps `crop.png` in a run's folder: what the task shows of the first validation batch, small, at the best epoch.
+    """Keeps `crop.png` in a run's folder: what the task shows of the first validation batch at the best epoch.
 
-    The place depends on the data alone, so that all runs on the same data show the same one.
-
-    Args:
-        folder: of the run.
-        size: of the crop, in pixels.
+    It is `size` pixels high. The place depends on the data alone: all runs on the same data show the same one.
     """
 
     def __init__(self, folder: str | Path, size: int = 96) -> None:
