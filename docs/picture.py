@@ -15,7 +15,7 @@ from upsweep.data.store import Settings, open_images
 from upsweep.evaluation import evaluate, mean
 from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.upscalers.bicubic import Bicubic
-from upsweep.tasks.super_resolution.data import EvalImages
+from upsweep.tasks.super_resolution.data import EvalImages, batch_of_one
 from upsweep.tasks.super_resolution.pictures import comparison
 
 HERE = Path(__file__).resolve().parent
@@ -28,10 +28,8 @@ def main() -> None:
     weights = release.path(None, SCALE)
     generator = load_upscaler(weights)
     (psnr, ssim), (plain, plain_ssim) = (mean(evaluate(g, images)) for g in (generator, Bicubic(scale=SCALE)))
-    image = images[0]
-    panel = comparison(
-        PHOTO, image.lr, generator(image.lr[None]), image.hr, SCALE, rgb_lr=image.rgb_lr, rgb_hr=image.rgb_hr
-    )
+    image = batch_of_one([images[0]])
+    panel = comparison(image, generator(image.lr))
     Image.fromarray(panel.pixels).save(HERE / "picture.png", optimize=True)
     (HERE / "picture.md").write_text(
         "# The README's picture\n\n"

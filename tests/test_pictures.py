@@ -11,6 +11,7 @@ from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.resize import imresize, shrink
 from upsweep.imaging.tiles import GAP
 from upsweep.metrics.figure import Figure
+from upsweep.tasks.super_resolution.data import EvalImage, batch_of_one
 from upsweep.tasks.super_resolution.pictures import busiest, caption, comparison
 
 PSNR = Figure(name="psnr", title="PSNR", unit="dB")
@@ -33,6 +34,12 @@ def tiles(pixels: np.ndarray) -> list[np.ndarray]:
     return [pixels[:, start : start + width] for start in starts]
 
 
+def image(hr: torch.Tensor, lr: torch.Tensor, name: str = "x", rgb_hr: torch.Tensor | None = None) -> EvalImage:
+    """HR and LR (C, H, W), as a batch of one; with `rgb_hr` in colour."""
+    colours = (None, None) if rgb_hr is None else (shrink(rgb_hr, 2), rgb_hr)
+    return batch_of_one([EvalImage(name, lr, hr, *colours)])
+
+
 def codes(image: torch.Tensor) -> np.ndarray:
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
@@ -41,7 +48,7 @@ def test_a_colour_panel_is_bicubic_sr_and_hr_of_the_whole_image():
     hr = photo(64, 96)
     lr = shrink(hr, 2)
     sr = 1 - hr
-    panel = comparison("set/coffee cup.png", lr, sr, hr, 2, figure=PSNR, value=30.5, baseline=29.25)
+    panel = comparison(image(hr, lr, "set/coffee cup.png"), sr[None], figure=PSNR, value=30.5, baseline=29.25)
     left, middle, right = tiles(panel.pixels)
     assert panel.pixels.dtype == np.uint8
     assert abs(left.astype(int) - codes(imresize(lr.double(), (64, 96)))).max() <= 1
@@ -55,7 +62,7 @@ def test_a_luma_generator_is_shown_in_colour_and_only_its_luma_differs():
     rgb_hr = photo(64, 64)
     rgb_lr = shrink(rgb_hr, 2)
     hr = rgb_to_y(rgb_hr)
-    panel = comparison("x", shrink(hr, 2)[None], hr[None], hr[None], 2, rgb_lr=rgb_lr, rgb_hr=rgb_hr)
+    panel = comparison(image(hr, shrink(hr, 2), rgb_hr=rgb_hr), hr[None])
     left, middle, right = (tile.astype(int) for tile in tiles(panel.pixels))
     # Bicubic of Y with bicubic chroma is bicubic of RGB, as all of it is linear.
     assert abs(left - codes(imresize(rgb_lr.double(), (64, 64)))).max() <= 1
@@ -67,7 +74,7 @@ def test_a_luma_generator_is_shown_in_colour_and_only_its_luma_differs():
 
 def test_a_grey_image_stays_grey():
     hr = photo(40, 48)[:1]
-    panel = comparison("x", shrink(hr, 4), hr, hr, 4)
+    panel = comparison(image(hr, shrink(hr, 4)), hr[None])
     assert panel.pixels.shape == (40, 3 * 48 + 2 * GAP, 3)
     assert (panel.pixels == panel.pixels[..., :1]).all()
 
@@ -76,13 +83,13 @@ def test_a_large_image_is_cut_to_the_same_busy_place_in_all_three():
     hr = torch.full((3, 1200, 1600), 0.5)
     hr[:, 700:900, 1000:1200] = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(1))
     lr = imresize(hr, (600, 800)).clamp(0, 1)
-    small = comparison("x", lr, hr, hr, 2, size=200)
+    small = comparison(image(hr, lr), hr[None], size=200)
     assert small.pixels.shape == (200, 3 * 200 + 2 * GAP, 3)
     _, middle, right = tiles(small.pixels)
     np.testing.assert_array_equal(middle, right)
     assert abs(right.astype(int) - codes(hr[:, 700:900, 1000:1200])).max(axis=(0, 2)).astype(bool).sum() <= 2
-    assert comparison("x", lr, hr, hr, 2).pixels.shape[0] < 1000
-    assert comparison("x", lr, hr, hr, 2, size=None).pixels.shape[0] == 1200
+    assert comparison(image(hr, lr), hr[None]).pixels.shape[0] < 1000
+    assert comparison(image(hr, lr), hr[None], size=None).pixels.shape[0] == 1200
 
 
 @settings(max_examples=50, deadline=None)

@@ -29,7 +29,7 @@ from upsweep.tasks.super_resolution.data import PatchData
 from upsweep.training import schedules
 from upsweep.training.job import train as run
 from upsweep.training.saving import SaveLast
-from upsweep.training.scaling import Batch, RateRule, synchronised
+from upsweep.training.scaling import Batch, RateRule, synchronise
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = {**DROPPING, "dropout": {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0}}
@@ -209,12 +209,15 @@ def test_batch_norm_is_synchronised_where_torch_can(caplog: pytest.LogCaptureFix
         (2, "cpu", "BatchNorm2d"),
         (2, "cuda", "SyncBatchNorm"),
     ):
-        network = synchronised(checkpoints.build(BATCH_NORM), ranks, device)
+        network = checkpoints.build(BATCH_NORM)
+        synchronise(network, ranks, device)
         assert kinds(network) == {expected}
         assert list(network.state_dict()) == names
     assert caplog.text.count("each of 2 ranks takes statistics of its own batch (cpu has no SyncBatchNorm)") == 1
     caplog.clear()
-    assert kinds(synchronised(checkpoints.build(NET), 2, "cuda")) == set() and not caplog.text
+    network = checkpoints.build(NET)
+    synchronise(network, 2, "cuda")
+    assert kinds(network) == set() and not caplog.text
 
 
 def test_batches_are_pinned_for_cuda_and_copied_without_waiting() -> None:

@@ -40,8 +40,7 @@ from upsweep.tasks.super_resolution.pictures import busiest
 from upsweep.tasks.super_resolution.task import level_of
 from upsweep.tracking.csv_run import CsvRun
 from upsweep.training.accessory import Accessory
-from upsweep.training.averaging import EMA
-from upsweep.training.callbacks import Pictures, ShowProgress, Throughput
+from upsweep.training.callbacks import EMA, Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, train
 from upsweep.training.records import History, KeepCrop
 from upsweep.training.saving import SaveBest, SaveLast

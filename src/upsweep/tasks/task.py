@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from upsweep.common.errors import UserError
 from upsweep.data.sources import Contents
@@ -46,17 +46,14 @@ class Task(nn.Module, ABC):
         self.figures, self.data = figures_of(figures), data
         if not self.figures:
             raise UserError("task.figures is empty: without a figure nothing can be judged.")
-        for figure in self.figures:
-            if figure.name not in measures:
-                raise UserError(
-                    f"task.figures names {figure.name}, which this task does not measure; it measures "
-                    f"{', '.join(measures)}."
-                )
-        self.metrics = nn.ModuleDict({figure.name: measures[figure.name]() for figure in self.figures})
+        known = ", ".join(measures)
+        for name in (figure.name for figure in self.figures):
+            if name not in measures:
+                raise UserError(f"task.figures names {name}, which this task does not measure; it measures {known}.")
+        self.metrics = MetricCollection({f.name: measures[f.name]() for f in self.figures}, compute_groups=False)
         # The baseline is judged once, in the first validation, on the same images.
-        self.baseline_metrics = nn.ModuleDict(
-            {figure.name: measures[figure.name]() for figure in self.figures if figure.baseline}
-        )
+        held_against = {f.name: measures[f.name] for f in self.figures if f.baseline}
+        self.baseline_metrics = MetricCollection({n: make() for n, make in held_against.items()}, compute_groups=False)
         self.baseline: dict[str, float] = {}
 
     @property
@@ -70,13 +67,9 @@ class Task(nn.Module, ABC):
         told: Contents = getattr(self.data, "contents", Contents({}, {}))
         return told
 
-    # training
-
     @abstractmethod
     def make(self, generator: Network, batch: Any) -> list[Compared]:
         """What the generator makes of a training batch, and what is wanted: a pair for each supervised output."""
-
-    # validation
 
     @abstractmethod
     def judge(self, generator: Network, batch: Any) -> Tensor:
@@ -84,26 +77,28 @@ class Task(nn.Module, ABC):
 
     def feed(self, made: Tensor, wanted: Tensor, **more: Any) -> None:
         """Add a batch to every metric: what was made and what was wanted, and keyword arguments of the metrics."""
-        for metric in self.metrics.values():
-            cast(Metric, metric).update(made, wanted, **more)
+        self.metrics.update(made, wanted, **more)
 
     def feed_baseline(self, made: Tensor, wanted: Tensor, **more: Any) -> None:
         """The same for what is made without a network, as long as the baseline's figures are not known."""
         if not self.baseline:
-            for metric in self.baseline_metrics.values():
-                cast(Metric, metric).update(made, wanted, **more)
+            self.baseline_metrics.update(made, wanted, **more)
 
     def compute(self) -> dict[str, float]:
         """The figures over all batches that were judged, on all devices, by name; the metrics begin anew."""
         if not self.baseline:
-            self.baseline = _computed(self.baseline_metrics)
-        return _computed(self.metrics)
+            self.baseline = self._computed(self.baseline_metrics)
+        return self._computed(self.metrics)
+
+    def _computed(self, metrics: MetricCollection) -> dict[str, float]:
+        values = metrics.compute()
+        metrics.reset()
+        return {figure.name: float(values[figure.name]) for figure in self.figures if figure.name in values}
 
     # what people look at; a task that leaves these out has no pictures, and nothing is said of overfitting
 
     def panel(self, batch: Any, made: Tensor, size: int = 320) -> Panel | None:
         """A picture, at most `size` pixels high, of the batch judged last: baseline | made | wanted."""
-        del batch, made, size
         return None
 
     def last_lead(self) -> float | None:
@@ -112,13 +107,4 @@ class Task(nn.Module, ABC):
 
     def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
         """The headline of up to `count` training samples, each with its baseline's, to be held against validation."""
-        del generator, count
         return iter(())
-
-
-def _computed(metrics: nn.ModuleDict) -> dict[str, float]:
-    found = {}
-    for name, metric in metrics.items():
-        found[name] = float(cast(Metric, metric).compute())
-        cast(Metric, metric).reset()
-    return found

@@ -4,11 +4,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -25,8 +26,7 @@ from upsweep.training.schedules import Schedule
 
 log = logging.getLogger("upsweep")
 
-OptimizerOf = Callable[[Iterable[dict[str, Any]]], Optimizer]
-"""Parameter groups -> optimizer."""
+OptimizerOf = Callable[[Iterable[dict[str, Any]]], Optimizer]  # of parameter groups
 
 
 class Diverged(Exception):
@@ -39,21 +39,13 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Player:
-    """Who learns: a network, what it is to reach, and how it is optimised. A supervised training has one.
+    """Who learns: a network, what it is to reach, and how it is optimised. A supervised training has one."""
 
-    Attributes:
-        network: whose parameters are optimised.
-        objective: a loss; (made, wanted) -> scalar.
-        optimizer: parameter groups -> optimizer.
-        schedule: progress of the training in [0, 1] -> factor on the learning rate.
-        factors: part of the network, by name -> factor on its learning rate.
-    """
-
-    network: nn.Module
-    objective: nn.Module
-    optimizer: OptimizerOf
-    schedule: Schedule
-    factors: Mapping[str, float] = field(default_factory=dict)
+    network: nn.Module  # whose parameters are optimised
+    objective: nn.Module  # a loss; (made, wanted) -> scalar
+    optimizer: OptimizerOf  # parameter groups -> optimizer
+    schedule: Schedule  # progress of the training in [0, 1] -> factor on the learning rate
+    factors: Mapping[str, float]  # part of the network, by name -> factor on its learning rate
 
 
 @dataclass(frozen=True)
@@ -106,25 +98,22 @@ class Training(pl.LightningModule):
 
     def lay_out(self) -> None:
         """From now on weights and inputs lie as NHWC; names, shapes and values stay."""
-        in_channels_last(self.generator)
-        self.generator.register_forward_pre_hook(_laid_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.generator(x))
+        def laid_out(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(as_channels_last(x) if isinstance(x, Tensor) and x.ndim == 4 else x for x in inputs)
+
+        in_channels_last(self.generator).register_forward_pre_hook(laid_out)
 
     @property
     def total(self) -> int:
         return max(1, int(self.trainer.estimated_stepping_batches))
 
-    # training
-
     def on_fit_start(self) -> None:
         """At the very start: say what of the initialisation is void, calibrate a data-driven one."""
         if self.trainer.ckpt_path is not None or not self._fresh:
             return
-        if self.trainer.is_global_zero:
-            for sentence in self.generator.unused():
-                log.warning(sentence)
+        for sentence in self.generator.unused():
+            rank_zero_only(log.warning)(sentence)
         batches = self.task.data.train_dataloader()
         # what the network takes of a batch is its first tensor
         self.generator.calibrate(lambda: next(x for x in next(iter(batches)) if isinstance(x, Tensor)).to(self.device))
@@ -145,15 +134,11 @@ class Training(pl.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.iterations += 1
 
-    # validation
-
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Judge a batch; what the generator made of it."""
         return self.task.judge(self.generator, batch)
 
     def on_validation_epoch_end(self) -> None:
-        figures, headline = self.task.compute(), self.task.headline
-        baseline = self.task.baseline
+        figures, baseline, headline = self.task.compute(), self.task.baseline, self.task.headline
         for figure in self.task.figures:
             value = figures[figure.name]
             self.log(f"val/{figure.name}", value, prog_bar=figure is headline)
@@ -161,17 +146,14 @@ class Training(pl.LightningModule):
                 self.log(f"val/{figure.baseline_name}", baseline[figure.name])
                 self.log(f"val/{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
         before = -math.inf if self.best is None else headline.worth(self.best.figures[headline.name])
-        # never of what is not a number
-        if not self.trainer.sanity_checking and headline.worth(figures[headline.name]) > before:
+        if headline.worth(figures[headline.name]) > before:  # never of what is not a number
             self.best = Best(self.current_epoch, figures, dict(baseline))
 
-    # optimisation and checkpoints
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """For each player its optimizer, its rate fitted to the batch, and its schedule over the whole training."""
         return [self._configured(player) for player in self.players.values()]
 
     def _configured(self, player: Player) -> Any:
+        """A player's optimizer, its rate fitted to the batch, and its schedule over the whole training."""
         groups = [*parameter_groups(player.network, player.factors), *parameter_groups(player.objective)]
         optimizer = player.optimizer(groups)
         scale_rates(optimizer)
@@ -182,8 +164,7 @@ class Training(pl.LightningModule):
         meant = "" if rule.name == "none" else f", from {first['lr']:.3g} at {rule.batch_size}"
         for group in optimizer.param_groups:
             group["lr"] *= rule.factor(batch.effective)
-        if trainer.is_global_zero:
-            log.info("%s; learning rate %.3g (lr_rule=%s%s).", batch, first["lr"], rule.name, meant)
+        rank_zero_only(log.info)("%s; learning rate %.3g (lr_rule=%s%s).", batch, first["lr"], rule.name, meant)
         steps = self.total
         scheduler = LambdaLR(optimizer, lambda step: player.schedule(step / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -208,8 +189,3 @@ class Training(pl.LightningModule):
             baseline = {f.name: best[f.baseline_name] for f in self.task.figures if f.baseline_name in best}
             best = {"epoch": best["epoch"], "figures": figures, "baseline": baseline}
         self.best = Best(**best) if best else None
-
-
-def _laid_out(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Before a network runs: images as NHWC."""
-    return tuple(as_channels_last(x) if isinstance(x, Tensor) and x.ndim == 4 else x for x in inputs)

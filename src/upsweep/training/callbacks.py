@@ -1,4 +1,4 @@
-"""What happens beside the training: pictures, throughput, and how far it is."""
+"""What happens beside the training: an average of the weights, pictures, throughput, how far it is, an early end."""
 
 import logging
 import math
@@ -11,33 +11,89 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from upsweep.common.errors import UserError
 from upsweep.common.names import file_names
 from upsweep.common.progress import Bar, clock
 from upsweep.imaging.files import Picture, write_image
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.checkerboard import checkerboard, portrait, response
+from upsweep.metrics.figure import figures_of
+from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.runs.layout import PICTURES
 from upsweep.runs.progress import Progress
 from upsweep.tracking.run_log import RunLog
 from upsweep.training.accessory import Accessory
-from upsweep.training.averaging import EMA
 from upsweep.training.base import Training
 
 epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar
 
 
+class EMA(Callback):
+    """Averages the generator's weights over its steps; validation judges the average, training goes on without it.
+
+    After step t, average <- d average + (1 - d) weights, with d = min(decay, (1 + t) / (10 + t)), so that a short
+    training does not end with the weights that it began with. Running statistics are averaged as weights are, whole
+    numbers are taken over. A checkpoint holds the weights where it always does, and the average beside them.
+
+    Several devices need not talk about it: after every step all of them have the same weights, and so each has the
+    same average. `decay` lies in 0 (off) to below 1; 0.999 is usual.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay={decay} must lie in 0 (off) to below 1.")
+        self.decay = decay
+        self._average: dict[str, Tensor] | None = None
+        self._step = 0
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.decay:
+            self._average = checkpoint.get(checkpoints.EMA)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average is not None:
+            checkpoint[checkpoints.EMA] = self._average
+
+    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        if self.decay:  # begin with the weights, now initialised and on their device, or with the checkpoint's average
+            begin = self._average or module.generator.state_dict()
+            self._average = {name: value.detach().to(module.device, copy=True) for name, value in begin.items()}
+            self._step = module.iterations
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
+        if self._average is None or module.iterations == self._step:  # the batch only accumulated gradients
+            return
+        self._step = module.iterations
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        with torch.no_grad():
+            for name, value in module.generator.state_dict().items():
+                average = self._average[name]
+                if average.is_floating_point():
+                    average.lerp_(value, 1 - decay)
+                else:
+                    average.copy_(value)
+
+    def swap(self, trainer: pl.Trainer, module: Training) -> None:
+        """Put the average into the generator, or the weights back into it."""
+        if self._average is not None:
+            held = {name: value.clone() for name, value in module.generator.state_dict().items()}
+            module.generator.load_state_dict(self._average)
+            self._average = held
+
+    # At the end before anything is saved: Lightning runs the callbacks that save last.
+    on_validation_start = on_validation_end = swap  # type: ignore[assignment]
+
+
 class Pictures(Accessory):
-    """The task's panels of the first validation batches, into the log and the run's pictures/ folder.
+    """The task's panels of the first `count` validation batches, into the log and the pictures/ folder of the run.
 
     They are made after the first epoch, after each quarter of the training, and so after the last.
-
-    Args:
-        folder: of the run.
-        count: how many batches.
     """
 
     def __init__(self, folder: str | Path, count: int) -> None:
@@ -46,8 +102,7 @@ class Pictures(Accessory):
 
     def _due(self, trainer: pl.Trainer) -> bool:
         epoch, last = trainer.current_epoch, trainer.max_epochs or 1
-        quarter = 4 * (epoch + 1) // last > 4 * epoch // last
-        return trainer.is_global_zero and not trainer.sanity_checking and (epoch == 0 or quarter)
+        return trainer.is_global_zero and (epoch == 0 or 4 * (epoch + 1) // last > 4 * epoch // last)
 
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, module: Training, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
@@ -94,14 +149,12 @@ class Checkerboard(Accessory):
         self._measure(trainer, module, "start")
 
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
-        for average in averages:
-            average.swap(module)
+        average = next((each for each in trainer.callbacks if isinstance(each, EMA)), EMA(0.0))  # type: ignore[attr-defined]
+        average.swap(trainer, module)
         try:
             self._measure(trainer, module, "end")
         finally:
-            for average in averages:
-                average.swap(module)
+            average.swap(trainer, module)
 
     def _measure(self, trainer: pl.Trainer, module: Training, when: str) -> None:
         if not trainer.is_global_zero or (measured := energy_of(module.generator)) is None:
@@ -138,10 +191,7 @@ class Throughput(Accessory):
 class ShowProgress(Accessory):
     """How far the training is: a bar on a terminal, a line an epoch elsewhere, and progress.json for a sweep's table.
 
-    Args:
-        folder: of the run.
-        every: least seconds between two writes of progress.json.
-        quiet: neither bar nor lines.
+    The bar moves and progress.json is written once in `every` seconds at most; `quiet`: neither bar nor lines.
     """
 
     def __init__(self, folder: str | Path, every: float = 0.5, quiet: bool = False) -> None:
@@ -151,25 +201,21 @@ class ShowProgress(Accessory):
         self._written = -math.inf
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if not trainer.is_global_zero:
-            return
-        self._started_at, self._first = time.time(), module.iterations
-        said = partial(self._said, trainer, module)
-        self._bar = Bar(module.total, shown=not self.quiet, lines=False, stays=True, said=said).__enter__()
+        if trainer.is_global_zero:
+            self._started_at, self._first = time.time(), module.iterations
+            said = partial(self._said, trainer, module)
+            self._bar = Bar(module.total, shown=not self.quiet, lines=False, stays=True, said=said).__enter__()
 
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, outputs: Mapping[str, Tensor], *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Training, outputs: Mapping[str, Tensor], *_: Any) -> None:  # type: ignore[override]
         self._loss = outputs["loss"].detach()
         if self._bar is not None and time.monotonic() - self._written >= self.every:
             self._show(self._bar, trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if self._bar is None or trainer.sanity_checking:
+        if self._bar is None:
             return
         self._show(self._bar, trainer, module)
-        left = clock(self._seconds_left(module))
-        line = f"{self._bar.doing}  {self._said(trainer, module)}  left {left}"
+        line = f"{self._bar.doing}  {self._said(trainer, module)}  left {clock(self._seconds_left(module))}"
         epochs.info(line)
         if not self._bar.visible and not self.quiet:
             print(line, file=sys.stderr, flush=True)
@@ -206,3 +252,19 @@ class ShowProgress(Accessory):
         headline, loss = module.task.headline, "-" if self._loss is None else f"{float(self._loss):.4g}"
         value = trainer.callback_metrics.get(f"val/{headline.name}")
         return f"loss {loss}  {headline.title} {headline.format(None if value is None else float(value))}"
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's, of a task's figure, as the config declares it: it knows which way is better.
+
+    It waits `patience` epochs for an improvement of at least `min_delta`, in the figure's unit.
+    """
+
+    def __init__(self, figure: Mapping[str, Any], patience: int = 5, min_delta: float = 0.0) -> None:
+        (declared,) = figures_of([figure])
+        mode = "max" if declared.better == "higher" else "min"
+        super().__init__(f"val/{declared.name}", min_delta, patience, mode=mode)
+
+    def forget(self) -> None:
+        """Wait as from the start: what was best so far does not count."""
+        self.wait_count, self.best_score = 0, torch.tensor(-math.inf if self.mode == "max" else math.inf)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
-from torch.optim import Optimizer
 
 from upsweep.networks.network import cost
 from upsweep.runs.layout import DIAGNOSES
@@ -33,13 +33,8 @@ log = logging.getLogger("upsweep")
 class Diagnoses(Accessory):
     """Samples a training, logs `diagnoses/...`, and in the end says in sentences what ails it: diagnoses.json.
 
-    On rank 0 alone, and nothing there waits for another rank. Changes no weight, draws no random number.
-
-    Args:
-        folder: of the run.
-        samples: how many steps are looked at, evenly over the training.
-        judgements: how many validations are held against training images, evenly over the training.
-        images: how many training images.
+    On rank 0 alone, and nothing there waits for another rank. Changes no weight, draws no random number. Evenly over
+    the training `samples` steps are looked at, and `judgements` validations held against `images` training images.
     """
 
     def __init__(self, folder: str | Path, samples: int = 12, judgements: int = 6, images: int = 4) -> None:
@@ -51,10 +46,9 @@ class Diagnoses(Accessory):
         self._probe: Probe | None = None
         self._val_leads: list[float] = []
         # Until validation has ended: headline and lead of each training image, and the checkerboard's energy.
-        self._train: tuple[list[tuple[float, float]], float] | None = None
+        self._train: list[tuple[float, float]] = []
+        self._energy = 0.0
         self._seconds: list[float] = []  # for a megapixel
-
-    # what a checkpoint keeps of it
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -68,21 +62,15 @@ class Diagnoses(Accessory):
         self._judged = [Judgement.of(judgement) for judgement in state_dict["judged"]]
         self._next_step, self._next_epoch = state_dict["next"]
 
-    # the steps
-
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if module.compiled and trainer.is_global_zero:
             log.info("Compiled: the diagnoses see the weights' gradients, but neither activations nor dead units.")
 
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
         if trainer.is_global_zero and module.iterations >= self._next_step:
             self._probe = Probe(module.generator, inside=not module.compiled)
 
-    def on_before_optimizer_step(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
         """Take down what was seen, now that the gradients are whole, not scaled and not clipped."""
         if self._probe is None:
             return
@@ -106,26 +94,22 @@ class Diagnoses(Accessory):
             self._probe.remove()
             self._probe = None
 
-    # the validations
-
     def _due(self, trainer: pl.Trainer) -> bool:
         due = trainer.current_epoch >= self._next_epoch or trainer.current_epoch + 1 == trainer.max_epochs
-        return trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == "fit" and due
+        return trainer.is_global_zero and trainer.state.fn == "fit" and due
 
-    def on_validation_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, outputs: Tensor, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
         if self._due(trainer) and (lead := module.task.last_lead()) is not None:
             self._val_leads.append(lead)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if self._due(trainer):
-            measured = energy_of(module.generator)
-            self._train = self._judge(trainer, module), 0.0 if measured is None else measured[1]
+            measured, self._train = energy_of(module.generator), self._judge(trainer, module)
+            self._energy = 0.0 if measured is None else measured[1]
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         val_leads, self._val_leads = self._val_leads, []
-        (judged, energy), self._train = self._train or ([], 0.0), None
+        judged, self._train = self._train, []
         headline, validated = module.task.headline, trainer.callback_metrics
         if not judged or not headline.baseline:
             return
@@ -137,7 +121,7 @@ class Diagnoses(Accessory):
             val=float(validated[f"val/{headline.name}"]),
             val_lead=float(validated[f"val/{headline.name}_{headline.margin}"]),
             error=_error(leads, val_leads),
-            checkerboard=energy,
+            checkerboard=self._energy,
         )
         if not all(math.isfinite(value) for value in asdict(judgement).values() if value is not None):
             return  # it is diverging, and will say so
@@ -154,7 +138,7 @@ class Diagnoses(Accessory):
             with trainer.precision_plugin.forward_context():
                 converted = trainer.precision_plugin.convert_input(given.to(module.device))
                 started = time.perf_counter()
-                made: Tensor = module(converted).float()
+                made: Tensor = module.generator(converted).float()
                 if made.is_cuda:
                     torch.cuda.synchronize(made.device)
                 self._seconds.append((time.perf_counter() - started) / (made.shape[-1] * made.shape[-2] / 1e6))
@@ -163,21 +147,16 @@ class Diagnoses(Accessory):
         judged = module.task.judge_training(timed, self.images)
         return [(value, module.task.headline.lead(value, baseline)) for value, baseline in judged]
 
-    # the end
-
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         self._write(trainer, module)
 
-    def on_exception(  # type: ignore[override]
-        self, trainer: pl.Trainer, module: Training, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, module: Training, error: BaseException) -> None:  # type: ignore[override]
         self.give_up()
-        if isinstance(exception, Diverged):
-            self._write(trainer, module, diverged=str(exception))
+        if isinstance(error, Diverged):
+            self._write(trainer, module, diverged=str(error))
 
+    @rank_zero_only
     def _write(self, trainer: pl.Trainer, module: Training, diverged: str | None = None) -> None:
-        if not trainer.is_global_zero:
-            return
         seconds, device = min(self._seconds, default=None), module.device.type
         price = Price(**asdict(cost(module.generator)), seconds_per_megapixel=seconds, device=device)
         layers = overall(self._samples)

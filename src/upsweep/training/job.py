@@ -28,7 +28,7 @@ from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.base import Best, Diverged, Pruned, Training
 from upsweep.training.records import KeepIdentity
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, no_room
-from upsweep.training.scaling import synchronised, wants_channels_last
+from upsweep.training.scaling import synchronise, wants_channels_last
 from upsweep.training.start import Start, Started, fresh
 from upsweep.training.workers import workers
 
@@ -40,46 +40,28 @@ MakeTraining = Callable[..., Training]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything one training needs; the doors make it from the config.
+    """Everything one training needs; the doors make it from the config."""
 
-    Attributes:
-        folder: where everything that the run writes lies.
-        task: what goes in, and how it is judged.
-        generator: class and arguments as plain values; they also go into the checkpoint.
-        training: how the generator learns.
-        trainer: keyword arguments of Lightning's Trainer.
-        callbacks: beside those that every job has.
-        logger: W&B, CSV or None.
-        start: where the weights are from.
-        seed: of weights, crops and dropout.
-        scale: for the result, where the task has one.
-        choices: config group -> chosen name.
-        overrides: the job's command line.
-        config: all that was set, as plain values: for the record, and to be held against a run that goes on.
-        judge_anew: go on although the images, or how results are judged, are others; the best figures are forgotten.
-        channels_last: weights and batches laid out as NHWC; auto: where that is faster.
-    """
-
-    folder: Path
-    task: Task
-    generator: dict[str, Any]
-    training: MakeTraining
-    trainer: dict[str, Any]
-    callbacks: Sequence[Callback]
-    logger: WandbRun | CsvRun | None
-    seed: int
-    start: Start = fresh
-    scale: int | None = None
-    choices: dict[str, str] = field(default_factory=dict)
-    overrides: list[str] = field(default_factory=list)
-    config: dict[str, Any] = field(default_factory=dict)
-    channels_last: bool | str = "auto"
-    judge_anew: bool = False
+    folder: Path  # where everything that the run writes lies
+    task: Task  # what goes in, and how it is judged
+    generator: dict[str, Any]  # class and arguments as plain values; they also go into the checkpoint
+    training: MakeTraining  # how the generator learns
+    trainer: dict[str, Any]  # keyword arguments of Lightning's Trainer
+    callbacks: Sequence[Callback]  # beside those that every job has
+    logger: WandbRun | CsvRun | None  # W&B, CSV or None
+    seed: int  # of weights, crops and dropout
+    start: Start = fresh  # where the weights are from
+    scale: int | None = None  # for the result, where the task has one
+    choices: dict[str, str] = field(default_factory=dict)  # config group -> chosen name
+    overrides: list[str] = field(default_factory=list)  # the job's command line
+    config: dict[str, Any] = field(default_factory=dict)  # all that was set, as plain values: to be held against later
+    channels_last: bool | str = "auto"  # weights and batches laid out as NHWC; auto: where that is faster
+    judge_anew: bool = False  # go on although images or judging are others, and forget the best figures
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
             number = self.trainer.get(key, None if key == "max_epochs" else 1)
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            if type(number) is not int or number < 1:
                 raise UserError(f"trainer.{key}={number} must be a whole number of at least 1.")
 
 
@@ -87,15 +69,12 @@ def train(job: Job) -> Result:
     """Train, judge, and write `result.json` into the job's folder, whatever happens.
 
     A loss that is not finite ends as `diverged`, a search's trial without hope as `pruned`; every other failure is
-    written down as `failed` and raised.
-
-    Raises:
-        UserError: what the user gave cannot be used.
+    written down as `failed` and raised: UserError where what the user gave cannot be used.
     """
     run = _Run(job)
     preemption, begin = Preemption(run.preempted), LambdaCallback(on_train_start=lambda *_: run.begin())
     try:
-        _fit(job, run.open(), run.started, [preemption, begin])
+        _fit(job, *run.open(), [preemption, begin])
         run.begin()  # also where nothing was left to train
         return run.close("finished")
     except BaseException as error:
@@ -106,21 +85,19 @@ class _Run:
     """The record of one training: opened, begun, and closed by how it ended."""
 
     def __init__(self, job: Job) -> None:
-        self.job = job
-        self._clock = time.perf_counter()
+        self.job, self._clock = job, time.perf_counter()
         self._preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
         workers()
         self._begun = False  # until then nothing is changed in a folder that a run is to go on in
         self._images = ""
         self._module: Training | None = None
         self._price: dict[str, Any] = {}
-        self.started: Started
 
-    def open(self) -> Training:
-        """Build the network with its weights, and say where they are from."""
+    def open(self) -> tuple[Training, Started]:
+        """Build the network with its weights."""
         job = self.job
         pl.seed_everything(job.seed, workers=True, verbose=False)
-        self.started = started = job.start(job.generator)
+        started = job.start(job.generator)
         if started.checkpoint is None:
             self.begin()
         self._module = job.training(
@@ -129,7 +106,7 @@ class _Run:
         self._price = asdict(cost(started.network))
         if job.logger is not None:
             job.logger.log_summary(self._price)
-        return self._module
+        return self._module, started
 
     def begin(self) -> None:
         """Write down how the run was made; from here on its results may be written, too.
@@ -152,11 +129,8 @@ class _Run:
                 return self.close("diverged", reason=str(error))
             case Pruned():
                 return self.close("pruned", reason=str(error))
-            case SIGTERMException():  # before SystemExit, from which it derives
+            case SystemExit() if isinstance(error, SIGTERMException) or error.code == REQUEUE:
                 return self._requeue(error, preemption)
-            case SystemExit(code=code) if code == REQUEUE:  # outside of the training itself
-                self.close("stopped", REQUEUE, self._preempted)
-                raise error
             case KeyboardInterrupt() | SystemExit():
                 self.close("stopped", 1, f"interrupted; go on with resume={self.job.folder}")
                 raise error
@@ -226,7 +200,7 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
     device = trainer.strategy.root_device.type
     if wants_channels_last(job.channels_last, device, str(trainer.precision)):
         module.lay_out()
-    synchronised(module, trainer.world_size, device)
+    synchronise(module, trainer.world_size, device)
     if not any(parameter.requires_grad for parameter in module.generator.parameters()):
         trainer.validate(module, datamodule=job.task.data, verbose=False)
         return

@@ -1,7 +1,7 @@
 """What is optimised how: parameter groups, and the optimizer that torch has only for matrices."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,28 +13,22 @@ from upsweep.common.errors import UserError
 def parameter_groups(module: nn.Module, factors: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
     """The trainable parameters: weights, and biases, norms and slopes, which never decay; apart for each factor.
 
-    Args:
-        module: whose parameters.
-        factors: part of the module, by its dotted name -> factor on the learning rate, which the part's groups say as
-            `factor`, for `scale_rates`. A part within a part goes first; what is in none has the factor 1.
+    `factors`: part of the module, by its dotted name -> factor on the learning rate, which the part's groups say as
+    `factor`, for `scale_rates`. A part within a part goes first; what is in none has the factor 1.
 
-    Raises:
-        UserError: a factor is negative, or a part has no trainable parameters.
+    Raises UserError: a factor is negative, or a part has no trainable parameters.
     """
     factors = factors or {}
+    trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    parts: dict[str, None] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            path = name.split(".")
-            within = [".".join(path[: i + 1]) for i in range(len(path))]  # from the whole to the parameter itself
-            parts |= dict.fromkeys(within)
-            factor = next((factors[part] for part in reversed(within) if part in factors), 1.0)
-            length = name.endswith("weight.original0")  # of weight norm
-            groups.setdefault((factor, parameter.ndim > 1 and not length), []).append(parameter)
+    for name, parameter in trainable.items():
+        within = [part for part in factors if f"{name}.".startswith(f"{part}.")]
+        factor = factors[max(within, key=len)] if within else 1.0
+        length = name.endswith("weight.original0")  # of weight norm
+        groups.setdefault((factor, parameter.ndim > 1 and not length), []).append(parameter)
     for part, factor in factors.items():
-        if part not in parts:
-            known = ", ".join(part for part in parts if "." not in part)
+        if not any(f"{name}.".startswith(f"{part}.") for name in trainable):
+            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in trainable))
             raise UserError(f"factors.{part}: the generator has no trainable part of that name; it has {known}.")
         if not factor >= 0:
             raise UserError(f"factors.{part}={factor} must be 0 or more.")
@@ -47,14 +41,13 @@ def parameter_groups(module: nn.Module, factors: Mapping[str, float] | None = No
 def by_dotted_name(factors: Mapping[str, Any], within: str = "") -> dict[str, float]:
     """`{"levels": {"0": 0.5}}`, as the command line's `+factors.levels.0=0.5` arrives, as `{"levels.0": 0.5}`.
 
-    Raises:
-        UserError: a factor is no number.
+    Raises UserError: a factor is no number.
     """
     flat: dict[str, float] = {}
     for key, value in factors.items():
         if isinstance(value, Mapping):
             flat |= by_dotted_name(value, f"{within}{key}.")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
+        elif type(value) not in (int, float):
             raise UserError(f"factors.{within}{key}={value} must be a number of at least 0.")
         else:
             flat[f"{within}{key}"] = float(value)
@@ -75,13 +68,8 @@ class Muon(AdamW):
     as large as AdamW's would be (`match_rms_adamw`, Liu et al. 2025), so that one learning rate serves both.
     `torch.optim.Muon`, which takes matrices alone, does the same to a matrix.
 
-    Args:
-        params: parameters, or groups of them.
-        lr: learning rate, of both.
-        momentum: of Muon, Nesterov's.
-        betas: of AdamW.
-        weight_decay: of both, decoupled.
-        steps: of the Newton-Schulz iteration.
+    Learning rate and decoupled weight decay are those of both, `betas` AdamW's, `momentum` (Nesterov's) Muon's, and
+    `steps` those of the Newton-Schulz iteration.
     """
 
     def __init__(
@@ -93,10 +81,9 @@ class Muon(AdamW):
         weight_decay: float = 1e-2,
         steps: int = 5,
     ) -> None:
-        whole: list[dict[str, Any]] = [p if isinstance(p, dict) else {"params": [p]} for p in params]
         split = [
             {**group, "params": found, "matrices": matrices}
-            for group in whole
+            for group in (p if isinstance(p, dict) else {"params": [p]} for p in params)
             for matrices in (True, False)
             if (found := [p for p in group["params"] if is_matrix(p) is matrices])
         ]
@@ -106,15 +93,13 @@ class Muon(AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of both; the value of `closure`, which is run first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         groups = self.param_groups
-        for group in (group for group in groups if group["matrices"]):
+        for group in groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    self._turn(p, group["lr"], group["weight_decay"])
+                if group["matrices"] and p.grad is not None:
+                    self._turn(p, p.grad, group["lr"], group["weight_decay"])
         self.param_groups = [group for group in groups if not group["matrices"]]
         try:
             super().step()
@@ -122,8 +107,7 @@ class Muon(AdamW):
             self.param_groups = groups
         return loss
 
-    def _turn(self, p: Tensor, lr: float, weight_decay: float) -> None:
-        gradient = cast(Tensor, p.grad)
+    def _turn(self, p: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[p]
         if not state:
             state["step"] = torch.tensor(0.0)  # AdamW, when it loads a state, looks for one everywhere

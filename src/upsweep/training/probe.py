@@ -23,11 +23,6 @@ def kernels(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in own if p.ndim > 1]
 
 
-def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules that have weights of their own, by name."""
-    return {name: m for name, m in network.named_modules() if ".parametrizations" not in name and kernels(m)}
-
-
 def activations_of(network: nn.Module) -> list[nn.Module]:
     """Torch's activations, those derived from them, and whatever a block calls its activation."""
     known = tuple(getattr(nn, name) for name in activations.__all__ if name != "MultiheadAttention")
@@ -48,8 +43,7 @@ def silent(module: nn.Module, y: Tensor) -> Tensor | None:
             slope = module.weight
         case _:
             return None
-    zero = (y == 0).transpose(0, 1).flatten(1).all(1)
-    return zero & (torch.as_tensor(slope, device=y.device) == 0)
+    return (y == 0).transpose(0, 1).flatten(1).all(1) & (torch.as_tensor(slope, device=y.device) == 0)
 
 
 def saturated(module: nn.Module, y: Tensor) -> Tensor | None:
@@ -80,13 +74,12 @@ class Passed:
 class Probe:
     """Hooks on all layers and activations of a network, for one step; changes nothing and draws no random number.
 
-    Args:
-        network: whose next forward and backward pass is looked at.
-        inside: False looks at the weights' gradients alone: a compiled network does not call hooks.
+    Not `inside`, it looks at the weights' gradients alone: a compiled network does not call hooks.
     """
 
     def __init__(self, network: nn.Module, *, inside: bool = True) -> None:
-        self._layers = layers_of(network)
+        modules = network.named_modules()
+        self._layers = {name: m for name, m in modules if ".parametrizations" not in name and kernels(m)}
         self._passed: list[Passed] = []
         self._handles: list[RemovableHandle] = []
         if inside:
@@ -111,8 +104,8 @@ class Probe:
             return
         passed, y = self._passed[-1], y.detach()
         passed.activation = type(module).__name__
-        found = {"silent": silent(module, y), "saturated": saturated(module, y)}
-        passed.values.update({**_spread(y), **{key: value for key, value in found.items() if value is not None}})
+        found = {**_spread(y), "silent": silent(module, y), "saturated": saturated(module, y)}
+        passed.values.update({key: value for key, value in found.items() if value is not None})
 
     @torch.no_grad()
     def read(self) -> list[Layer]:

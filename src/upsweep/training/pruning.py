@@ -17,12 +17,8 @@ from upsweep.training.base import Pruned, Training
 class Pruning(Callback):
     """Reports the headline to the trial of this job after every epoch, and stops where the pruner says so.
 
-    A job outside a search, whose study's file does not exist or knows no such trial, is left alone.
-
-    Args:
-        study: the file of the study.
-        folder: of the job; Hydra keeps the command line in it, by which its trial is found.
-        pruner: Optuna's.
+    A job outside a search, whose study's file does not exist or knows no such trial, is left alone. The trial is found
+    by the command line, which Hydra keeps in the job's folder.
     """
 
     def __init__(self, study: str | Path, folder: str | Path, pruner: BasePruner) -> None:
@@ -43,15 +39,10 @@ class Pruning(Callback):
                 self._trial = self._storage.get_trial_id_from_study_id_trial_number(id_, trial.number)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if not trainer.sanity_checking:
-            self._value = float(trainer.callback_metrics[f"val/{module.task.headline.name}"])
+        self._value = float(trainer.callback_metrics[f"val/{module.task.headline.name}"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        """Report it, and stop on all ranks if the pruner says so; the last epoch is as good as done.
-
-        Raises:
-            Pruned: this training ends here.
-        """
+        """Report it; raise Pruned on all ranks if the pruner says so, but not in the last epoch, as good as done."""
         value, self._value = self._value, None
         if value is None:
             return
@@ -59,6 +50,5 @@ class Pruning(Callback):
         if self._trial is not None:
             self._storage.set_trial_intermediate_value(self._trial, trainer.current_epoch, value)
             hopeless = bool(self._pruner.prune(self._study, self._storage.get_trial(self._trial)))
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.strategy.broadcast(hopeless) and not last:
+        if trainer.strategy.broadcast(hopeless) and trainer.current_epoch + 1 != trainer.max_epochs:
             raise Pruned(f"pruned after epoch {trainer.current_epoch + 1}, at {module.task.headline.text(value)}")

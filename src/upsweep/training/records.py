@@ -19,7 +19,7 @@ from upsweep.runs.layout import CROP, HISTORY
 from upsweep.runs.record import found
 from upsweep.training.accessory import Accessory
 from upsweep.training.base import Best, Training
-from upsweep.training.stopping import EarlyStopping
+from upsweep.training.callbacks import EarlyStopping
 
 log = logging.getLogger("upsweep")
 
@@ -109,13 +109,9 @@ class History(Callback):
 
 
 class KeepCrop(Accessory):
-    """Keeps `crop.png` in a run's folder: what the task shows of the first validation batch, small, at the best epoch.
+    """Keeps `crop.png` in a run's folder: what the task shows of the first validation batch at the best epoch.
 
-    The place depends on the data alone, so that all runs on the same data show the same one.
-
-    Args:
-        folder: of the run.
-        size: of the crop, in pixels.
+    It is `size` pixels high. The place depends on the data alone: all runs on the same data show the same one.
     """
 
     def __init__(self, folder: str | Path, size: int = 96) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -28,7 +28,7 @@ def no_room(error: BaseException, folder: Path) -> str | None:
     return full and f"{full}: free some space, then go on with resume={folder}; what was saved before is whole."
 
 
-class WholeCheckpoints(CheckpointIO):
+class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside and renames, and reads plain values only (Lightning's own writes through the temporary folder)."""
 
     def save_checkpoint(
@@ -44,9 +44,6 @@ class WholeCheckpoints(CheckpointIO):
         """Raises UserError: it is missing or unreadable."""
         return checkpoints.read(Path(path))
 
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        Path(path).unlink(missing_ok=True)
-
 
 class SaveBest(Checkpoint):
     """Saves a run's `best.ckpt` at every epoch that is the best so far by the task's headline: the result's."""
@@ -55,8 +52,7 @@ class SaveBest(Checkpoint):
         self.file = Path(folder) / BEST
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        best = module.best
-        if best is not None and best.epoch == trainer.current_epoch and trainer.state.fn == "fit":
+        if module.best and module.best.epoch == trainer.current_epoch and trainer.state.fn == "fit":
             trainer.save_checkpoint(self.file, weights_only=False)
 
 
@@ -83,11 +79,9 @@ class Preemption(Callback):
     """SIGTERM ends a training where it is, on every rank: the last epoch's checkpoint is what it goes on from.
 
     Lightning's own handler tells the other ranks by a broadcast, in the midst of whatever they exchange at that moment:
-    two ranks of gloo may then wait for each other for ever. Ours takes its place, and is there before it, too.
-
-    Args:
-        last_words: what to do where the training does not end within `STUCK` seconds, before the process is ended: an
-            exchange that was under way may never return.
+    two ranks of gloo may then wait for each other for ever. Ours takes its place, and is there before it, too. Where
+    the training does not end within `STUCK` seconds, `last_words` are called and the process is ended: an exchange
+    that was under way may never return.
     """
 
     def __init__(self, last_words: Callable[[], object] = lambda: None) -> None:

@@ -32,7 +32,6 @@ class Batch:
         return self.size * self.devices * self.nodes * self.accumulated
 
     def __str__(self) -> str:
-        """Say it: `64 patches a step (batch_size 16 x accumulated 2 x devices 2 x nodes 1)`."""
         factors = f"batch_size {self.size} x accumulated {self.accumulated} x devices {self.devices}"
         return f"{self.effective} patches a step ({factors} x nodes {self.nodes})"
 
@@ -41,16 +40,11 @@ class Batch:
 class RateRule:
     """How the learning rate follows the effective batch size, from the one that it was chosen for.
 
-    Attributes:
-        name: `none`, `linear` (Goyal et al. 2017, for SGD) or `sqrt` (Krizhevsky 2014; Malladi et al. 2022, for Adam).
-        batch_size: the effective batch size for which the optimizer's own rate is meant.
-
-    Raises:
-        UserError: another name, or a batch size below 1.
+    Raises UserError: another name, or a batch size below 1.
     """
 
-    name: RuleName = "none"
-    batch_size: int = 16
+    name: RuleName = "none"  # linear: Goyal et al. 2017, for SGD; sqrt: Krizhevsky 2014, Malladi et al. 2022, for Adam
+    batch_size: int = 16  # the effective one for which the optimizer's own rate is meant
 
     def __post_init__(self) -> None:
         if self.name not in get_args(RuleName):
@@ -68,10 +62,7 @@ def wants_channels_last(asked: bool | str, device: str, precision: str) -> bool:
     """Whether to lay images and kernels out as NHWC; `auto`: where that is faster.
 
     On a CPU it is (`benchmarks/training_forms.py` measures it), and on CUDA in half precision, whose units want it (not
-    measured by us).
-
-    Raises:
-        UserError: neither true, false nor auto.
+    measured by us). Raises UserError: neither true, false nor auto.
     """
     if isinstance(asked, bool):
         return asked
@@ -80,18 +71,16 @@ def wants_channels_last(asked: bool | str, device: str, precision: str) -> bool:
     return device == "cpu" or (device == "cuda" and precision.startswith(("16", "bf16")))
 
 
-def synchronised(network: nn.Module, ranks: int, device: str) -> nn.Module:
-    """The network with batch statistics over all ranks, where there are several and torch can do that (CUDA).
+def synchronise(network: nn.Module, ranks: int, device: str) -> None:
+    """Take a network's batch statistics over all ranks, where there are several and torch can do that (CUDA).
 
     Names and shapes of the weights stay, so that a checkpoint fits one device and many. Elsewhere the layers are
     left as they are, and the log says that each rank has statistics of its own.
     """
     if ranks < 2 or not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
-        return network
+        return
     if device == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return converted
-    rank_zero_only(log.info)(
-        "Batch norm: each of %d ranks takes statistics of its own batch (%s has no SyncBatchNorm).", ranks, device
-    )
-    return network
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # in place, below the top
+    else:
+        said = "Batch norm: each of %d ranks takes statistics of its own batch (%s has no SyncBatchNorm)."
+        rank_zero_only(log.info)(said, ranks, device)

@@ -16,11 +16,7 @@ Schedule = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Warmed(ABC):
-    """A schedule that may begin with a linear rise from 0.
-
-    Attributes:
-        warmup: the share of the training that rises.
-    """
+    """A schedule that may begin with a linear rise from 0; `warmup` is the share of the training that rises."""
 
     warmup: float = field(default=0.0, kw_only=True)
 
@@ -81,10 +77,7 @@ class Step(Warmed):
 class OneCycle:
     """Half a cosine up to 1, and another down to almost nothing (Smith and Topin 2018).
 
-    Attributes:
-        rise: the share of the training that rises.
-        first: the first factor.
-        final: the last.
+    `rise` is the share of the training that rises, `first` and `final` are the first and the last factor.
     """
 
     rise: float = 0.3

@@ -20,26 +20,16 @@ log = logging.getLogger("upsweep")
 
 @dataclass(frozen=True)
 class Started:
-    """A built network.
+    """A built network."""
 
-    Attributes:
-        network: with its weights.
-        source: where they are from, as a sentence.
-        fresh: whether they are as initialised: a data-driven initialisation is still to be calibrated.
-        checkpoint: what Lightning goes on from, optimizer and all; None where a training begins.
-    """
-
-    network: Network
-    source: str
-    fresh: bool = False
-    checkpoint: Path | None = None
+    network: Network  # with its weights
+    source: str  # where they are from, as a sentence
+    fresh: bool = False  # as initialised: a data-driven initialisation is still to be calibrated
+    checkpoint: Path | None = None  # what Lightning goes on from, optimizer and all; None where a training begins
 
 
 Start = Callable[[dict[str, Any]], Started]
-"""A way to begin: the network's class and arguments, as plain values -> the network.
-
-Raises UserError: it cannot be built, or the weights do not fit it.
-"""
+"""A way to begin: the network's class and arguments -> the network. Raises UserError: it or the weights do not fit."""
 
 
 def fresh(spec: dict[str, Any]) -> Started:
@@ -61,9 +51,8 @@ def fitting_weights(path: Path, spec: dict[str, Any]) -> Started:
     """Those weights of a checkpoint that fit (`init_from=`), say for another scale; the others are as initialised."""
     network, state = checkpoints.build(spec), checkpoints.read(path)
     # A deconvolution for another scale is another layer, also where its kernel has the same size (FSRCNN's 9x9).
-    scale = getattr(network, "scale", None)
-    same_scale = state.get(checkpoints.KEY, {}).get("generator", {}).get("scale") == scale
-    without = () if same_scale else ("upsampler",)
+    stored = state.get(checkpoints.KEY, {}).get("generator", {})
+    without = () if stored.get("scale") == getattr(network, "scale", None) else ("upsampler",)
     new = checkpoints.transfer(network, checkpoints.generator_weights(state), path, without=without)
     _warn_of_another(network, state, path)
     rest = f"; as initialised: {', '.join(new)}" if new else ""
@@ -79,18 +68,11 @@ def going_on(
     *,
     judge_anew: bool = False,
 ) -> Started:
-    """Where the run in a folder stopped (`resume=`): its newest checkpoint that can be read.
+    """Where the run in a folder stopped (`resume=`): its newest checkpoint that can be read, or else as `otherwise`.
 
-    Args:
-        folder: of the run.
-        config: all that is set now, to be held against what was set before.
-        epochs: how many there are to be.
-        otherwise: how it begins where it has no checkpoint yet.
-        spec: of the network.
-        judge_anew: whether the best epoch so far is forgotten: one at least must then be left.
-
-    Raises:
-        UserError: the checkpoint is that of another generator or optimizer, or of a longer training.
+    `config` is all that is set now, to be held against what was set before; `epochs`, how many there are to be: one
+    more at least than there were, where `judge_anew` forgets the best so far.
+    Raises UserError: the checkpoint is that of another generator or optimizer, or of a longer training.
     """
     path = newest(folder)
     if path is None:
@@ -120,11 +102,7 @@ def start_of(
     checkpoint: Path | None = None,
     init_from: Path | None = None,
 ) -> Start:
-    """The way to begin that a command line asks for.
-
-    Raises:
-        UserError: two kinds of weights are named.
-    """
+    """The way to begin that a command line asks for. Raises UserError: two kinds of weights are named."""
     if checkpoint is not None and init_from is not None:
         raise UserError(f"checkpoint={checkpoint} and init_from={init_from} both name weights: leave one of them out.")
     begin: Start = fresh

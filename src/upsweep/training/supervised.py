@@ -16,15 +16,9 @@ CHECK_EVERY = 20
 
 
 class Supervised(Training):
-    """Trains the generator, its only player, on what its task compares.
+    """Trains the generator, its only player (see `Player`), on what its task compares; `others`: see `Training`.
 
-    Args:
-        generator: the network that makes images.
-        objective, optimizer, schedule, factors: see `Player`.
-        compiled: train through torch.compile; validation, whose sizes differ, does without it.
-        others: see `Training`.
-
-    Logs train/loss, the mean over all devices.
+    Through torch.compile if `compiled`, but for validation, whose sizes differ. Logs train/loss, the mean of all ranks.
     """
 
     def __init__(
@@ -41,24 +35,14 @@ class Supervised(Training):
         player = Player(generator, objective, optimizer, schedule, factors or {})
         super().__init__(generator=generator, players={"generator": player}, **others)
         self.objective, self.compiled = objective, compiled
-        self._make = self.task.make
-        self._finite: Tensor | None = None
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.compiled:
-            self._make = torch.compile(self.task.make)
+        self._make = torch.compile(self.task.make) if compiled else self.task.make
+        self._finite = torch.tensor(True)  # whether all losses since the last check were
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss of a batch.
-
-        Raises:
-            Diverged: the loss is not finite, on any device.
-        """
+        """The loss of a batch. Raises Diverged: it is not finite, on any device."""
         pairs: list[Compared] = self._make(self.generator, batch)
         loss = torch.stack([self.objective(made, wanted) for made, wanted in pairs]).sum()
-        finite = torch.isfinite(loss.detach())
-        self._finite = finite if self._finite is None else self._finite & finite
+        self._finite = self._finite & torch.isfinite(loss.detach())
         if (batch_idx + 1) % CHECK_EVERY == 0:
             self._check_finite()
         size = len(pairs[0].wanted)
@@ -70,7 +54,6 @@ class Supervised(Training):
         super().on_train_epoch_end()
 
     def _check_finite(self) -> None:
-        finite = self._finite is None or bool(self._finite)
-        self._finite = None
+        finite, self._finite = bool(self._finite), torch.tensor(True)
         if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise Diverged(f"the loss was not finite in epoch {self.current_epoch} (step {self.iterations})")

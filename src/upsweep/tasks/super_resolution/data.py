@@ -19,6 +19,8 @@ from upsweep.data.sources import Contents, Source, Split
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.tasks.super_resolution.patches import EpochSampler, PatchLoader, TrainPatches, as_batch
 
+Files = Mapping[str, Path]  # by the name of the image
+Purpose = Literal["training", "validation"]
 SSIM_WINDOW = 11  # an image must keep this many pixels after shaving a scale from every border
 log = logging.getLogger("upsweep")
 
@@ -37,13 +39,7 @@ class EvalImage(NamedTuple):
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "EvalImage":
         """The image with a function applied to each of its tensors."""
-        return EvalImage(
-            self.name,
-            function(self.lr),
-            function(self.hr),
-            None if self.rgb_lr is None else function(self.rgb_lr),
-            None if self.rgb_hr is None else function(self.rgb_hr),
-        )
+        return EvalImage._make([self.name, *(None if x is None else function(x) for x in self[1:])])
 
 
 class EvalImages(Dataset[EvalImage]):
@@ -57,11 +53,11 @@ class EvalImages(Dataset[EvalImage]):
 
     def __getitem__(self, index: int) -> EvalImage:
         image = self.images[index]
-        colours = (None if stored is None else _tensor(stored) for stored in (image.rgb_lr, image.rgb_hr))
-        return EvalImage(image.name, _tensor(image.lr), _tensor(image.hr), *colours)
+        colours = (None if stored is None else as_tensor(stored) for stored in (image.rgb_lr, image.rgb_hr))
+        return EvalImage(image.name, as_tensor(image.lr), as_tensor(image.hr), *colours)
 
 
-def _tensor(stored: NDArray[Any]) -> Tensor:
+def as_tensor(stored: NDArray[Any]) -> Tensor:
     """A float32 copy; uint8 levels become [0, 1]."""
     copy = torch.from_numpy(stored.astype(np.float32))
     return copy.div_(255) if stored.dtype == np.uint8 else copy
@@ -79,40 +75,23 @@ class PatchData(pl.LightningDataModule):
 
     Works under a trainer of any number of devices (made with `use_distributed_sampler=False`: the samplers are ours),
     and without one after `setup()`.
-
-    Attributes:
-        source: which images are trained and validated on.
-        scale: HR pixels per LR pixel.
-        channels: what the generator sees: 1 (Y of BT.601) or 3 (RGB).
-        seed: with epoch and index it decides every patch.
-        patch_size: side of an LR patch.
-        batch_size: patches a batch, on each device.
-        patches_per_epoch: over all devices.
-        num_workers: processes that cut patches; 0 cuts them in the training process.
-        augment: the 8 flips and rotations.
-        copies: shares of their size, in (0, 1), at which the training images are used too (FSRCNN: 0.9 to 0.6).
-        even: draw every image equally often, not by its area.
-        strict: stop at a file that cannot be used instead of going on without it.
-        cache: "disk" keeps prepared images for all jobs, "none" prepares them in memory.
-        cache_dir: where "disk" keeps them; relative to the folder in which the command was given.
-        degradation: its steps by name, in their order; see `upsweep.data.degradation`. None: bicubic.
     """
 
-    source: Source
-    scale: int
-    channels: int
-    seed: int
-    patch_size: int = 20
-    batch_size: int = 16
-    patches_per_epoch: int = 2000
-    num_workers: int = 0
-    augment: bool = True
-    copies: Sequence[float] = ()
-    even: bool = False
-    strict: bool = False
-    cache: str = "disk"
-    cache_dir: str = ".cache/upsweep"
-    degradation: Mapping[str, Step] | None = None
+    source: Source  # which images are trained and validated on
+    scale: int  # HR pixels per LR pixel
+    channels: int  # what the generator sees: 1 (Y of BT.601) or 3 (RGB)
+    seed: int  # with epoch and index it decides every patch
+    patch_size: int = 20  # side of an LR patch
+    batch_size: int = 16  # patches a batch, on each device
+    patches_per_epoch: int = 2000  # over all devices
+    num_workers: int = 0  # processes that cut patches; 0 cuts them in the training process
+    augment: bool = True  # the 8 flips and rotations
+    copies: Sequence[float] = ()  # shares of their size, in (0, 1), at which images are used too (FSRCNN: 0.9 to 0.6)
+    even: bool = False  # draw every image equally often, not by its area
+    strict: bool = False  # stop at a file that cannot be used instead of going on without it
+    cache: str = "disk"  # "disk" keeps prepared images for all jobs, "none" prepares them in memory
+    cache_dir: str = ".cache/upsweep"  # where "disk" keeps them; relative to the folder in which the command was given
+    degradation: Mapping[str, Step] | None = None  # by name, in their order (upsweep.data.degradation); None: bicubic
     train_images: list[StoredImage] = field(default_factory=list, init=False, repr=False)
     val_images: list[StoredImage] = field(default_factory=list, init=False, repr=False)
     _passed_over: list[str] = field(default_factory=list, init=False, repr=False)
@@ -135,8 +114,7 @@ class PatchData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # Lightning's signature
         """Prepare the images or map the prepared ones; the first of several processes works, the others wait.
 
-        Raises:
-            UserError: no image is left to train or to validate on; with `strict`, any file cannot be used.
+        Raises UserError: no image is left to train or to validate on; with `strict`, any file cannot be used.
         """
         if not self.train_images:
             if self.chain != BICUBIC and self._rank == 0:
@@ -155,24 +133,18 @@ class PatchData(pl.LightningDataModule):
         )
         return Contents(training, validation, tuple(dict.fromkeys(self._passed_over)))
 
-    def prepared(
-        self,
-        files: Mapping[str, Path],
-        *,
-        purpose: Literal["training", "validation"],
-        lr_files: Mapping[str, Path] | None = None,
-    ) -> list[StoredImage]:
+    def prepared(self, files: Files, *, purpose: Purpose, lr_files: Files | None = None) -> list[StoredImage]:
         """The images among `files` that can be used for a purpose; each that cannot is named in a warning.
 
-        Raises:
-            UserError: none can; with `strict`, any cannot; real LR has another size, or goes with no setting.
+        Raises UserError: none can; with `strict`, any cannot; real LR has another size, or goes with no setting.
         """
         training = purpose == "training"
         if lr_files is not None:
             self._refuse_what_makes_lr()
         chain = self.chain.split()[0] if training else self.chain
         settings = Settings(self.scale, self.channels, colour=not training, degradation=chain)
-        opened = open_images(files, settings, self._cache, lr_files=lr_files)
+        cache = Path(self.cache_dir) if self.cache == "disk" else None
+        opened = open_images(files, settings, cache, lr_files=lr_files)
         if lr_files is not None and opened.refused:  # a pair that is none says that the folders are wrong
             raise UserError(f"{next(iter(opened.refused.values()))} ({len(opened.refused)} such pair(s)).")
         least = self.patch_size * self.scale if training else SSIM_WINDOW + 2 * self.scale
@@ -190,7 +162,7 @@ class PatchData(pl.LightningDataModule):
             reason = f"; {next(iter(refused.values()))}" if refused else ""
             raise UserError(f"None of {len(files)} image files can be used for {purpose}{reason}")
         for size in self.copies if training else ():
-            copies = open_images(files, replace(settings, size=size), self._cache).images
+            copies = open_images(files, replace(settings, size=size), cache).images
             usable += [image for image in copies if min(image.hr.shape[1:]) >= least]
         return usable
 
@@ -242,10 +214,6 @@ class PatchData(pl.LightningDataModule):
             )
         mine = EvalImages(self.val_images[self._rank :: self._world])
         return DataLoader(mine, batch_size=1, collate_fn=batch_of_one, pin_memory=self._pinned)
-
-    @property
-    def _cache(self) -> Path | None:
-        return Path(self.cache_dir) if self.cache == "disk" else None
 
     @property
     def _rank(self) -> int:

@@ -31,9 +31,6 @@ class Figures(NamedTuple):
     ssim: float
 
 
-OnImage = Callable[[EvalImage, Tensor, Figures], None]
-
-
 @torch.inference_mode()
 def evaluate(
     generator: Upscaler,
@@ -41,7 +38,7 @@ def evaluate(
     protocol: Protocol | None = None,
     *,
     device: torch.device | str = "cpu",
-    on_image: OnImage | None = None,
+    on_image: Callable[[EvalImage, Tensor, Figures], None] | None = None,
 ) -> list[Figures]:
     """Judge a generator on whole images; the figures in the order of the images.
 
@@ -73,11 +70,10 @@ def evaluate(
         mine[i] = _figures(sr, image, protocol, generator.scale)
         if on_image is not None:
             on_image(image, sr, mine[i])
-    shares = [mine]
+    shares = [mine] * world
     if world > 1:
-        shares = [{} for _ in range(world)]
         dist.all_gather_object(shares, mine)
-    return [figures for _, figures in sorted((i, f) for share in shares for i, f in share.items())]
+    return [shares[i % world][i] for i in range(len(images))]
 
 
 def mean(figures: Sequence[Figures]) -> tuple[float, float]:
@@ -122,12 +118,9 @@ def _figures(sr: Tensor, image: EvalImage, protocol: Protocol, scale: int) -> Fi
     grey = image.rgb_hr is None
     a, b = (protocol.planes(x[0], scale, grey=grey) for x in pair(sr.float(), image, protocol, scale))
     if a.shape != b.shape:
-        raise UserError(f"{image.name}: its SR has {_size(a)} pixels to compare and its HR {_size(b)}.")
+        has, wants = (f"{planes.shape[-1]}x{planes.shape[-2]}" for planes in (a, b))
+        raise UserError(f"{image.name}: its SR has {has} pixels to compare and its HR {wants}.")
     try:
         return Figures(image.name, psnr(a, b).clamp(max=MAX_PSNR).item(), ssim(a, b).item())
     except UserError as error:
         raise UserError(f"{image.name}: {error}") from error
-
-
-def _size(planes: Tensor) -> str:
-    return f"{planes.shape[-1]}x{planes.shape[-2]}"

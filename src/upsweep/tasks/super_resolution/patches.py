@@ -4,7 +4,7 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -59,12 +59,9 @@ def _rows(seed: int, epoch: int, block: int) -> list[list[int]]:
 def place_of(
     seed: int, epoch: int, index: int, sizes: Sequence[tuple[int, int]], ends: Sequence[int], patch: int
 ) -> PatchPlace:
-    """Where the patch of sample `index` in an epoch lies.
+    """Where the patch of sample `index`, counted over all devices, lies in an epoch, counted from 0.
 
     Args:
-        seed: of the run.
-        epoch: counted from 0.
-        index: of the sample in its epoch, over all devices.
         sizes: (height, width) of every LR image, each at least `patch`.
         ends: running sums of their weights (areas, say): an image is chosen with probability proportional to its own.
         patch: side of the LR patch.
@@ -132,10 +129,9 @@ class TrainPatches(Dataset[Patch]):
             epoch, index = key if isinstance(key, tuple) else (0, key)
             image, top, left, turn = place_of(self.seed, epoch, index, self.sizes, self.ends, p)
             turn *= self.augment
-            whole = self.images[image]
-            y, x = top * s, left * s
-            lr[row] = turned(self._lr(whole, Window(top, top + p, left, left + p), epoch, index), turn)
-            hr[row] = turned(whole.hr[:, y : y + p * s, x : x + p * s], turn)
+            whole, window = self.images[image], Window(top, top + p, left, left + p)
+            lr[row] = turned(self._lr(whole, window, epoch, index), turn)
+            hr[row] = turned(window.times(s).of(whole.hr), turn)
         self._let_go(len(keys))
         return Patch(torch.from_numpy(lr), torch.from_numpy(hr).to(torch.float32).div_(255))
 
@@ -176,8 +172,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.count // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        return ((epoch, self.rank + step * self.world) for step in range(len(self)))
+        return zip(repeat(self.epoch), range(self.rank, len(self) * self.world, self.world), strict=False)
 
 
 class PatchLoader(DataLoader[Patch]):

@@ -9,17 +9,13 @@ from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge
 from upsweep.imaging.tiles import Panel, fullest, side_by_side
 from upsweep.metrics.figure import Figure
+from upsweep.tasks.super_resolution.data import EvalImage
 
 
 def comparison(
-    name: str,
-    lr: Tensor,
+    image: EvalImage,
     sr: Tensor,
-    hr: Tensor,
-    scale: int,
     *,
-    rgb_lr: Tensor | None = None,
-    rgb_hr: Tensor | None = None,
     figure: Figure | None = None,
     value: float | None = None,
     baseline: float | None = None,
@@ -28,25 +24,19 @@ def comparison(
     """Show LR enlarged bicubically | SR | HR, each cut to the square in which HR has the most detail.
 
     The place depends on HR alone, so every run of a sweep shows the same one. A generator of luma is shown in
-    the colours of `rgb_lr`, enlarged bicubically, where they are given, and in grey otherwise.
+    the colours of LR, enlarged bicubically, where the image has any, and in grey otherwise.
 
     Args:
-        name: of the image; a path is fine.
-        lr, sr, hr: (C, h, w), (C, H, W), (C, H, W), or with a batch axis of 1; values in [0, 1], C 1 or 3.
-        scale: H / h.
-        rgb_lr, rgb_hr: (3, h, w) and (3, H, W), the colours of a 1-channel image, or None if it is grey.
+        image: with N = 1; its name may be a path.
+        sr: (1, C, H, W), values in [0, 1], C 1 or 3.
         figure, value, baseline: see `caption`.
-        size: largest height and width of a tile; None shows the whole image.
-
-    Returns:
-        The panel, at most `size` high and `3 * size + 16` wide.
+        size: largest height and width of a tile (the panel is then 3 size + 16 wide); None shows the whole image.
     """
-    lr, sr, hr = (_batch(x).detach().float().cpu() for x in (lr, sr, hr))
+    name, lr, hr, rgb_lr, rgb_hr = image.each(lambda x: x.detach().float().cpu())
+    sr, scale = sr.detach().float().cpu(), hr.shape[-1] // lr.shape[-1]
     bicubic = enlarge(lr, scale)
     if hr.shape[1] == 1 and rgb_lr is not None and rgb_hr is not None:
-        chroma = _batch(rgb_lr).detach().float().cpu()
-        sr, bicubic = with_chroma(sr, chroma, scale), with_chroma(bicubic, chroma, scale)
-        hr = _batch(rgb_hr).detach().float().cpu()
+        sr, bicubic, hr = with_chroma(sr, rgb_lr, scale), with_chroma(bicubic, rgb_lr, scale), rgb_hr
     height, width = hr.shape[-2:]
     window = (min(size or height, height), min(size or width, width))
     top, left = busiest(hr[0], window)
@@ -83,7 +73,3 @@ def busiest(image: Tensor, window: tuple[int, int]) -> tuple[int, int]:
     energy[:-1] += grey.diff(dim=0).square()
     energy[:, :-1] += grey.diff(dim=1).square()
     return fullest(energy, window)
-
-
-def _batch(image: Tensor) -> Tensor:
-    return image if image.ndim == 4 else image.unsqueeze(0)

@@ -5,35 +5,30 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from upsweep.common.errors import UserError
+from upsweep.data.degradation import Window
 from upsweep.data.store import StoredImage
 from upsweep.imaging.resize import enlarge, shrink
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
-from upsweep.metrics.metric import PSNR, SSIM
+from upsweep.metrics.metric import PSNR, SSIM, MeanOverImages
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.network import Network
 from upsweep.networks.upscalers.upscaler import Upscaler
-from upsweep.tasks.super_resolution.data import EvalImage, PatchData
+from upsweep.tasks.super_resolution.data import EvalImage, PatchData, as_tensor
 from upsweep.tasks.super_resolution.judging import bicubic, pair
 from upsweep.tasks.super_resolution.patches import Patch
 from upsweep.tasks.super_resolution.pictures import comparison
 from upsweep.tasks.task import Compared, Task
 
+METRICS: dict[str, type[MeanOverImages]] = {"psnr": PSNR, "ssim": SSIM}
 SIDE = 96  # LR pixels of the middle of a training image that are enlarged
 
 
 class SuperResolution(Task):
-    """LR images in, SR images out.
-
-    Args:
-        figures: psnr (dB) and ssim, or one of them; the first is the headline.
-        data: patches to train on, whole images to judge on.
-        protocol: under which the figures are taken.
-    """
+    """LR images in, SR images out; the figures, psnr (dB) and ssim or one of them, are taken under the protocol."""
 
     data: PatchData
 
@@ -41,16 +36,14 @@ class SuperResolution(Task):
         self, figures: Sequence[Figure | Mapping[str, Any]], data: PatchData, protocol: Protocol | None = None
     ) -> None:
         protocol = protocol or Protocol()
-        super().__init__(
-            figures, data, {"psnr": partial(PSNR, protocol, data.scale), "ssim": partial(SSIM, protocol, data.scale)}
-        )
+        measures = {name: partial(metric, protocol, data.scale) for name, metric in METRICS.items()}
+        super().__init__(figures, data, measures)
         self.protocol = protocol
         self._baselines: dict[str, float] = {}  # of the headline, by image
 
     def make(self, generator: Network, batch: Patch) -> list[Compared]:
         """SR of every level that the generator supervises, each with HR of that size."""
-        levels = _upscaler(generator).pyramid(batch.lr)
-        return [Compared(sr, level_of(batch.hr, sr.shape[-1])) for sr in levels]
+        return [Compared(sr, level_of(batch.hr, sr.shape[-1])) for sr in _upscaler(generator).pyramid(batch.lr)]
 
     def judge(self, generator: Network, batch: EvalImage) -> Tensor:
         """Judge one whole image; SR (1, C, H, W) as the generator made it."""
@@ -66,32 +59,20 @@ class SuperResolution(Task):
         return sr
 
     def last_lead(self) -> float | None:
-        """Of the image judged last."""
         value, baseline = self._judged
         return None if baseline is None else self.headline.lead(value, baseline)
 
     def panel(self, batch: EvalImage, made: Tensor, size: int = 320) -> Panel:
         """LR enlarged bicubically | SR | HR of the image judged last, with the headline of each."""
-        return comparison(
-            batch.name,
-            batch.lr,
-            made,
-            batch.hr,
-            self.data.scale,
-            rgb_lr=batch.rgb_lr,
-            rgb_hr=batch.rgb_hr,
-            figure=self.headline,
-            value=self._judged[0],
-            baseline=self._judged[1],
-            size=size,
-        )
+        value, baseline = self._judged
+        return comparison(batch, made, figure=self.headline, value=value, baseline=baseline, size=size)
 
     def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
         """Of SR of the middle of some training images, each with that of its bicubic enlargement."""
         protocol, scale = self.protocol, self.data.scale
         if protocol.space == "rgb" and self.data.channels == 1:
             protocol = replace(protocol, space="y")  # training images are kept without their colours
-        metric = (PSNR if self.headline.name == "psnr" else SSIM)(protocol, scale)
+        metric = METRICS[self.headline.name](protocol, scale)
 
         def judged(made: Tensor, hr: Tensor) -> float:
             metric.update(made, hr.to(made.device))
@@ -123,11 +104,11 @@ def level_of(hr: Tensor, width: int) -> Tensor:
 def crops(images: Sequence[StoredImage], count: int) -> Iterator[Compared]:
     """The middle of `count` of the images: LR (1, C, h, w) and HR (1, C, s h, s w), float32 in [0, 1]."""
     count = min(count, len(images))
-    for image in (images[i * len(images) // count] for i in range(count)):
+    for i in range(count):
+        image = images[i * len(images) // count]
         height, width = image.lr.shape[1:]
         scale = image.hr.shape[1] // height
         h, w = min(height, SIDE), min(width, SIDE)
         top, left = (height - h) // 2, (width - w) // 2
-        lr = image.lr[:, top : top + h, left : left + w]
-        hr = image.hr[:, scale * top : scale * (top + h), scale * left : scale * (left + w)]
-        yield Compared(torch.from_numpy(lr.copy())[None], torch.from_numpy(hr.copy())[None].float() / 255)
+        window = Window(top, top + h, left, left + w)
+        yield Compared(as_tensor(window.of(image.lr))[None], as_tensor(window.times(scale).of(image.hr))[None])
