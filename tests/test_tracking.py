@@ -413,3 +413,22 @@ def test_every_logger_of_the_config_takes_the_same_call(name, tmp_path, monkeypa
     run = instantiate(node)(folder=tmp_path, config=nested, choices={"init": "he"}, flat={"seed": 0}, overrides=[])
     assert isinstance(run, RunLog) and isinstance(run, pl.loggers.Logger)
     assert getattr(run, "mode", "disabled") == "disabled"  # WANDB_MODE got through
+
+
+def test_where_wandb_fails_that_is_told_once_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def lost(*_: Any, **__: Any) -> None:
+        calls.append(1)
+        raise ConnectionResetError("Connection lost")
+
+    run = WandbRun(tmp_path)
+    monkeypatch.setattr(run, "_log", lost)
+    for step in range(3):
+        run.log_metrics({"loss": 1.0}, step)
+        run.log_summary({"state": "finished"})
+    run.finish()
+    assert len(calls) == 1
+    assert caplog.text.count("W&B failed (Connection lost) and gets nothing more of this run, which goes on.") == 1

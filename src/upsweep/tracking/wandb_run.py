@@ -4,8 +4,11 @@ import logging
 import os
 import secrets
 import shlex
+import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +16,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
@@ -40,6 +43,26 @@ def run_name(overrides: Sequence[str], choices: Mapping[str, str]) -> str:
 def best_of(metric: str, best: Mapping[str, str]) -> str | None:
     """What a summary keeps of a metric: the first of `best` whose key is part of its name; None for the last value."""
     return next((how for part, how in best.items() if part in metric), None)
+
+
+def _harmless(verb: Callable[..., None]) -> Callable[..., None]:
+    """The same verb of a `WandbRun`; where it fails that is told once, and W&B gets nothing more of the run."""
+
+    @wraps(verb)
+    def careful(self: "WandbRun", *args: Any, **kwargs: Any) -> None:
+        if self._lost:
+            return
+        try:
+            verb(self, *args, **kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # its service was killed, say, or has no disk
+            self._lost, self._run = True, None
+            log.warning("W&B failed (%s) and gets nothing more of this run, which goes on.", first_line(error))
+            with suppress(Exception):  # or else it complains once more at the end
+                sys.modules["wandb"].teardown()
+
+    return careful
 
 
 class WandbRun(Logger):
@@ -102,13 +125,13 @@ class WandbRun(Logger):
             "group": group or (sweep.name if sweep else None),
             "name": name or run_name(overrides, choices),
             "notes": notes,
-            "tags": [*tags, *(f"{key}={value}"[:64] for key, value in choices.items())],
+            "tags": list(dict.fromkeys([*tags, *(f"{key}={value}"[:64] for key, value in choices.items())])),
             "config": {**choices, **(flat or {}), "config": dict(config or {})},
         }
         self.directory: Path | None = None
         self._run: Any = None
         self._defined: set[str] = set()
-        self._failed = False
+        self._failed = self._lost = False
 
     @property
     @rank_zero_experiment
@@ -136,10 +159,12 @@ class WandbRun(Logger):
         return str(self.folder)
 
     @rank_zero_only
+    @_harmless
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._log(metrics, step, self._best)
 
     @rank_zero_only
+    @_harmless
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Add what a LightningModule saves with `save_hyperparameters` under the config key `hparams`."""
         values = vars(params) if isinstance(params, Namespace) else params
@@ -151,6 +176,7 @@ class WandbRun(Logger):
         self._failed |= status == "failed"
 
     @rank_zero_only
+    @_harmless
     def log_pictures(self, key: str, pictures: Sequence[Panel], step: int) -> None:
         """Log every picture as a panel of its own, `key/<name>`: W&B shows lists of unequal sizes wrongly."""
         import wandb
@@ -158,10 +184,12 @@ class WandbRun(Logger):
         self._log({f"{key}/{p.name}": wandb.Image(p.pixels, caption=p.caption) for p in pictures}, step, best={})
 
     @rank_zero_only
+    @_harmless
     def log_summary(self, values: Mapping[str, float | int | str]) -> None:
         self.experiment.summary.update(dict(values))
 
     @rank_zero_only
+    @_harmless
     def finish(self, exit_code: int | None = None) -> None:
         if self._run is not None:
             self._run.finish(exit_code=int(self._failed) if exit_code is None else exit_code)
