@@ -35,15 +35,11 @@ def fans(layer: Layer, count: Literal["effective", "torch"] = "effective") -> tu
     `effective` counts what reaches one output and what one input reaches, on average over the stride's
     phases; `torch` counts as `torch.nn.init` does, from the weight's shape alone.
     """
-    area = math.prod(layer.kernel_size)
+    area, phases = math.prod(layer.kernel_size), math.prod(layer.stride)
     if count == "torch":
         return float(layer.weight.size(1) * area), float(layer.weight.size(0) * area)
-    fan_in = layer.in_channels // layer.groups * area
-    fan_out = layer.out_channels // layer.groups * area
-    phases = math.prod(layer.stride)
-    if isinstance(layer, nn.ConvTranspose2d):
-        return fan_in / phases, float(fan_out)
-    return float(fan_in), fan_out / phases
+    fan_in, fan_out = (channels / layer.groups * area for channels in (layer.in_channels, layer.out_channels))
+    return (fan_in / phases, fan_out) if isinstance(layer, nn.ConvTranspose2d) else (fan_in, fan_out / phases)
 
 
 def draw(layer: Layer, std: float, distribution: Distribution) -> Tensor:
@@ -79,6 +75,7 @@ class Init(ABC):
     """
 
     needs_data: ClassVar[bool] = False
+    idle: ClassVar[str] = ""  # said where no layer of a network `has_own_start`
 
     deconv: "Init | None" = None
     last: "Init | None" = None
@@ -97,20 +94,29 @@ class Init(ABC):
     def adjust(self, layer: Layer, output: Tensor) -> None:  # noqa: B027 - for those that derive
         """Adjust a layer to what it makes of data, in rules that need them."""
 
+    def has_own_start(self, layer: Layer) -> bool:
+        """Whether this rule starts `layer` otherwise than the one that it derives from."""
+        return True
+
     def unused(self, network: nn.Module) -> list[str]:
         """What of this rule finds no layer in `network`, a sentence each."""
-        if self.deconv is None or any(isinstance(layer, nn.ConvTranspose2d) for layer in network.modules()):
-            return []
-        return ["init.deconv starts no layer: the generator has no deconvolution (upsampler=deconv makes one)."]
+        layers = [layer for layer in network.modules() if isinstance(layer, Layer)]
+        said = []
+        if self.deconv is not None and not any(isinstance(layer, nn.ConvTranspose2d) for layer in layers):
+            said.append("init.deconv starts no layer: the generator has no deconvolution (upsampler=deconv makes one).")
+        if self.idle and not any(map(self.has_own_start, layers)):
+            said.append(self.idle)
+        return said
 
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
         """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
         for layer, rule in self._rules(network, last):
-            if not layer.weight.is_meta:  # such a network is only asked for its shapes
-                put(layer, rule.weight(layer, act))
-                if layer.bias is not None:
-                    with torch.no_grad():
-                        layer.bias.copy_(rule.bias(layer))
+            if layer.weight.is_meta:  # such a network is only asked for its shapes
+                continue
+            put(layer, rule.weight(layer, act))
+            if layer.bias is not None:
+                with torch.no_grad():
+                    layer.bias.copy_(rule.bias(layer))
 
     @torch.no_grad()
     def calibrate(self, network: nn.Module, batch: Callable[[], Tensor], last: nn.Module | None = None) -> None:
@@ -123,13 +129,11 @@ class Init(ABC):
         if not rules:
             return
 
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            rule = rules.pop(cast(Layer, layer), None)  # a layer that runs twice is adjusted once
-            if rule is None:
-                return None
-            rule.adjust(cast(Layer, layer), output)
-            adjusted: Tensor = layer.forward(*inputs)  # which spectral norm, for one, keeps as it was
-            return adjusted
+        def hook(layer: Layer, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            if layer not in rules:
+                return output
+            rules.pop(layer).adjust(layer, output)  # a layer that runs twice is adjusted once
+            return layer.forward(*inputs)  # which spectral norm, for one, keeps as it was
 
         hooks = [layer.register_forward_hook(hook) for layer in rules]
         training = network.training
@@ -158,12 +162,9 @@ class Torch(Init):
     """The framework's default, `reset_parameters`: all up to 1 / sqrt(fan_in), by torch's count of the fans."""
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Uniform."""
-        del act
         return draw(layer, 1 / math.sqrt(3 * fans(layer, "torch")[0]), "uniform")
 
     def bias(self, layer: Layer) -> Tensor:
-        """Uniform too."""
         bound = 1 / math.sqrt(fans(layer, "torch")[0])
         return torch.empty(layer.out_channels).uniform_(-bound, bound)
 
@@ -179,8 +180,6 @@ class Normal(Init):
         at_least("init", 0, std=self.std)
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`."""
-        del act
         return draw(layer, self.std, "normal")
 
 
@@ -204,7 +203,6 @@ class Scaled(Init):
 
     def spread(self, fan_in: float, fan_out: float) -> float:
         """The fan by which the variance is divided: fan_in, which keeps the signals' variance."""
-        del fan_out
         return fan_in
 
     def std(self, layer: Layer, act: Factory) -> float:
@@ -221,11 +219,9 @@ class He(Scaled):
     distribution: Distribution = "normal"
 
     def spread(self, fan_in: float, fan_out: float) -> float:
-        """The fan that `mode` names."""
         return fan_in if self.mode == "fan_in" else fan_out
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`."""
         return draw(layer, self.std(layer, act), self.distribution)
 
 
@@ -237,11 +233,9 @@ class Xavier(Scaled):
     distribution: Distribution = "uniform"
 
     def spread(self, fan_in: float, fan_out: float) -> float:
-        """The mean of both fans."""
         return (fan_in + fan_out) / 2
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`."""
         return draw(layer, self.std(layer, act), self.distribution)
 
 
@@ -252,20 +246,17 @@ class ICNR(He):
     It then enlarges as nearest-neighbour interpolation does, after a convolution: no checkerboard at the start.
     """
 
+    idle: ClassVar[str] = "init=icnr starts all as init=he: the generator has no sub-pixel convolution."
+
+    def has_own_start(self, layer: Layer) -> bool:
+        return isinstance(layer, SubPixelConv2d)
+
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`; one kernel for all phases."""
         weight = super().weight(layer, act)
         if isinstance(layer, SubPixelConv2d):
             phases = layer.factor**2
             weight = weight[::phases].repeat_interleave(phases, 0)
         return weight
-
-    def unused(self, network: nn.Module) -> list[str]:
-        """That this is He's rule, where there is no sub-pixel convolution."""
-        said = super().unused(network)
-        if not any(isinstance(layer, SubPixelConv2d) for layer in network.modules()):
-            said.append("init=icnr starts all as init=he: the generator has no sub-pixel convolution.")
-        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +271,8 @@ class Identity(He):
         noise: factor on He's weights beside the identity; 0: exactly the identity.
     """
 
+    idle: ClassVar[str] = "init=identity starts all as init=he: no convolution of the generator keeps its channels."
+
     noise: float = 0.25
 
     def __post_init__(self) -> None:
@@ -287,29 +280,20 @@ class Identity(He):
         at_least("init", 0, noise=self.noise)
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `noise * std`, 1 added at the centre of channel i's kernel for channel i."""
         weight = super().weight(layer, act)
-        if not keeps_channels(layer):
+        if not self.has_own_start(layer):
             return weight
         return nn.init.dirac_(torch.empty_like(weight), layer.groups) + self.noise * weight
 
-    def unused(self, network: nn.Module) -> list[str]:
-        """That this is He's rule, where no convolution keeps its channels."""
-        said = super().unused(network)
-        if not any(isinstance(layer, Layer) and keeps_channels(layer) for layer in network.modules()):
-            said.append("init=identity starts all as init=he: no convolution of the generator keeps its channels.")
-        return said
-
-
-def keeps_channels(layer: Layer) -> bool:
-    """Whether a layer is a convolution that can be the identity: as many channels out as in, stride 1, odd kernel."""
-    return (
-        isinstance(layer, nn.Conv2d)
-        and not isinstance(layer, SubPixelConv2d)  # its channels become pixels
-        and layer.in_channels == layer.out_channels
-        and layer.stride == (1, 1)
-        and all(side % 2 for side in layer.kernel_size)
-    )
+    def has_own_start(self, layer: Layer) -> bool:
+        """Whether it can be the identity: a convolution with as many channels out as in, stride 1, odd kernel."""
+        return (
+            isinstance(layer, nn.Conv2d)
+            and not isinstance(layer, SubPixelConv2d)  # its channels become pixels
+            and layer.in_channels == layer.out_channels
+            and layer.stride == (1, 1)
+            and all(side % 2 for side in layer.kernel_size)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,12 +305,11 @@ class Orthogonal(Scaled):
     """
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn anew, with root mean square `std`."""
         weight = draw(layer, 1.0, "normal")
-        deconv = isinstance(layer, nn.ConvTranspose2d)
-        by_output = weight.transpose(0, 1).contiguous() if deconv else weight
-        nn.init.orthogonal_(by_output)
-        weight = by_output.transpose(0, 1) if deconv else by_output
+        if isinstance(layer, nn.ConvTranspose2d):
+            weight = nn.init.orthogonal_(weight.transpose(0, 1).contiguous()).transpose(0, 1)
+        else:
+            nn.init.orthogonal_(weight)
         return weight * (self.std(layer, act) / weight.square().mean().sqrt())
 
 
@@ -340,12 +323,8 @@ class LSUV(Orthogonal):
     needs_data: ClassVar[bool] = True
 
     def adjust(self, layer: Layer, output: Tensor) -> None:
-        """Divide the weights, and so the output, by the output's deviation; one step, as the layer is linear.
-
-        Raises:
-            UserError: the output does not vary.
-        """
-        std = output.std()
+        """Divide the weights, and so the output, by the output's deviation; UserError where that is none."""
+        std = output.std()  # one step is enough, as the layer is linear
         rounding = 1e-6 * output.abs().max().item()  # what the deviation of a constant may come to
         if not rounding < std.item() < math.inf:
             raise UserError(f"init=lsuv cannot scale {layer}: on the batch, its output's deviation is {std.item()}.")
@@ -364,12 +343,7 @@ class Interpolation(Init):
     kernel: Literal["bilinear", "bicubic"] = "bilinear"
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """The interpolation's taps.
-
-        Raises:
-            UserError: the layer is no deconvolution.
-        """
-        del act
+        """Raises UserError: the layer is no deconvolution."""
         if not isinstance(layer, nn.ConvTranspose2d):
             raise UserError("Interpolation starts deconvolutions only: choose it as init.deconv beside another rule.")
         rows, columns = (

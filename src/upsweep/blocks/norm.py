@@ -26,7 +26,7 @@ class Norm:
     def __post_init__(self) -> None:
         hold_to_literals("norm", self)
 
-    def layer(self, channels: int) -> nn.Module | None:  # noqa: ARG002 - for those that derive
+    def layer(self, channels: int) -> nn.Module | None:
         """The layer for features of shape (N, channels, H, W), or None where there is nothing to add."""
         return None
 
@@ -39,7 +39,6 @@ class BatchNorm(Norm):
     eps: float = 1e-5
 
     def layer(self, channels: int) -> nn.Module:
-        """A `BatchNorm2d` over `channels`."""
         return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
 
 
@@ -50,8 +49,7 @@ class InstanceNorm(Norm):
     eps: float = 1e-5
 
     def layer(self, channels: int) -> nn.Module:
-        """An `InstanceNorm2d` with a learned scale and shift a channel."""
-        return nn.InstanceNorm2d(channels, eps=self.eps, affine=True)
+        return nn.InstanceNorm2d(channels, eps=self.eps, affine=True)  # a learned scale and shift a channel
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,6 @@ class GroupNorm(Norm):
         at_least("norm", 1, groups=self.groups)
 
     def layer(self, channels: int) -> nn.Module:
-        """A `GroupNorm` over `channels`."""
         return nn.GroupNorm(math.gcd(self.groups, channels), channels, eps=self.eps)
 
 
@@ -89,7 +86,6 @@ class LayerNorm(Norm):
     eps: float = 1e-6
 
     def layer(self, channels: int) -> nn.Module:
-        """A `ChannelNorm` over `channels`."""
         return ChannelNorm(channels, eps=self.eps)
 
 
@@ -118,7 +114,6 @@ class WeightNorm(WeightsNorm):
     """
 
     def parametrise(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        """Split the weights into length and direction."""
         # A deconvolution's weight is (in, out, k, k).
         parametrizations.weight_norm(layer, dim=1 if isinstance(layer, nn.ConvTranspose2d) else 0)
 
@@ -140,5 +135,4 @@ class SpectralNorm(WeightsNorm):
         at_least("norm", 1, iterations=self.iterations)
 
     def parametrise(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        """Divide the weights by their norm, from here on."""
         parametrizations.spectral_norm(layer, n_power_iterations=self.iterations)

@@ -27,7 +27,7 @@ class ImageBranch(TwoForms):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, 2 H, 2 W)."""
         if self.prefers_subpixel(x, self.weight.shape[1], stride=2):
-            return deconv_as_subpixel(x, self.weight, None, stride=(2, 2), padding=(1, 1), output_padding=(0, 0))
+            return deconv_as_subpixel(x, self.weight, None, stride=2, padding=1, output_padding=0)
         return F.conv_transpose2d(x, self.weight, stride=2, padding=1)
 
 
