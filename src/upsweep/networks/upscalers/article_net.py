@@ -24,5 +24,4 @@ class ArticleNet(Upscaler):
         self.initialise(recipe, self.deconv)
 
     def body(self, x: Tensor) -> Tensor:
-        y: Tensor = self.deconv(self.conv(enlarge(x, self.scale)))
-        return y
+        return super().body(enlarge(x, self.scale))

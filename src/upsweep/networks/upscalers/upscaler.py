@@ -76,9 +76,5 @@ class Upscaler(Network):
 def upsampling(recipe: Recipe, width: int, scale: int) -> nn.Sequential:
     """Blocks of upsamplers that enlarge features (N, width, H, W) up to the scale, in front of the last layer."""
     strides = STRIDES[scale]
-    return nn.Sequential(
-        *(
-            Block(recipe.upsampler.layer(width, width, stride), width, recipe, before_last=i == len(strides) - 1)
-            for i, stride in enumerate(strides)
-        )
-    )
+    layers = [recipe.upsampler.layer(width, width, stride) for stride in strides]
+    return nn.Sequential(*(Block(layer, width, recipe, before_last=layer is layers[-1]) for layer in layers))
