@@ -20,19 +20,12 @@ FEW_PHASES = 4  # so many channels the equal convolution may have for it to be f
 
 
 class Phases(NamedTuple):
-    """One axis of a deconvolution, by phases: how many taps each has, and what must be padded and cropped.
+    """One axis of a deconvolution, by phases: how many taps each has, and what must be padded and cropped."""
 
-    Attributes:
-        taps: of the equal convolution.
-        weight: zeros (before, after) the kernel's taps that make every phase have as many.
-        input: zeros (before, after) the input; where negative, pixels to crop.
-        crop: pixels to crop from the output (before, after).
-    """
-
-    taps: int
-    weight: Pair
-    input: Pair
-    crop: Pair
+    taps: int  # of the equal convolution
+    weight: Pair  # zeros (before, after) the kernel's taps that make every phase have as many
+    input: Pair  # zeros (before, after) the input; where negative, pixels to crop
+    crop: Pair  # pixels to crop from the output (before, after)
 
 
 def phases(kernel: int, stride: int, padding: int, output_padding: int) -> Phases:
@@ -123,9 +116,8 @@ def deconv_as_subpixel(
 class TwoForms(nn.Module):
     """A module that deconvolves, in the form that is faster.
 
-    Attributes:
-        form: deconv (torch's own), subpixel (the equal convolution), blocks (that in blocks of 2 x 2), or auto; may be
-            changed at any time.
+    `form`, which may change at any time, is deconv (torch's own), subpixel (the equal convolution), blocks (that in
+    blocks of 2 x 2), or auto.
     """
 
     form: Form = "auto"

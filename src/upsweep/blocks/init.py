@@ -1,15 +1,14 @@
 """Initialisation that knows the true fans of a transposed convolution.
 
-`torch.nn.init` takes fan_in from `weight.size(1) * k * k`, which for `ConvTranspose2d` counts outputs. What
-reaches one output pixel, on average over the stride's phases, is `in_channels * k * k / stride**2` numbers;
-what one input pixel reaches, and so sums up in the backward pass, is `out_channels * k * k` (for a strided
-convolution it is the other way round). For FSRCNN's 9x9 deconvolution (56 -> 1, stride 2) He's deviation is
-0.157 by torch's count and 0.042 by the true one.
+`torch.nn.init` takes fan_in from `weight.size(1) * k * k`, which for `ConvTranspose2d` counts outputs. What reaches one
+output pixel, on average over the stride's phases, is `in_channels * k * k / stride**2` numbers; what one input pixel
+reaches, and so sums up in the backward pass, is `out_channels * k * k` (for a strided convolution it is the other way
+round). For FSRCNN's 9x9 deconvolution (56 -> 1, stride 2) He's deviation is 0.157 by torch's count, 0.042 by the true.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -26,14 +25,13 @@ from upsweep.imaging.resize import cubic
 Layer = nn.Conv2d | nn.ConvTranspose2d
 Factory = Callable[..., nn.Module]
 Distribution = Literal["normal", "uniform"]
-Pair = tuple[int, int]
 
 
 def fans(layer: Layer, count: Literal["effective", "torch"] = "effective") -> tuple[float, float]:
     """(fan_in, fan_out) of a convolution or deconvolution.
 
-    `effective` counts what reaches one output and what one input reaches, on average over the stride's
-    phases; `torch` counts as `torch.nn.init` does, from the weight's shape alone.
+    `effective` counts what reaches one output and what one input reaches, on average over the stride's phases; `torch`
+    counts as `torch.nn.init` does, from the weight's shape alone.
     """
     area, phases = math.prod(layer.kernel_size), math.prod(layer.stride)
     if count == "torch":
@@ -51,27 +49,24 @@ def draw(layer: Layer, std: float, distribution: Distribution) -> Tensor:
 
 
 def put(layer: Layer, weight: Tensor) -> None:
-    """Give a layer its weights, through its parametrization (weight or spectral norm) if it has one."""
-    with torch.no_grad():
-        if not parametrize.is_parametrized(layer, "weight"):
-            layer.weight.copy_(weight)
-            return
-        layer.weight = weight.to(layer.weight)  # the parametrization's setter
-        # Spectral norm learns of its weight by power iteration, a step each time the weight is read in training.
-        training = layer.training
-        layer.train()
-        for _ in range(15):
-            _ = layer.weight
-        layer.train(training)
+    """Give a layer its weights, where no gradients are kept, through its parametrization if it has one."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        layer.weight.copy_(weight)
+        return
+    layer.weight = weight.to(layer.weight)  # the parametrization's setter
+    # Spectral norm learns of its weight by power iteration, a step each time the weight is read in training.
+    training = layer.training
+    layer.train()
+    for _ in range(15):
+        _ = layer.weight
+    layer.train(training)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Init(ABC):
     """A rule that sets the weights and biases of every convolution and deconvolution of a network.
 
-    Attributes:
-        deconv: another rule for deconvolutions, or None.
-        last: another rule for the network's last layer, or None; it goes before `deconv`.
+    `deconv` is another rule for deconvolutions, `last` one for the network's last layer; `last` goes before `deconv`.
     """
 
     needs_data: ClassVar[bool] = False
@@ -108,6 +103,7 @@ class Init(ABC):
             said.append(self.idle)
         return said
 
+    @torch.no_grad()
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
         """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
         for layer, rule in self._rules(network, last):
@@ -115,15 +111,14 @@ class Init(ABC):
                 continue
             put(layer, rule.weight(layer, act))
             if layer.bias is not None:
-                with torch.no_grad():
-                    layer.bias.copy_(rule.bias(layer))
+                layer.bias.copy_(rule.bias(layer))
 
     @torch.no_grad()
     def calibrate(self, network: nn.Module, batch: Callable[[], Tensor], last: nn.Module | None = None) -> None:
         """Adjust an initialised `network` in place to a batch of its inputs, if a rule needs data (LSUV).
 
-        `batch` is only called then. The network runs once, in evaluation mode; its layers are adjusted in the
-        order in which they run, each to what the adjusted ones before it make.
+        `batch` is only called then. The network runs once, in evaluation mode; its layers are adjusted in the order in
+        which they run, each to what the adjusted ones before it make.
         """
         rules = {layer: rule for layer, rule in self._rules(network, last) if rule.needs_data}
         if not rules:
@@ -143,12 +138,10 @@ class Init(ABC):
         for handle in hooks:
             handle.remove()
 
-    def _rules(self, network: nn.Module, last: nn.Module | None) -> Iterator[tuple[Layer, "Init"]]:
+    def _rules(self, network: nn.Module, last: nn.Module | None) -> list[tuple[Layer, "Init"]]:
         """Every layer, with the rule that it follows."""
         of_last = set() if last is None else set(last.modules())
-        for layer in network.modules():
-            if isinstance(layer, Layer):
-                yield layer, self._rule(layer, layer in of_last)
+        return [(m, self._rule(m, m in of_last)) for m in network.modules() if isinstance(m, Layer)]
 
     def _rule(self, layer: Layer, is_last: bool) -> "Init":
         other = self.last if is_last else None
@@ -185,12 +178,9 @@ class Normal(Init):
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled(Init):
-    """What the rules share that choose a deviation by the fans.
+    """What the rules share that choose a deviation by the fans, which `fan` says how to count (see `fans`).
 
-    Attributes:
-        gain: factor on the standard deviation, or "auto": the one that undoes the activation
-            (`upsweep.blocks.activation.gain`; sqrt(2) for ReLU).
-        fan: how a deconvolution's fans are counted (see `fans`).
+    `gain` is a factor on the deviation, or "auto": what undoes the activation (`activation.gain`; sqrt(2) for ReLU).
     """
 
     gain: float | Literal["auto"] = "auto"
@@ -265,10 +255,7 @@ class Identity(He):
 
     A residual without a connection of its own: the short residuals of SESR (Bhardwaj et al. 2022, section 3), whose
     collapsed kernels are the identity and what was learned beside it. For chains: where a residual block adds its
-    input besides, the signal doubles with every block.
-
-    Attributes:
-        noise: factor on He's weights beside the identity; 0: exactly the identity.
+    input besides, the signal doubles with every block. A `noise` of 0 is exactly the identity.
     """
 
     idle: ClassVar[str] = "init=identity starts all as init=he: no convolution of the generator keeps its channels."
@@ -300,8 +287,8 @@ class Identity(He):
 class Orthogonal(Scaled):
     """Orthonormal kernels (Saxe et al. 2014), times what gives the weights He's deviation.
 
-    A kernel is what makes one output channel, `in_channels * k * k` numbers; where there are more of them than
-    numbers, the numbers' vectors are the orthonormal ones.
+    A kernel is what makes one output channel, `in_channels * k * k` numbers; where there are more of them than numbers,
+    the numbers' vectors are the orthonormal ones.
     """
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
@@ -348,7 +335,7 @@ class Interpolation(Init):
             raise UserError("Interpolation starts deconvolutions only: choose it as init.deconv beside another rule.")
         rows, columns = (
             interpolation_taps(self.kernel, *axis)
-            for axis in zip(layer.kernel_size, layer.stride, cast(Pair, layer.padding), strict=True)
+            for axis in zip(layer.kernel_size, layer.stride, cast(tuple[int, int], layer.padding), strict=True)
         )
         into, out = layer.weight.shape[:2]
         i, o = torch.arange(into)[:, None], torch.arange(out)
@@ -358,11 +345,9 @@ class Interpolation(Init):
 
 
 def interpolation_taps(name: Literal["bilinear", "bicubic"], kernel: int, stride: int, padding: int) -> Tensor:
-    """One axis of the deconvolution that interpolates with pixels' centres half a step in: (kernel,) float64.
-
-    The taps of each phase sum to 1.
-    """
-    of_pixel = (torch.arange(kernel, dtype=torch.float64) - padding + 0.5) / stride - 0.5  # distance, in input pixels
+    """One axis of the deconvolution that interpolates: (kernel,) float64; the taps of each phase sum to 1."""
+    # Distances in input pixels, whose centres lie half a step in.
+    of_pixel = (torch.arange(kernel, dtype=torch.float64) - padding + 0.5) / stride - 0.5
     taps = torch.from_numpy(cubic(of_pixel.numpy())) if name == "bicubic" else (1 - of_pixel.abs()).clamp(min=0)
     for phase in range(stride):
         taps[phase::stride] /= taps[phase::stride].sum()

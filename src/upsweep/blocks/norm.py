@@ -15,10 +15,8 @@ from upsweep.common.checks import at_least, hold_to_literals
 class Norm:
     """No normalisation. The others derive from it: norms of features by `layer`, norms of weights as `WeightsNorm`.
 
-    Norms of features stand in blocks, but never behind the output.
-
-    Attributes:
-        place: before the activation (Ioffe and Szegedy 2015), or after it. For features only.
+    Norms of features stand in blocks, but never behind the output: at their `place` before the activation (Ioffe and
+    Szegedy 2015), or after it.
     """
 
     place: Literal["before", "after"] = "before"
@@ -56,8 +54,7 @@ class InstanceNorm(Norm):
 class GroupNorm(Norm):
     """Group normalisation (Wu and He 2018): statistics over a group of channels, H and W.
 
-    Attributes:
-        groups: how many, at most: the largest number is taken that divides both this and the channels.
+    There are `groups` at most: the largest number is taken that divides both this and the channels.
     """
 
     groups: int = 8
@@ -72,10 +69,9 @@ class GroupNorm(Norm):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """`nn.LayerNorm` over the channels of each pixel of (N, C, H, W)."""
+    """`nn.LayerNorm` over the channels of each pixel: (N, C, H, W) -> the same."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same."""
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -93,10 +89,8 @@ class LayerNorm(Norm):
 class WeightsNorm(Norm, ABC):
     """A normalisation of weights: of every convolution and deconvolution, the first and the last ones included.
 
-    Other layers stay as they are, such as the image branch of LapSRN, which no rule of the recipe reaches.
-
-    Attributes:
-        covers: all, or blocks: the layers of blocks with a norm alone, as up to format 1 of checkpoints.
+    Other layers stay as they are, such as the image branch of LapSRN, which no rule of the recipe reaches. It `covers`
+    all of them, or the layers of blocks with a norm alone, as up to format 1 of checkpoints.
     """
 
     covers: Literal["all", "blocks"] = "all"
@@ -122,10 +116,8 @@ class WeightNorm(WeightsNorm):
 class SpectralNorm(WeightsNorm):
     """Spectral normalisation (Miyato et al. 2018): weights over their largest singular value, as a matrix by output.
 
-    It takes out whatever scale a rule of initialisation chose, a small last layer's too.
-
-    Attributes:
-        iterations: steps of power iteration in each training step.
+    It takes out whatever scale a rule of initialisation chose, a small last layer's too. In each training step it makes
+    so many `iterations` of the power method.
     """
 
     iterations: int = 1

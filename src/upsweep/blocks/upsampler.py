@@ -39,8 +39,7 @@ class Deconv(Upsampler):
             of the stride, so that the overlap is even (Odena et al. 2016).
         multiple: the kernel as a multiple of the stride instead, whatever that is; at stride 1 it says nothing.
         padding: None: the generator's wish, else the one that centres the kernel.
-        form: how it runs, which changes neither its weights nor its output: as a deconvolution, as the equal
-            sub-pixel convolution, as that in blocks, or as what is faster (`upsweep.blocks.deconv`).
+        form: how it runs, which changes neither its weights nor its output (see `upsweep.blocks.deconv.TwoForms`).
     """
 
     kernel: int | None = None
@@ -87,18 +86,16 @@ class SubPixel(Upsampler):
 
 
 class Enlarge(nn.Module):
-    """Interpolation by a whole factor: nearest, bilinear, or MATLAB's bicubic."""
+    """Interpolation by a whole factor, (N, C, H, W) -> (N, C, s H, s W): nearest, bilinear, or MATLAB's bicubic."""
 
     def __init__(self, stride: int, mode: str) -> None:
         super().__init__()
         self.stride, self.mode = stride, mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         if self.mode == "bicubic":
             return enlarge(x, self.stride)
-        align = None if self.mode == "nearest" else False
-        return nn.functional.interpolate(x, scale_factor=self.stride, mode=self.mode, align_corners=align)
+        return nn.functional.interpolate(x, scale_factor=self.stride, mode=self.mode)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, mode={self.mode}"

@@ -98,10 +98,9 @@ def describe(spec: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def load_generator(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Network:
-    """The trained network of a checkpoint, in evaluation mode, on the CPU.
+    """The trained network of a `.ckpt` or `.safetensors` file that upsweep wrote, in evaluation mode, on the CPU.
 
     Args:
-        path: a `.ckpt` or `.safetensors` file that upsweep wrote.
         allow: `_target_` names outside upsweep that the user's own config names, and that may be built.
         ema: whether to take the moving average of the weights, where there is one.
 
@@ -196,8 +195,7 @@ def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str
 
 def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Raise UserError for the first name that only one of `generator` and `weights` has, or whose shapes differ."""
-    wanted = {name: value.shape for name, value in generator.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
+    wanted, found = ({name: value.shape for name, value in w.items()} for w in (generator.state_dict(), weights))
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             has, needs = (list(s[name]) if name in s else "nothing" for s in (found, wanted))

@@ -16,11 +16,8 @@ class Residual(nn.Sequential):
 class ResidualBlock(nn.Module):
     """x + scaling * F(x), where F is convolution, norm, activation, dropout, convolution, norm, dropout.
 
-    Args:
-        recipe: the choices.
-        width: channels.
-        scaling: factor on the residual; 0.1 keeps wide networks stable (EDSR, section 3.3).
-        gain: what the last norm multiplies with at the start, where there is a norm.
+    A `scaling` of 0.1 keeps wide networks stable (EDSR, section 3.3). The last norm, if there is one, multiplies with
+    `gain` at the start.
     """
 
     def __init__(self, recipe: Recipe, width: int, scaling: float, gain: float) -> None:
@@ -29,7 +26,6 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(Block(conv(width, width, 3), width, recipe), _end(recipe, width, gain))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
         y: Tensor = self.body(x)
         return x + self.scaling * y
 

@@ -7,6 +7,7 @@ show at the image's true borders only.
 
 import copy
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -51,11 +52,8 @@ def reach(generator: Upscaler) -> int:
     """How many LR pixels away an input pixel may be that an output pixel depends on, whatever the weights are.
 
     Measured on a copy, in its mode: a band of NaN in the input makes NaN of everything that depends on it. The answer
-    is a multiple of the generator's stride.
-
-    Raises:
-        UserError: an output pixel sees the whole image (instance or group norm, batch norm in training), or the
-            generator does not move with its input by its declared stride.
+    is a multiple of the generator's stride. Raises UserError where an output pixel sees the whole image (instance or
+    group norm, batch norm in training), or the generator does not move with its input by its declared stride.
     """
     probed = copy.deepcopy(generator).cpu().float()
     run_as(probed, "deconv")  # the other forms multiply by zeros, and zero times NaN is NaN
@@ -103,12 +101,8 @@ def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> tuple[i
 class Tiled(Wrapper):
     """Runs a generator tile by tile: the same image, in the memory of a tile.
 
-    Args:
-        generator: any whose pixels do not see the whole image.
-        tile: side of a tile in LR pixels, rounded up to the generator's stride; what lies around it comes on top.
-
-    Raises:
-        UserError: (as `forward` does) the generator cannot be tiled, or `tile` is not positive.
+    `tile` is a tile's side in LR pixels, rounded up to the generator's stride; what lies around it comes on top. Raises
+    UserError, as `forward` does, where the generator cannot be tiled (see `reach`), or `tile` is not positive.
     """
 
     def __init__(self, generator: Upscaler, tile: int) -> None:
@@ -128,9 +122,8 @@ class Tiled(Wrapper):
 
     def tiles(self, height: int, width: int) -> Iterator[tuple[Span, Span]]:
         """The tiles of an LR image, row by row."""
-        for rows in spans(height, self.tile, self.margin(), self.stride):
-            for columns in spans(width, self.tile, self.margin(), self.stride):
-                yield rows, columns
+        rows, columns = (spans(size, self.tile, self.margin(), self.stride) for size in (height, width))
+        return product(rows, columns)
 
     def body(self, x: Tensor) -> Tensor:
         s, (height, width) = self.scale, x.shape[-2:]
