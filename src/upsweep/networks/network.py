@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from upsweep.blocks import Block, Recipe
 from upsweep.blocks.deconv import run_as
-from upsweep.blocks.init import Init, Layer
+from upsweep.blocks.init import Init, Layer, Torch
 from upsweep.blocks.norm import WeightsNorm
 from upsweep.common.errors import UserError
 
@@ -36,7 +36,7 @@ class Network(nn.Module, ABC):
         if channels not in (1, 3):
             raise UserError(f"generator.channels={channels} must be 1 (the Y plane) or 3 (RGB).")
         self.channels = channels
-        self._rule: tuple[Init, nn.Module | None] | None = None
+        self._rule: tuple[Init, nn.Module | None] = (Torch(), None)  # until `initialise` sets another
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -56,13 +56,12 @@ class Network(nn.Module, ABC):
 
     def unused(self) -> list[str]:
         """What of the chosen initialisation finds no layer here, a sentence each."""
-        return [] if self._rule is None else self._rule[0].unused(self)
+        return self._rule[0].unused(self)
 
     def calibrate(self, batch: Callable[[], Tensor]) -> None:
         """Finish a data-driven initialisation (LSUV) on a batch of inputs, fetched only if the rule needs them."""
-        if self._rule is not None:
-            init, last = self._rule
-            init.calibrate(self, batch, last)
+        init, last = self._rule
+        init.calibrate(self, batch, last)
 
 
 def covered(network: nn.Module, norm: WeightsNorm) -> list[Layer]:
