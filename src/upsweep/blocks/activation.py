@@ -11,12 +11,9 @@ from upsweep.common.errors import UserError
 
 
 class PReLU(nn.PReLU):
-    """Parametric ReLU (He et al. 2015) with one slope a channel, as FSRCNN has it, or one for all.
+    """Parametric ReLU (He et al. 2015) with one slope a channel, as FSRCNN has it, or one for all (`shared`: SRResNet).
 
-    Args:
-        channels: channels of the input.
-        slope: where the slope for negative inputs starts.
-        shared: one slope for all channels (SRResNet) instead of one each.
+    `slope` is where the slope for negative inputs starts.
     """
 
     def __init__(self, channels: int, slope: float = 0.25, shared: bool = False) -> None:

@@ -16,14 +16,7 @@ class Block(nn.Sequential):
 
     Args:
         layer: a convolution or an upsampler; its output has `channels` channels.
-        channels: channels of the layer's output.
-        recipe: the choices.
         before_last: whether the network's last layer follows (where `dropout.place=last` drops).
-
-    Attributes:
-        normed: whether the recipe has a norm.
-
-    Shapes: whatever the layer does.
     """
 
     def __init__(self, layer: nn.Module, channels: int, recipe: Recipe, *, before_last: bool = False) -> None:
@@ -33,7 +26,7 @@ class Block(nn.Sequential):
         if recipe.norm.place == "after":
             parts = {"layer": layer, "activation": act, "norm": norm, "dropout": dropout}
         super().__init__()
-        self.normed = type(recipe.norm) is not Norm
+        self.normed = type(recipe.norm) is not Norm  # of features, or of weights
         for name, part in parts.items():
             if part is not None:
                 self.add_module(name, part)
@@ -44,17 +37,11 @@ def chain(
 ) -> nn.Sequential:
     """Blocks of convolutions, one for each step from a number of channels in `widths` to the next.
 
-    Args:
-        recipe: the choices.
-        widths: channels of the input, and of each block's output.
-        kernel: side of the kernels; of each, or of all.
-        before_last: whether the network's last layer follows the chain.
+    `kernel` is the side of each kernel, or of all. `before_last`: whether the network's last layer follows the chain.
     """
-    last = len(widths) - 2
-    kernels = [kernel] * (last + 1) if isinstance(kernel, int) else kernel
+    last = len(widths) - 1
+    kernels = [kernel] * last if isinstance(kernel, int) else kernel
+    steps = enumerate(zip(pairwise(widths), kernels, strict=True), start=1)
     return nn.Sequential(
-        *(
-            Block(conv(into, out, side), out, recipe, before_last=before_last and i == last)
-            for i, ((into, out), side) in enumerate(zip(pairwise(widths), kernels, strict=True))
-        )
+        *(Block(conv(a, b, side), b, recipe, before_last=before_last and i == last) for i, ((a, b), side) in steps)
     )

@@ -7,11 +7,7 @@ from upsweep.common.errors import UserError
 
 
 def conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
-    """A convolution that keeps height and width (zero padding).
-
-    Raises:
-        UserError: the kernel is even.
-    """
+    """A convolution that keeps height and width (zero padding); UserError where the kernel is even."""
     return nn.Conv2d(in_channels, out_channels, kernel, padding=_padding(kernel))
 
 
@@ -19,9 +15,7 @@ class SubPixelConv2d(nn.Conv2d):
     """A convolution to stride^2 times the channels, then pixel shuffle (ESPCN, Shi et al. 2016).
 
     (N, in_channels, H, W) -> (N, out_channels, stride H, stride W). Weights [c s^2 + i] make channel c in phase i.
-
-    Raises:
-        UserError: the kernel is even.
+    Raises UserError where the kernel is even.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
@@ -29,7 +23,6 @@ class SubPixelConv2d(nn.Conv2d):
         self.factor = stride
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', s H, s W)."""
         return F.pixel_shuffle(super().forward(input), self.factor)
 
 

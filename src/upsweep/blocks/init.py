@@ -1,15 +1,14 @@
 """Initialisation that knows the true fans of a transposed convolution.
 
-`torch.nn.init` takes fan_in from `weight.size(1) * k * k`, which for `ConvTranspose2d` counts outputs. What
-reaches one output pixel, on average over the stride's phases, is `in_channels * k * k / stride**2` numbers;
-what one input pixel reaches, and so sums up in the backward pass, is `out_channels * k * k` (for a strided
-convolution it is the other way round). For FSRCNN's 9x9 deconvolution (56 -> 1, stride 2) He's deviation is
-0.157 by torch's count and 0.042 by the true one.
+`torch.nn.init` takes fan_in from `weight.size(1) * k * k`, which for `ConvTranspose2d` counts outputs. What reaches one
+output pixel, on average over the stride's phases, is `in_channels * k * k / stride**2` numbers; what one input pixel
+reaches, and so sums up in the backward pass, is `out_channels * k * k` (for a strided convolution it is the other way
+round). For FSRCNN's 9x9 deconvolution (56 -> 1, stride 2) He's deviation is 0.157 by torch's count, 0.042 by the true.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -26,24 +25,19 @@ from upsweep.imaging.resize import cubic
 Layer = nn.Conv2d | nn.ConvTranspose2d
 Factory = Callable[..., nn.Module]
 Distribution = Literal["normal", "uniform"]
-Pair = tuple[int, int]
 
 
 def fans(layer: Layer, count: Literal["effective", "torch"] = "effective") -> tuple[float, float]:
     """(fan_in, fan_out) of a convolution or deconvolution.
 
-    `effective` counts what reaches one output and what one input reaches, on average over the stride's
-    phases; `torch` counts as `torch.nn.init` does, from the weight's shape alone.
+    `effective` counts what reaches one output and what one input reaches, on average over the stride's phases; `torch`
+    counts as `torch.nn.init` does, from the weight's shape alone.
     """
-    area = math.prod(layer.kernel_size)
+    area, phases = math.prod(layer.kernel_size), math.prod(layer.stride)
     if count == "torch":
         return float(layer.weight.size(1) * area), float(layer.weight.size(0) * area)
-    fan_in = layer.in_channels // layer.groups * area
-    fan_out = layer.out_channels // layer.groups * area
-    phases = math.prod(layer.stride)
-    if isinstance(layer, nn.ConvTranspose2d):
-        return fan_in / phases, float(fan_out)
-    return float(fan_in), fan_out / phases
+    fan_in, fan_out = (channels / layer.groups * area for channels in (layer.in_channels, layer.out_channels))
+    return (fan_in / phases, fan_out) if isinstance(layer, nn.ConvTranspose2d) else (fan_in, fan_out / phases)
 
 
 def draw(layer: Layer, std: float, distribution: Distribution) -> Tensor:
@@ -55,30 +49,28 @@ def draw(layer: Layer, std: float, distribution: Distribution) -> Tensor:
 
 
 def put(layer: Layer, weight: Tensor) -> None:
-    """Give a layer its weights, through its parametrization (weight or spectral norm) if it has one."""
-    with torch.no_grad():
-        if not parametrize.is_parametrized(layer, "weight"):
-            layer.weight.copy_(weight)
-            return
-        layer.weight = weight.to(layer.weight)  # the parametrization's setter
-        # Spectral norm learns of its weight by power iteration, a step each time the weight is read in training.
-        training = layer.training
-        layer.train()
-        for _ in range(15):
-            _ = layer.weight
-        layer.train(training)
+    """Give a layer its weights, where no gradients are kept, through its parametrization if it has one."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        layer.weight.copy_(weight)
+        return
+    layer.weight = weight.to(layer.weight)  # the parametrization's setter
+    # Spectral norm learns of its weight by power iteration, a step each time the weight is read in training.
+    training = layer.training
+    layer.train()
+    for _ in range(15):
+        _ = layer.weight
+    layer.train(training)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Init(ABC):
     """A rule that sets the weights and biases of every convolution and deconvolution of a network.
 
-    Attributes:
-        deconv: another rule for deconvolutions, or None.
-        last: another rule for the network's last layer, or None; it goes before `deconv`.
+    `deconv` is another rule for deconvolutions, `last` one for the network's last layer; `last` goes before `deconv`.
     """
 
     needs_data: ClassVar[bool] = False
+    idle: ClassVar[str] = ""  # said where no layer of a network `has_own_start`
 
     deconv: "Init | None" = None
     last: "Init | None" = None
@@ -97,39 +89,46 @@ class Init(ABC):
     def adjust(self, layer: Layer, output: Tensor) -> None:  # noqa: B027 - for those that derive
         """Adjust a layer to what it makes of data, in rules that need them."""
 
+    def has_own_start(self, layer: Layer) -> bool:
+        """Whether this rule starts `layer` otherwise than the one that it derives from."""
+        return True
+
     def unused(self, network: nn.Module) -> list[str]:
         """What of this rule finds no layer in `network`, a sentence each."""
-        if self.deconv is None or any(isinstance(layer, nn.ConvTranspose2d) for layer in network.modules()):
-            return []
-        return ["init.deconv starts no layer: the generator has no deconvolution (upsampler=deconv makes one)."]
+        layers = [layer for layer in network.modules() if isinstance(layer, Layer)]
+        said = []
+        if self.deconv is not None and not any(isinstance(layer, nn.ConvTranspose2d) for layer in layers):
+            said.append("init.deconv starts no layer: the generator has no deconvolution (upsampler=deconv makes one).")
+        if self.idle and not any(map(self.has_own_start, layers)):
+            said.append(self.idle)
+        return said
 
+    @torch.no_grad()
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
         """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
         for layer, rule in self._rules(network, last):
-            if not layer.weight.is_meta:  # such a network is only asked for its shapes
-                put(layer, rule.weight(layer, act))
-                if layer.bias is not None:
-                    with torch.no_grad():
-                        layer.bias.copy_(rule.bias(layer))
+            if layer.weight.is_meta:  # such a network is only asked for its shapes
+                continue
+            put(layer, rule.weight(layer, act))
+            if layer.bias is not None:
+                layer.bias.copy_(rule.bias(layer))
 
     @torch.no_grad()
     def calibrate(self, network: nn.Module, batch: Callable[[], Tensor], last: nn.Module | None = None) -> None:
         """Adjust an initialised `network` in place to a batch of its inputs, if a rule needs data (LSUV).
 
-        `batch` is only called then. The network runs once, in evaluation mode; its layers are adjusted in the
-        order in which they run, each to what the adjusted ones before it make.
+        `batch` is only called then. The network runs once, in evaluation mode; its layers are adjusted in the order in
+        which they run, each to what the adjusted ones before it make.
         """
         rules = {layer: rule for layer, rule in self._rules(network, last) if rule.needs_data}
         if not rules:
             return
 
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            rule = rules.pop(cast(Layer, layer), None)  # a layer that runs twice is adjusted once
-            if rule is None:
-                return None
-            rule.adjust(cast(Layer, layer), output)
-            adjusted: Tensor = layer.forward(*inputs)  # which spectral norm, for one, keeps as it was
-            return adjusted
+        def hook(layer: Layer, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            if layer not in rules:
+                return output
+            rules.pop(layer).adjust(layer, output)  # a layer that runs twice is adjusted once
+            return layer.forward(*inputs)  # which spectral norm, for one, keeps as it was
 
         hooks = [layer.register_forward_hook(hook) for layer in rules]
         training = network.training
@@ -139,12 +138,10 @@ class Init(ABC):
         for handle in hooks:
             handle.remove()
 
-    def _rules(self, network: nn.Module, last: nn.Module | None) -> Iterator[tuple[Layer, "Init"]]:
+    def _rules(self, network: nn.Module, last: nn.Module | None) -> list[tuple[Layer, "Init"]]:
         """Every layer, with the rule that it follows."""
         of_last = set() if last is None else set(last.modules())
-        for layer in network.modules():
-            if isinstance(layer, Layer):
-                yield layer, self._rule(layer, layer in of_last)
+        return [(m, self._rule(m, m in of_last)) for m in network.modules() if isinstance(m, Layer)]
 
     def _rule(self, layer: Layer, is_last: bool) -> "Init":
         other = self.last if is_last else None
@@ -158,12 +155,9 @@ class Torch(Init):
     """The framework's default, `reset_parameters`: all up to 1 / sqrt(fan_in), by torch's count of the fans."""
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Uniform."""
-        del act
         return draw(layer, 1 / math.sqrt(3 * fans(layer, "torch")[0]), "uniform")
 
     def bias(self, layer: Layer) -> Tensor:
-        """Uniform too."""
         bound = 1 / math.sqrt(fans(layer, "torch")[0])
         return torch.empty(layer.out_channels).uniform_(-bound, bound)
 
@@ -179,19 +173,14 @@ class Normal(Init):
         at_least("init", 0, std=self.std)
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`."""
-        del act
         return draw(layer, self.std, "normal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled(Init):
-    """What the rules share that choose a deviation by the fans.
+    """What the rules share that choose a deviation by the fans, which `fan` says how to count (see `fans`).
 
-    Attributes:
-        gain: factor on the standard deviation, or "auto": the one that undoes the activation
-            (`upsweep.blocks.activation.gain`; sqrt(2) for ReLU).
-        fan: how a deconvolution's fans are counted (see `fans`).
+    `gain` is a factor on the deviation, or "auto": what undoes the activation (`activation.gain`; sqrt(2) for ReLU).
     """
 
     gain: float | Literal["auto"] = "auto"
@@ -204,7 +193,6 @@ class Scaled(Init):
 
     def spread(self, fan_in: float, fan_out: float) -> float:
         """The fan by which the variance is divided: fan_in, which keeps the signals' variance."""
-        del fan_out
         return fan_in
 
     def std(self, layer: Layer, act: Factory) -> float:
@@ -221,11 +209,9 @@ class He(Scaled):
     distribution: Distribution = "normal"
 
     def spread(self, fan_in: float, fan_out: float) -> float:
-        """The fan that `mode` names."""
         return fan_in if self.mode == "fan_in" else fan_out
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`."""
         return draw(layer, self.std(layer, act), self.distribution)
 
 
@@ -237,11 +223,9 @@ class Xavier(Scaled):
     distribution: Distribution = "uniform"
 
     def spread(self, fan_in: float, fan_out: float) -> float:
-        """The mean of both fans."""
         return (fan_in + fan_out) / 2
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`."""
         return draw(layer, self.std(layer, act), self.distribution)
 
 
@@ -252,20 +236,17 @@ class ICNR(He):
     It then enlarges as nearest-neighbour interpolation does, after a convolution: no checkerboard at the start.
     """
 
+    idle: ClassVar[str] = "init=icnr starts all as init=he: the generator has no sub-pixel convolution."
+
+    def has_own_start(self, layer: Layer) -> bool:
+        return isinstance(layer, SubPixelConv2d)
+
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `std`; one kernel for all phases."""
         weight = super().weight(layer, act)
         if isinstance(layer, SubPixelConv2d):
             phases = layer.factor**2
             weight = weight[::phases].repeat_interleave(phases, 0)
         return weight
-
-    def unused(self, network: nn.Module) -> list[str]:
-        """That this is He's rule, where there is no sub-pixel convolution."""
-        said = super().unused(network)
-        if not any(isinstance(layer, SubPixelConv2d) for layer in network.modules()):
-            said.append("init=icnr starts all as init=he: the generator has no sub-pixel convolution.")
-        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,11 +255,10 @@ class Identity(He):
 
     A residual without a connection of its own: the short residuals of SESR (Bhardwaj et al. 2022, section 3), whose
     collapsed kernels are the identity and what was learned beside it. For chains: where a residual block adds its
-    input besides, the signal doubles with every block.
-
-    Attributes:
-        noise: factor on He's weights beside the identity; 0: exactly the identity.
+    input besides, the signal doubles with every block. A `noise` of 0 is exactly the identity.
     """
+
+    idle: ClassVar[str] = "init=identity starts all as init=he: no convolution of the generator keeps its channels."
 
     noise: float = 0.25
 
@@ -287,46 +267,36 @@ class Identity(He):
         at_least("init", 0, noise=self.noise)
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn with deviation `noise * std`, 1 added at the centre of channel i's kernel for channel i."""
         weight = super().weight(layer, act)
-        if not keeps_channels(layer):
+        if not self.has_own_start(layer):
             return weight
         return nn.init.dirac_(torch.empty_like(weight), layer.groups) + self.noise * weight
 
-    def unused(self, network: nn.Module) -> list[str]:
-        """That this is He's rule, where no convolution keeps its channels."""
-        said = super().unused(network)
-        if not any(isinstance(layer, Layer) and keeps_channels(layer) for layer in network.modules()):
-            said.append("init=identity starts all as init=he: no convolution of the generator keeps its channels.")
-        return said
-
-
-def keeps_channels(layer: Layer) -> bool:
-    """Whether a layer is a convolution that can be the identity: as many channels out as in, stride 1, odd kernel."""
-    return (
-        isinstance(layer, nn.Conv2d)
-        and not isinstance(layer, SubPixelConv2d)  # its channels become pixels
-        and layer.in_channels == layer.out_channels
-        and layer.stride == (1, 1)
-        and all(side % 2 for side in layer.kernel_size)
-    )
+    def has_own_start(self, layer: Layer) -> bool:
+        """Whether it can be the identity: a convolution with as many channels out as in, stride 1, odd kernel."""
+        return (
+            isinstance(layer, nn.Conv2d)
+            and not isinstance(layer, SubPixelConv2d)  # its channels become pixels
+            and layer.in_channels == layer.out_channels
+            and layer.stride == (1, 1)
+            and all(side % 2 for side in layer.kernel_size)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orthogonal(Scaled):
     """Orthonormal kernels (Saxe et al. 2014), times what gives the weights He's deviation.
 
-    A kernel is what makes one output channel, `in_channels * k * k` numbers; where there are more of them than
-    numbers, the numbers' vectors are the orthonormal ones.
+    A kernel is what makes one output channel, `in_channels * k * k` numbers; where there are more of them than numbers,
+    the numbers' vectors are the orthonormal ones.
     """
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Drawn anew, with root mean square `std`."""
         weight = draw(layer, 1.0, "normal")
-        deconv = isinstance(layer, nn.ConvTranspose2d)
-        by_output = weight.transpose(0, 1).contiguous() if deconv else weight
-        nn.init.orthogonal_(by_output)
-        weight = by_output.transpose(0, 1) if deconv else by_output
+        if isinstance(layer, nn.ConvTranspose2d):
+            weight = nn.init.orthogonal_(weight.transpose(0, 1).contiguous()).transpose(0, 1)
+        else:
+            nn.init.orthogonal_(weight)
         return weight * (self.std(layer, act) / weight.square().mean().sqrt())
 
 
@@ -340,12 +310,8 @@ class LSUV(Orthogonal):
     needs_data: ClassVar[bool] = True
 
     def adjust(self, layer: Layer, output: Tensor) -> None:
-        """Divide the weights, and so the output, by the output's deviation; one step, as the layer is linear.
-
-        Raises:
-            UserError: the output does not vary.
-        """
-        std = output.std()
+        """Divide the weights, and so the output, by the output's deviation; UserError where that is none."""
+        std = output.std()  # one step is enough, as the layer is linear
         rounding = 1e-6 * output.abs().max().item()  # what the deviation of a constant may come to
         if not rounding < std.item() < math.inf:
             raise UserError(f"init=lsuv cannot scale {layer}: on the batch, its output's deviation is {std.item()}.")
@@ -364,17 +330,12 @@ class Interpolation(Init):
     kernel: Literal["bilinear", "bicubic"] = "bilinear"
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """The interpolation's taps.
-
-        Raises:
-            UserError: the layer is no deconvolution.
-        """
-        del act
+        """Raises UserError: the layer is no deconvolution."""
         if not isinstance(layer, nn.ConvTranspose2d):
             raise UserError("Interpolation starts deconvolutions only: choose it as init.deconv beside another rule.")
         rows, columns = (
             interpolation_taps(self.kernel, *axis)
-            for axis in zip(layer.kernel_size, layer.stride, cast(Pair, layer.padding), strict=True)
+            for axis in zip(layer.kernel_size, layer.stride, cast(tuple[int, int], layer.padding), strict=True)
         )
         into, out = layer.weight.shape[:2]
         i, o = torch.arange(into)[:, None], torch.arange(out)
@@ -384,11 +345,9 @@ class Interpolation(Init):
 
 
 def interpolation_taps(name: Literal["bilinear", "bicubic"], kernel: int, stride: int, padding: int) -> Tensor:
-    """One axis of the deconvolution that interpolates with pixels' centres half a step in: (kernel,) float64.
-
-    The taps of each phase sum to 1.
-    """
-    of_pixel = (torch.arange(kernel, dtype=torch.float64) - padding + 0.5) / stride - 0.5  # distance, in input pixels
+    """One axis of the deconvolution that interpolates: (kernel,) float64; the taps of each phase sum to 1."""
+    # Distances in input pixels, whose centres lie half a step in.
+    of_pixel = (torch.arange(kernel, dtype=torch.float64) - padding + 0.5) / stride - 0.5
     taps = torch.from_numpy(cubic(of_pixel.numpy())) if name == "bicubic" else (1 - of_pixel.abs()).clamp(min=0)
     for phase in range(stride):
         taps[phase::stride] /= taps[phase::stride].sum()

@@ -15,10 +15,8 @@ from upsweep.common.checks import at_least, hold_to_literals
 class Norm:
     """No normalisation. The others derive from it: norms of features by `layer`, norms of weights as `WeightsNorm`.
 
-    Norms of features stand in blocks, but never behind the output.
-
-    Attributes:
-        place: before the activation (Ioffe and Szegedy 2015), or after it. For features only.
+    Norms of features stand in blocks, but never behind the output: at their `place` before the activation (Ioffe and
+    Szegedy 2015), or after it.
     """
 
     place: Literal["before", "after"] = "before"
@@ -26,7 +24,7 @@ class Norm:
     def __post_init__(self) -> None:
         hold_to_literals("norm", self)
 
-    def layer(self, channels: int) -> nn.Module | None:  # noqa: ARG002 - for those that derive
+    def layer(self, channels: int) -> nn.Module | None:
         """The layer for features of shape (N, channels, H, W), or None where there is nothing to add."""
         return None
 
@@ -39,7 +37,6 @@ class BatchNorm(Norm):
     eps: float = 1e-5
 
     def layer(self, channels: int) -> nn.Module:
-        """A `BatchNorm2d` over `channels`."""
         return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
 
 
@@ -50,16 +47,14 @@ class InstanceNorm(Norm):
     eps: float = 1e-5
 
     def layer(self, channels: int) -> nn.Module:
-        """An `InstanceNorm2d` with a learned scale and shift a channel."""
-        return nn.InstanceNorm2d(channels, eps=self.eps, affine=True)
+        return nn.InstanceNorm2d(channels, eps=self.eps, affine=True)  # a learned scale and shift a channel
 
 
 @dataclass(frozen=True)
 class GroupNorm(Norm):
     """Group normalisation (Wu and He 2018): statistics over a group of channels, H and W.
 
-    Attributes:
-        groups: how many, at most: the largest number is taken that divides both this and the channels.
+    There are `groups` at most: the largest number is taken that divides both this and the channels.
     """
 
     groups: int = 8
@@ -70,15 +65,13 @@ class GroupNorm(Norm):
         at_least("norm", 1, groups=self.groups)
 
     def layer(self, channels: int) -> nn.Module:
-        """A `GroupNorm` over `channels`."""
         return nn.GroupNorm(math.gcd(self.groups, channels), channels, eps=self.eps)
 
 
 class ChannelNorm(nn.LayerNorm):
-    """`nn.LayerNorm` over the channels of each pixel of (N, C, H, W)."""
+    """`nn.LayerNorm` over the channels of each pixel: (N, C, H, W) -> the same."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same."""
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -89,7 +82,6 @@ class LayerNorm(Norm):
     eps: float = 1e-6
 
     def layer(self, channels: int) -> nn.Module:
-        """A `ChannelNorm` over `channels`."""
         return ChannelNorm(channels, eps=self.eps)
 
 
@@ -97,10 +89,8 @@ class LayerNorm(Norm):
 class WeightsNorm(Norm, ABC):
     """A normalisation of weights: of every convolution and deconvolution, the first and the last ones included.
 
-    Other layers stay as they are, such as the image branch of LapSRN, which no rule of the recipe reaches.
-
-    Attributes:
-        covers: all, or blocks: the layers of blocks with a norm alone, as up to format 1 of checkpoints.
+    Other layers stay as they are, such as the image branch of LapSRN, which no rule of the recipe reaches. It `covers`
+    all of them, or the layers of blocks with a norm alone, as up to format 1 of checkpoints.
     """
 
     covers: Literal["all", "blocks"] = "all"
@@ -118,7 +108,6 @@ class WeightNorm(WeightsNorm):
     """
 
     def parametrise(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        """Split the weights into length and direction."""
         # A deconvolution's weight is (in, out, k, k).
         parametrizations.weight_norm(layer, dim=1 if isinstance(layer, nn.ConvTranspose2d) else 0)
 
@@ -127,10 +116,8 @@ class WeightNorm(WeightsNorm):
 class SpectralNorm(WeightsNorm):
     """Spectral normalisation (Miyato et al. 2018): weights over their largest singular value, as a matrix by output.
 
-    It takes out whatever scale a rule of initialisation chose, a small last layer's too.
-
-    Attributes:
-        iterations: steps of power iteration in each training step.
+    It takes out whatever scale a rule of initialisation chose, a small last layer's too. In each training step it makes
+    so many `iterations` of the power method.
     """
 
     iterations: int = 1
@@ -140,5 +127,4 @@ class SpectralNorm(WeightsNorm):
         at_least("norm", 1, iterations=self.iterations)
 
     def parametrise(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        """Divide the weights by their norm, from here on."""
         parametrizations.spectral_norm(layer, n_power_iterations=self.iterations)

@@ -16,8 +16,7 @@ from upsweep.blocks.upsampler import Upsampler
 class Recipe:
     """What a generator is built with: one value a config group.
 
-    `activation` is any factory of an `nn.Module`; if it has a parameter named `channels`, it is told the
-    number of channels it will see (PReLU with one slope a channel needs it).
+    `activation` is any factory of an `nn.Module`; one that has a parameter `channels` is told how many it will see.
     """
 
     init: Init

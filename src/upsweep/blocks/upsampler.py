@@ -21,23 +21,13 @@ class Upsampler(ABC):
 
     @abstractmethod
     def layer(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        kernel: int | None = None,
-        padding: int | None = None,
+        self, in_channels: int, out_channels: int, stride: int, kernel: int | None = None, padding: int | None = None
     ) -> nn.Module:
         """A new layer (N, in_channels, H, W) -> (N, out_channels, stride H, stride W).
 
         `kernel` and `padding` are the generator's wish (FSRCNN: 9 and 4), in HR pixels; a value in the config goes
         first, and an upsampler that does not deconvolve does not follow the wish.
         """
-
-
-def deconv_padding(kernel: int, stride: int) -> int:
-    """The padding that centres a deconvolution's kernel on its input pixel, as nearly as whole numbers allow."""
-    return max(0, -(-(kernel - stride) // 2))
 
 
 @dataclass(frozen=True)
@@ -49,8 +39,7 @@ class Deconv(Upsampler):
             of the stride, so that the overlap is even (Odena et al. 2016).
         multiple: the kernel as a multiple of the stride instead, whatever that is; at stride 1 it says nothing.
         padding: None: the generator's wish, else the one that centres the kernel.
-        form: how it runs, which changes neither its weights nor its output: as a deconvolution, as the equal
-            sub-pixel convolution, as that in blocks, or as what is faster (`upsweep.blocks.deconv`).
+        form: how it runs, which changes neither its weights nor its output (see `upsweep.blocks.deconv.TwoForms`).
     """
 
     kernel: int | None = None
@@ -64,28 +53,19 @@ class Deconv(Upsampler):
             raise UserError("upsampler.kernel and upsampler.multiple both set the kernel: leave one of them empty.")
 
     def layer(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        kernel: int | None = None,
-        padding: int | None = None,
+        self, in_channels: int, out_channels: int, stride: int, kernel: int | None = None, padding: int | None = None
     ) -> nn.Module:
-        """A `Deconv2d` whose output is exactly `stride` times its input.
-
-        Raises:
-            UserError: no output padding makes the size come out (kernel below the stride, padding too large).
-        """
+        """Raises UserError: no output padding makes the size come out (kernel below the stride, padding too large)."""
         if self.kernel is not None:
             kernel, padding = self.kernel, None
         elif self.multiple is not None and stride > 1:
             kernel, padding = self.multiple * stride, None
-        if kernel is None:
+        elif kernel is None:
             kernel = 2 * stride if stride > 1 else 3
         if self.padding is not None:
             padding = self.padding
-        if padding is None:
-            padding = deconv_padding(kernel, stride)
+        elif padding is None:  # centre the kernel on its input pixel, as nearly as whole numbers allow
+            padding = max(0, -(-(kernel - stride) // 2))
         output_padding = stride - kernel + 2 * padding
         if kernel < stride or not 0 <= output_padding < stride:
             raise UserError(
@@ -102,26 +82,22 @@ class SubPixel(Upsampler):
     kernel: int = 3
 
     def layer(self, in_channels: int, out_channels: int, stride: int, *_: object, **__: object) -> nn.Module:
-        """A `SubPixelConv2d`."""
         return SubPixelConv2d(in_channels, out_channels, self.kernel, stride)
 
 
 class Enlarge(nn.Module):
-    """Interpolation by a whole factor: nearest, bilinear, or MATLAB's bicubic."""
+    """Interpolation by a whole factor, (N, C, H, W) -> (N, C, s H, s W): nearest, bilinear, or MATLAB's bicubic."""
 
     def __init__(self, stride: int, mode: str) -> None:
         super().__init__()
         self.stride, self.mode = stride, mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, s H, s W)."""
         if self.mode == "bicubic":
             return enlarge(x, self.stride)
-        align = None if self.mode == "nearest" else False
-        return nn.functional.interpolate(x, scale_factor=self.stride, mode=self.mode, align_corners=align)
+        return nn.functional.interpolate(x, scale_factor=self.stride, mode=self.mode)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
         return f"stride={self.stride}, mode={self.mode}"
 
 
@@ -133,7 +109,6 @@ class Resize(Upsampler):
     mode: Literal["nearest", "bilinear"] = "nearest"
 
     def layer(self, in_channels: int, out_channels: int, stride: int, *_: object, **__: object) -> nn.Module:
-        """A sequence of `Enlarge` and `Conv2d`."""
         return nn.Sequential(Enlarge(stride, self.mode), conv(in_channels, out_channels, self.kernel))
 
 
@@ -145,6 +120,5 @@ class FixedBicubic(Upsampler):
     """
 
     def layer(self, in_channels: int, out_channels: int, stride: int, *_: object, **__: object) -> nn.Module:
-        """An `Enlarge`, or a sequence of `Conv2d` and `Enlarge`."""
         resize = Enlarge(stride, "bicubic")
         return resize if in_channels == out_channels else nn.Sequential(conv(in_channels, out_channels, 1), resize)

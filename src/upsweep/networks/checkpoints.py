@@ -44,8 +44,7 @@ LONGEST = 100_000  # characters of a release's description
 def build(spec: Mapping[str, Any]) -> Network:
     """The network that a config node, or a vetted checkpoint, describes.
 
-    Raises:
-        UserError: it describes something else, a name in it is unknown, or a constructor refuses its arguments.
+    Raises UserError where it describes something else, a name in it is unknown, or a constructor refuses its arguments.
     """
     network = _make(spec)
     if not isinstance(network, Network):
@@ -99,25 +98,19 @@ def describe(spec: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def load_generator(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Network:
-    """The trained network of a checkpoint, in evaluation mode, on the CPU.
+    """The trained network of a `.ckpt` or `.safetensors` file that upsweep wrote, in evaluation mode, on the CPU.
 
     Args:
-        path: a `.ckpt` or `.safetensors` file that upsweep wrote.
         allow: `_target_` names outside upsweep that the user's own config names, and that may be built.
         ema: whether to take the moving average of the weights, where there is one.
 
-    Raises:
-        UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit.
+    Raises UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit.
     """
     return load(path, allow=allow, ema=ema)[0]
 
 
 def load_upscaler(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Upscaler:
-    """As `load_generator`, where only a network that enlarges images is of use.
-
-    Raises:
-        UserError: (also) it is another network.
-    """
+    """As `load_generator`, where only a network that enlarges images is of use: another one raises UserError too."""
     return as_upscaler(load_generator(path, allow=allow, ema=ema), path)
 
 
@@ -149,8 +142,7 @@ def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[
 def described(state: Mapping[str, Any], path: Path, allow: Collection[str] = ()) -> dict[str, Any]:
     """The vetted node of a checkpoint's generator, in the words of today's format.
 
-    Raises:
-        UserError: it says none, says it in a format of later, or asks for what may not be built.
+    Raises UserError where it says none, says it in a format of later, or asks for what may not be built.
     """
     said = state.get(KEY)
     if not isinstance(said, dict) or not isinstance(said.get("generator"), dict):
@@ -169,11 +161,7 @@ def described(state: Mapping[str, Any], path: Path, allow: Collection[str] = ())
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The plain values and tensors of a checkpoint file.
-
-    Raises:
-        UserError: missing, unreadable, or holding more than plain values and tensors.
-    """
+    """The plain values and tensors of a checkpoint file; UserError where it is missing, unreadable, or holds more."""
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}; a run's own lie in its checkpoints/ folder.")
     if path.suffix.lower() == RELEASE:
@@ -187,10 +175,8 @@ def read(path: Path) -> dict[str, Any]:
             _refuse_packed(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for one fact: it is no file to be trusted
-            reason = first_line(error)
-            raise UserError(
-                f"{path} is broken, or holds more than weights and plain values; it was not loaded ({reason})."
-            ) from error
+            fault = f"is broken, or holds more than weights and plain values; it was not loaded ({first_line(error)})"
+            raise UserError(f"{path} {fault}.") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint.")
     return state
@@ -208,13 +194,8 @@ def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str
 
 
 def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that are not those of `generator`.
-
-    Raises:
-        UserError: a name is missing or too many, or a shape differs; the first such is named.
-    """
-    wanted = {name: value.shape for name, value in generator.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
+    """Raise UserError for the first name that only one of `generator` and `weights` has, or whose shapes differ."""
+    wanted, found = ({name: value.shape for name, value in w.items()} for w in (generator.state_dict(), weights))
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             has, needs = (list(s[name]) if name in s else "nothing" for s in (found, wanted))
@@ -239,14 +220,8 @@ def transfer(
 ) -> list[str]:
     """Load those weights that the generator has by the same name and shape; the names of its others, left as they are.
 
-    Args:
-        generator: changed in place.
-        weights: by name.
-        path: where they are from, for the sentence.
-        without: parts of the generator, by name, that keep their own weights whatever fits.
-
-    Raises:
-        UserError: none fits.
+    The parts of the generator that `without` names keep their own weights whatever fits. Raises UserError where none
+    fits; `path` says where they are from.
     """
     own = generator.state_dict()
     fitting = {
@@ -320,24 +295,19 @@ def _vet(path: Path, spec: object, allow: Collection[str]) -> None:
 def _walk(spec: object, key: object = "", depth: int = 0) -> Iterator[tuple[int, object, object]]:
     """Depth, key and value of everything in `spec`; no deeper than is needed to see that it is too deep."""
     yield depth, key, spec
-    if depth > DEEPEST:
+    if depth > DEEPEST or not isinstance(spec, Mapping | list | tuple):
         return
-    inside = spec.items() if isinstance(spec, Mapping) else []
-    inside = [(key, value) for value in spec] if isinstance(spec, list | tuple) else inside
-    for name, value in inside:
+    for name, value in spec.items() if isinstance(spec, Mapping) else ((key, value) for value in spec):
         yield from _walk(value, name, depth + 1)
 
 
 def _ours(target: str) -> bool:
     """Whether a name is one of upsweep's networks or blocks, or a module class of torch.nn."""
     module, _, name = renamed(target).rpartition(".")
-    if module == "torch.nn":
-        found = getattr(nn, name, None)
-        return isinstance(found, type) and issubclass(found, nn.Module)
-    if module.split(".")[:2] not in (["upsweep", "networks"], ["upsweep", "blocks"]):
+    if module != "torch.nn" and not f"{module}.".startswith(("upsweep.networks.", "upsweep.blocks.")):
         return False
     try:
         found = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError):  # ValueError: a name with a null byte
         return False
-    return isinstance(found, type) and found.__module__.startswith("upsweep.")
+    return isinstance(found, type) and (issubclass(found, nn.Module) or found.__module__.startswith("upsweep."))

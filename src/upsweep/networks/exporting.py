@@ -14,6 +14,7 @@ from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import whole
 from upsweep.networks.checkpoints import KEY, RELEASE, describe, load, save_release
 from upsweep.networks.network import Network
+from upsweep.networks.upscalers.upscaler import Upscaler
 
 OPSET = 18
 SIZES = ((24, 40), (37, 21), (8, 64))  # height, width of the inputs on which the file must agree with PyTorch
@@ -34,16 +35,12 @@ def export(
     """Write the generator of a checkpoint in another format; a sentence that says what was written.
 
     Args:
-        checkpoint: a `.ckpt` or `.safetensors` file.
-        format: onnx or safetensors.
+        checkpoint: a `.ckpt` or `.safetensors` file; `allow` and `ema` as in `checkpoints.load_generator`.
+        format: onnx (of that `opset`) or safetensors.
         output: the file to write; None: beside the checkpoint, with the format's suffix.
-        opset: of ONNX.
-        ema: whether to take the moving average of the weights, where there is one.
         overwrite: whether a file that is there may be replaced.
-        allow: see `checkpoints.load_generator`.
 
-    Raises:
-        UserError: nothing to read or nowhere to write, or what cannot be exported.
+    Raises UserError: nothing to read or nowhere to write, or what cannot be exported.
     """
     if checkpoint is None:
         raise UserError("Say which generator to export: checkpoint=PATH, a run's own lie in its checkpoints/ folder.")
@@ -67,7 +64,8 @@ def export(
             more = "weights and their description"
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return f"{path}: {network.title}, {more}"
+    name = type(network).__name__ + (f" x{network.scale}" if isinstance(network, Upscaler) else "")
+    return f"{path}: {name}, {more}"
 
 
 def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: int = OPSET) -> float:
@@ -77,11 +75,8 @@ def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: in
     upscaler's is `lr`, (1, C, height, width) in [0, 1], and its output `sr`, (1, C, s height, s width), not clipped.
     The metadata holds `spec` under "upsweep".
 
-    Returns:
-        The largest difference on inputs of three sizes, as a share of the largest value.
-
-    Raises:
-        UserError: the packages are missing, the exporter cannot express the network, or the file does not agree.
+    Returns the largest difference on inputs of three sizes, as a share of the largest value.
+    Raises UserError: the packages are missing, the exporter cannot express the network, or the file does not agree.
     """
     try:
         import onnxruntime
@@ -153,8 +148,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

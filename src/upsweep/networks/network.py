@@ -11,31 +11,22 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 
-from upsweep.blocks.block import Block
+from upsweep.blocks import Block, Recipe
 from upsweep.blocks.deconv import run_as
-from upsweep.blocks.init import Init, Layer
+from upsweep.blocks.init import Init, Layer, Torch
 from upsweep.blocks.norm import WeightsNorm
-from upsweep.blocks.recipe import Recipe
 from upsweep.common.errors import UserError
 
 
 class Network(nn.Module, ABC):
     """Makes images (N, C, H', W'), values around [0, 1], of images (N, C, H, W), unless a subclass says otherwise.
 
-    Args:
-        channels: C, 1 (the Y plane) or 3 (RGB).
-
-    Attributes:
-        input_name, output_name: in an exported file.
-        free: axes of the input that may have any size, by name, in an exported file.
-
     A network is one file: derive, build the layers in `__init__` from the recipe, end it with
     `self.initialise(recipe, last=...)`, and write `forward` (an `Upscaler` that is no chain of its parts: `body`).
-
-    Raises:
-        UserError: another number of channels.
+    Raises UserError where `channels`, C, is neither 1 (the Y plane) nor 3 (RGB).
     """
 
+    # In an exported file: names, and the axes of the input that may have any size, by name.
     input_name: ClassVar[str] = "input"
     output_name: ClassVar[str] = "output"
     free: ClassVar[dict[int, str]] = {2: "height", 3: "width"}
@@ -45,12 +36,7 @@ class Network(nn.Module, ABC):
         if channels not in (1, 3):
             raise UserError(f"generator.channels={channels} must be 1 (the Y plane) or 3 (RGB).")
         self.channels = channels
-        self._rule: tuple[Init, nn.Module | None] | None = None
-
-    @property
-    def title(self) -> str:
-        """What a sentence calls it."""
-        return type(self).__name__
+        self._rule: tuple[Init, nn.Module | None] = (Torch(), None)  # until `initialise` sets another
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -61,10 +47,7 @@ class Network(nn.Module, ABC):
         return torch.rand(1, self.channels, height, width, generator=torch.Generator().manual_seed(0))
 
     def initialise(self, recipe: Recipe, last: nn.Module | None = None) -> None:
-        """Parametrise the layers that the recipe's norm covers, and set all weights by its rule.
-
-        `last` is, or holds, the last layer.
-        """
+        """Parametrise what the recipe's norm covers, and set all weights; `last` is, or holds, the last layer."""
         if isinstance(recipe.norm, WeightsNorm):
             for layer in covered(self, recipe.norm):
                 recipe.norm.parametrise(layer)
@@ -73,13 +56,12 @@ class Network(nn.Module, ABC):
 
     def unused(self) -> list[str]:
         """What of the chosen initialisation finds no layer here, a sentence each."""
-        return [] if self._rule is None else self._rule[0].unused(self)
+        return self._rule[0].unused(self)
 
     def calibrate(self, batch: Callable[[], Tensor]) -> None:
         """Finish a data-driven initialisation (LSUV) on a batch of inputs, fetched only if the rule needs them."""
-        if self._rule is not None:
-            init, last = self._rule
-            init.calibrate(self, batch, last)
+        init, last = self._rule
+        init.calibrate(self, batch, last)
 
 
 def covered(network: nn.Module, norm: WeightsNorm) -> list[Layer]:
@@ -106,13 +88,10 @@ class Cost:
 
 @torch.no_grad()
 def cost(network: Network, side: int = 32) -> Cost:
-    """Count parameters, and the multiply-adds of convolutions (a bicubic skip's included) on a side x side input.
-
-    Deconvolutions count as such: their sub-pixel form multiplies by some zeros.
-    """
+    """Count parameters, and the multiply-adds of convolutions (a bicubic skip's included) on a side x side input."""
     parameters = sum(p.numel() for p in network.parameters())
     counted = copy.deepcopy(network).cpu().eval()
-    run_as(counted, "deconv")
+    run_as(counted, "deconv")  # its sub-pixel form multiplies by some zeros
     with FlopCounterMode(display=False) as counter:
         y = counted(network.example(side, side))
     return Cost(parameters, counter.get_total_flops() / 2 / (y.shape[-2] * y.shape[-1]))

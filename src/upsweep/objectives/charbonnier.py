@@ -7,8 +7,7 @@ from torch import Tensor, nn
 class Charbonnier(nn.Module):
     """mean sqrt((sr - hr)^2 + eps^2): L1 without its kink (Charbonnier et al. 1994; LapSRN, Lai et al. 2017).
 
-    Args:
-        eps: where the parabola turns into the line, in units of [0, 1]; LapSRN takes 1e-3.
+    `eps`, where the parabola turns into the line, is in units of [0, 1]; LapSRN takes 1e-3.
     """
 
     def __init__(self, eps: float = 1e-3) -> None:

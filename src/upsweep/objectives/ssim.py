@@ -12,10 +12,6 @@ class SSIM(nn.Module):
     """
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Two batches (N, C, H, W), at least 11x11 -> a scalar in [0, 2].
-
-        Raises:
-            UserError: the images are smaller than the window.
-        """
+        """Two batches (N, C, H, W), at least 11x11 (else UserError) -> a scalar in [0, 2]."""
         # In float32 also under autocast: variances are differences of numbers that are nearly equal.
         return 1 - ssim(sr.float(), hr.float(), peak=1.0)

@@ -9,14 +9,9 @@ from upsweep.common.errors import UserError
 
 
 class WeightedSum(nn.Module):
-    """The sum of objectives, each times its weight.
+    """The sum of objectives `terms`, (SR, HR) -> scalar, each times its weight of the same name.
 
-    Args:
-        terms: name -> objective, (SR, HR) -> scalar.
-        weights: name -> weight; the same names.
-
-    Raises:
-        UserError: a name is in one of the two only, or there is none.
+    Raises UserError where a name is in one of the two only, or there is none.
     """
 
     def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:

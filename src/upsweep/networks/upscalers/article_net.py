@@ -10,11 +10,8 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 class ArticleNet(Upscaler):
     """Convolution -> activation, deconvolution of stride 1 -> activation, on bicubically enlarged input.
 
-    The activation also closes the output, as the article has it: a ReLU there cannot go below black, and may
-    die; norm and dropout follow the convolution only.
-
-    Args:
-        kernel: side of both kernels (odd).
+    The activation also closes the output, as the article has it: a ReLU there cannot go below black, and may die; norm
+    and dropout follow the convolution only. Both kernels have the side `kernel` (odd).
     """
 
     def __init__(self, recipe: Recipe, scale: int = 2, channels: int = 3, width: int = 64, kernel: int = 3) -> None:
@@ -24,5 +21,4 @@ class ArticleNet(Upscaler):
         self.initialise(recipe, self.deconv)
 
     def body(self, x: Tensor) -> Tensor:
-        y: Tensor = self.deconv(self.conv(enlarge(x, self.scale)))
-        return y
+        return super().body(enlarge(x, self.scale))

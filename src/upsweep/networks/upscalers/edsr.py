@@ -1,12 +1,12 @@
 """EDSR: Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPR workshops 2017."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from upsweep.blocks import Block, Recipe, conv
+from upsweep.blocks import Recipe, conv
 from upsweep.common.checks import at_least
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.networks.upscalers.residual import ResidualBlock
+from upsweep.networks.upscalers.residual import residual_blocks
 from upsweep.networks.upscalers.upscaler import Skip, Upscaler, upsampling
 
 # The mean colour of DIV2K's training images, RGB in [0, 1], as the authors' code has it.
@@ -44,15 +44,10 @@ class EDSR(Upscaler):
         mean = torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1)
         self.register_buffer("mean", mean if channels == 3 else rgb_to_y(mean), persistent=False)
         self.first = conv(channels, width, 3)
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(recipe, width, scaling) for _ in range(depth)),
-            Block(conv(width, width, 3), width, recipe.linear()),
-        )
+        self.blocks = residual_blocks(recipe, width, depth, scaling=scaling)
         self.upsampler = upsampling(recipe.linear(), width, scale)
         self.last = conv(width, channels, 3)
         self.initialise(recipe, self.last)
 
     def body(self, x: Tensor) -> Tensor:
-        features = self.first(x - self.mean)
-        y: Tensor = self.last(self.upsampler(features + self.blocks(features)))
-        return y + self.mean
+        return super().body(x - self.mean) + self.mean

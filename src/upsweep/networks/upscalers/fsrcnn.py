@@ -13,9 +13,7 @@ class FSRCNN(Upscaler):
 
     Args:
         recipe: the choices (the paper's: PReLU, no norm, no dropout, He with a small last layer).
-        d: channels of the features.
-        s: channels of the mapping.
-        m: layers of the mapping.
+        d, s, m: channels of the features, channels of the mapping, layers of the mapping.
         centre: the paper's is 0; 0.5 trains better (docs/recipe.md).
     """
 

@@ -13,11 +13,7 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 
 
 class ImageBranch(TwoForms):
-    """A 4x4 deconvolution of stride 2 that starts as bilinear interpolation; no rule of the recipe reaches it.
-
-    Args:
-        channels: of the image.
-    """
+    """A 4x4 deconvolution that doubles (N, C, H, W), and starts bilinear; no rule of the recipe reaches it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,21 +21,15 @@ class ImageBranch(TwoForms):
         self.weight = nn.Parameter(torch.einsum("io,k,l->iokl", torch.eye(channels), taps, taps))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, 2 H, 2 W)."""
         if self.prefers_subpixel(x, self.weight.shape[1], stride=2):
-            return deconv_as_subpixel(x, self.weight, None, stride=(2, 2), padding=(1, 1), output_padding=(0, 0))
+            return deconv_as_subpixel(x, self.weight, None, stride=2, padding=1, output_padding=0)
         return F.conv_transpose2d(x, self.weight, stride=2, padding=1)
 
 
 class Level(nn.Module):
     """One step of the pyramid: it doubles the features and the image, and adds the detail that it found.
 
-    Args:
-        recipe: the choices.
-        channels: of the image.
-        width: channels of the features.
-        depth: convolutions in front of the features' upsampler.
-        before_last: whether this is the last level.
+    `depth` convolutions stand in front of the features' upsampler; `before_last` says that this is the last level.
     """
 
     def __init__(self, recipe: Recipe, channels: int, width: int, depth: int, *, before_last: bool) -> None:

@@ -36,14 +36,10 @@ class REDNet(Upscaler):
         self.convs = chain(recipe, [channels, *[width] * half])
         # Deconvolution i mirrors convolution half - i. Where a skip comes in, the activation follows the sum.
         joins = [i for i in range(1, half) if (half - i) % 2 == 0] if depth >= 20 else []
+        recipes = [recipe.linear() if i in joins else recipe for i in range(1, half)]
         self.deconvs = nn.ModuleList(
-            Block(
-                nn.ConvTranspose2d(width, width, 3, padding=1),
-                width,
-                recipe.linear() if i in joins else recipe,
-                before_last=i == half - 1,
-            )
-            for i in range(1, half)
+            Block(nn.ConvTranspose2d(width, width, 3, padding=1), width, own, before_last=i == half - 1)
+            for i, own in enumerate(recipes, start=1)
         )
         self.joins = nn.ModuleDict({str(i): activation.make(recipe.activation, width) for i in joins})
         self.last = nn.ConvTranspose2d(width, channels, 3, padding=1)

@@ -1,9 +1,8 @@
 """SESR: Bhardwaj et al., Collapsible Linear Blocks for Super-Efficient Super Resolution, MLSys 2022."""
 
-from torch import Tensor
-
 from upsweep.blocks import Block, Recipe, chain, conv
 from upsweep.common.checks import at_least
+from upsweep.networks.upscalers.residual import Residual
 from upsweep.networks.upscalers.upscaler import Skip, Upscaler
 
 
@@ -37,11 +36,6 @@ class SESR(Upscaler):
         super().__init__(scale, channels, skip, centre)
         at_least("generator", 1, width=width, depth=depth)
         self.extract = Block(conv(channels, width, 5), width, recipe.linear())
-        self.map = chain(recipe, [width] * (depth + 1), before_last=True)
+        self.map = Residual(*chain(recipe, [width] * (depth + 1), before_last=True))
         self.upsampler = recipe.upsampler.layer(width, channels, scale, kernel=5 * scale if kernel is None else kernel)
         self.initialise(recipe, self.upsampler)
-
-    def body(self, x: Tensor) -> Tensor:
-        features = self.extract(x)
-        y: Tensor = self.upsampler(features + self.map(features))
-        return y

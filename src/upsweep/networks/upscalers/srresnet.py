@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from torch import Tensor, nn
-
 from upsweep.blocks import Block, Recipe, conv
 from upsweep.blocks.norm import Norm
 from upsweep.common.checks import at_least
-from upsweep.networks.upscalers.residual import ResidualBlock, start_with
+from upsweep.networks.upscalers.residual import residual_blocks
 from upsweep.networks.upscalers.upscaler import Skip, Upscaler, upsampling
 
 
@@ -40,15 +38,7 @@ class SRResNet(Upscaler):
         at_least("generator", 1, width=width, depth=depth)
         without_norm = replace(recipe, norm=Norm())
         self.first = Block(conv(channels, width, 9), width, without_norm)
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(recipe, width, gain=residual_gain) for _ in range(depth)),
-            start_with(residual_gain, Block(conv(width, width, 3), width, recipe.linear())),
-        )
+        self.blocks = residual_blocks(recipe, width, depth, gain=residual_gain)
         self.upsampler = upsampling(without_norm, width, scale)
         self.last = conv(width, channels, 9)
         self.initialise(recipe, self.last)
-
-    def body(self, x: Tensor) -> Tensor:
-        features = self.first(x)
-        y: Tensor = self.last(self.upsampler(features + self.blocks(features)))
-        return y

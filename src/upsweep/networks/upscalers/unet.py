@@ -1,6 +1,7 @@
 """U-Net: Ronneberger, Fischer and Brox, Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015."""
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class UNet(Upscaler):
         self.stride = 2**depth // math.gcd(2**depth, scale)
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
-            chain(recipe, [before, after, after]) for before, after in zip([channels, *widths], widths, strict=False)
+            chain(recipe, [before, after, after]) for before, after in pairwise([channels, *widths])
         )
         self.upsamplers = nn.ModuleList(
             Block(recipe.upsampler.layer(2 * w, w, 2, kernel=2), w, recipe) for w in reversed(widths[:-1])

@@ -12,9 +12,6 @@ from upsweep.networks.network import Network
 
 Skip = Literal["bicubic", "none"]
 
-# The strides by which those upscalers that enlarge features step by step reach each scale.
-STRIDES: dict[int, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
-
 
 class Upscaler(Network):
     """Enlarges images `scale` times: `forward` maps (N, C, H, W) to (N, C, s H, s W), values around [0, 1].
@@ -26,14 +23,11 @@ class Upscaler(Network):
         centre: what is taken off the network's input, but not off the skip's; beyond the border the network then
             sees this grey, and not black.
 
-    Attributes:
-        stride: moving the input by this many LR pixels only moves the output; more than 1 where a network pools.
+    Moving the input by `stride` LR pixels only moves the output; it is more than 1 where a network pools.
 
     The architectures also take a `recipe` (init, activation, norm, dropout, upsampler), many a `width` (channels of the
     features) and a `depth`. Their docstrings name what is their own; where they are silent, defaults are the paper's.
-
-    Raises:
-        UserError: the upscaler cannot make this scale or number of channels.
+    All raise UserError for a scale or a number of channels that they cannot make.
     """
 
     input_name: ClassVar[str] = "lr"
@@ -52,11 +46,6 @@ class Upscaler(Network):
             raise UserError(f"generator.centre={centre} must be a number.")
         self.scale, self.skip, self.centre = scale, skip, centre
 
-    @property
-    def title(self) -> str:
-        """Class and scale."""
-        return f"{type(self).__name__} x{self.scale}"
-
     def body(self, x: Tensor) -> Tensor:
         """The network itself, (N, C, H, W) -> (N, C, s H, s W): its parts in the order in which `__init__` set them."""
         for part in self.children():
@@ -74,11 +63,7 @@ class Upscaler(Network):
 
 
 def upsampling(recipe: Recipe, width: int, scale: int) -> nn.Sequential:
-    """Blocks of upsamplers that enlarge features (N, width, H, W) up to the scale, in front of the last layer."""
-    strides = STRIDES[scale]
-    return nn.Sequential(
-        *(
-            Block(recipe.upsampler.layer(width, width, stride), width, recipe, before_last=i == len(strides) - 1)
-            for i, stride in enumerate(strides)
-        )
-    )
+    """Blocks of upsamplers that enlarge features (N, width, H, W) step by step up to the scale, for the last layer."""
+    strides = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}[scale]
+    layers = [recipe.upsampler.layer(width, width, stride) for stride in strides]
+    return nn.Sequential(*(Block(layer, width, recipe, before_last=layer is layers[-1]) for layer in layers))

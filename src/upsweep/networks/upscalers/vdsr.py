@@ -14,8 +14,7 @@ class VDSR(Upscaler):
     Args:
         recipe: the choices (the paper's: ReLU, He, no norm, no dropout); `upsampler` enlarges the input.
         depth: convolutions, the first and the last included.
-        bias: whether the convolutions have biases (the authors' released network has them; the usual count is
-            without).
+        bias: whether convolutions have biases (the authors' released network has them; the usual count is without).
     """
 
     def __init__(

@@ -1,5 +1,7 @@
 """The geometric self-ensemble of EDSR+: the mean over the eight flips and rotations of the input."""
 
+from itertools import product
+
 from torch import Tensor
 
 from upsweep.networks.wrappers.wrapper import Wrapper
@@ -13,11 +15,8 @@ class SelfEnsemble(Wrapper):
     """
 
     def body(self, x: Tensor) -> Tensor:
-        total: Tensor | None = None
-        for flip in (False, True):
-            for turns in range(4):
-                y = self.generator((x.flip(-1) if flip else x).rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
-                y = y.flip(-1) if flip else y
-                total = y if total is None else total + y
-        assert total is not None
+        total = x.new_zeros(())
+        for flip, turns in product((False, True), range(4)):
+            y = self.generator((x.flip(-1) if flip else x).rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
+            total = total + (y.flip(-1) if flip else y)
         return total / 8

@@ -7,6 +7,7 @@ show at the image's true borders only.
 
 import copy
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -51,11 +52,8 @@ def reach(generator: Upscaler) -> int:
     """How many LR pixels away an input pixel may be that an output pixel depends on, whatever the weights are.
 
     Measured on a copy, in its mode: a band of NaN in the input makes NaN of everything that depends on it. The answer
-    is a multiple of the generator's stride.
-
-    Raises:
-        UserError: an output pixel sees the whole image (instance or group norm, batch norm in training), or the
-            generator does not move with its input by its declared stride.
+    is a multiple of the generator's stride. Raises UserError where an output pixel sees the whole image (instance or
+    group norm, batch norm in training), or the generator does not move with its input by its declared stride.
     """
     probed = copy.deepcopy(generator).cpu().float()
     run_as(probed, "deconv")  # the other forms multiply by zeros, and zero times NaN is NaN
@@ -63,15 +61,14 @@ def reach(generator: Upscaler) -> int:
     farthest = 0
     for axis in (-2, -1):
         half = 16
-        while (found := _sides(probed, axis, -(-half // stride) * stride)) is None:
+        while (found := _sides(probed, axis, half)) is None:
             if half >= FARTHEST:
                 raise UserError(
                     "This generator cannot work in tiles, since each of its pixels depends on the whole image (as with "
                     "instance or group norm, or batch norm in training): give it whole images (upscale.py: tile=0)."
                 )
             half *= 4
-        moved = _sides(probed, axis, -(-half // stride) * stride, shift=stride)
-        if moved is not None and moved != found:
+        if _sides(probed, axis, half, shift=stride) not in (found, None):
             name = type(generator).__name__
             raise UserError(
                 f"{name} pools: it must set its `stride` (see upsweep.networks.upscalers.Upscaler) to be tiled."
@@ -83,9 +80,10 @@ def reach(generator: Upscaler) -> int:
 def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> tuple[int, int] | None:
     """How many output pixels before and after those of a band of input, `stride` wide, depend on it.
 
-    None where they reach the border of the probe, `half` LR pixels away.
+    None where they reach the border of the probe, `half` LR pixels away, rounded up to the stride.
     """
     scale, stride = generator.scale, generator.stride
+    half = -(-half // stride) * stride
     size = {axis: 2 * half + stride, -3 - axis: 8}
     x = torch.full((1, generator.channels, size[-2], size[-1]), 0.5)
     x.narrow(axis, half + shift, stride).fill_(torch.nan)
@@ -96,19 +94,15 @@ def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> tuple[i
     first, last = seen[0], seen[-1]
     if first == 0 or last == scale * size[axis] - 1:
         return None
-    before, after = scale * (half + shift) - first, last + 1 - scale * (half + shift + stride)
-    return max(0, before), max(0, after)
+    start = scale * (half + shift)  # of the band
+    return max(0, start - first), max(0, last + 1 - start - scale * stride)
 
 
 class Tiled(Wrapper):
     """Runs a generator tile by tile: the same image, in the memory of a tile.
 
-    Args:
-        generator: any whose pixels do not see the whole image.
-        tile: side of a tile in LR pixels, rounded up to the generator's stride; what lies around it comes on top.
-
-    Raises:
-        UserError: (as `forward` does) the generator cannot be tiled, or `tile` is not positive.
+    `tile` is a tile's side in LR pixels, rounded up to the generator's stride; what lies around it comes on top. Raises
+    UserError, as `forward` does, where the generator cannot be tiled (see `reach`), or `tile` is not positive.
     """
 
     def __init__(self, generator: Upscaler, tile: int) -> None:
@@ -128,22 +122,16 @@ class Tiled(Wrapper):
 
     def tiles(self, height: int, width: int) -> Iterator[tuple[Span, Span]]:
         """The tiles of an LR image, row by row."""
-        for rows in spans(height, self.tile, self.margin(), self.stride):
-            for columns in spans(width, self.tile, self.margin(), self.stride):
-                yield rows, columns
-
-    def run_tile(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
-        """One tile's output (N, C, s h, s w), margins cropped, of a whole image (N, C, H, W)."""
-        y = self.generator(x[..., rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop])
-        kept: Tensor = y[..., rows.kept(self.scale), columns.kept(self.scale)]
-        return kept
+        rows, columns = (spans(size, self.tile, self.margin(), self.stride) for size in (height, width))
+        return product(rows, columns)
 
     def body(self, x: Tensor) -> Tensor:
-        s = self.scale
-        y: Tensor | None = None
-        for rows, columns in self.tiles(*x.shape[-2:]):
-            part = self.run_tile(x, rows, columns)
-            if y is None:
-                y = part.new_empty(*x.shape[:2], s * x.shape[-2], s * x.shape[-1])
-            y[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop] = part
-        return x.new_empty(*x.shape[:2], 0, 0) if y is None else y
+        s, (height, width) = self.scale, x.shape[-2:]
+        y = x.new_empty(*x.shape[:2], 0, 0)
+        for rows, columns in self.tiles(height, width):
+            part = self.generator(x[..., rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop])
+            if not y.numel():  # of the dtype that the generator makes
+                y = part.new_empty(*x.shape[:2], s * height, s * width)
+            kept = part[..., rows.kept(s), columns.kept(s)]
+            y[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop] = kept
+        return y

@@ -4,11 +4,7 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 
 
 class Wrapper(Upscaler):
-    """A generator around a generator: of its scale, channels, stride and mode (training or evaluation).
-
-    Args:
-        generator: the one inside; it is held, not copied.
-    """
+    """A generator around a generator, which it holds: of its scale, channels, stride and mode (training or not)."""
 
     def __init__(self, generator: Upscaler) -> None:
         self.scales, self.stride = generator.scales, generator.stride
