@@ -329,7 +329,7 @@ def test_a_training_that_submitit_requeues_ends_with_the_same_weights(
     home: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     on_this_machine = ["hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.parallel=2"]
-    sweep = started(*TINY, *on_this_machine, "callbacks.progress.every=0.5,0.6", "hydra.sweep.dir=sweep", door=REAL)
+    sweep = started(*TINY, *on_this_machine, "+callbacks.progress.every=0.5,0.6", "hydra.sweep.dir=sweep", door=REAL)
     until(lambda: (home / "sweep/0/checkpoints/last.ckpt").exists(), seconds=120)
 
     def task() -> psutil.Process | None:
