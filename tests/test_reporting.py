@@ -290,6 +290,27 @@ def test_the_page_knows_the_figure_of_another_task(tmp_path: Path) -> None:
     assert "%, 95 % interval" in (folder / "effects.svg").read_text()
 
 
+def test_the_page_says_which_jobs_were_judged_on_different_images(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False)
+    for job in ("1", "3"):  # of the second seed
+        made = Result.read(folder / job)
+        assert made is not None
+        replace(made, baseline={"psnr": 28.25}).write(folder / job)
+    html = page_of(folder)
+    said = (
+        "Jobs 0, 2 and jobs 1, 3 were judged on different images (bicubic 31.50 and 28.25 dB): their figures are not "
+    )
+    assert f"<li>{said}compared or averaged.</li>" in html
+    (data,) = map(json.loads, re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL))
+    assert [axis["name"] for axis in data["axes"]] == ["norm"], "it is no choice"
+    assert {(cell["seeds"], cell["label"].partition(" ")[2]) for cell in data["cells"]} == {
+        (1, "judged on=images 1"),
+        (1, "judged on=images 2"),
+    }
+    assert [run["judged"] for run in data["runs"]] == ["images 1", "images 2"] * 2
+    assert html.count('<td class="word">images 2</td>') == 4, "two runs, and two means of one seed"
+
+
 def test_a_job_without_a_result_has_the_scale_and_the_seed_of_its_command_line(tmp_path: Path) -> None:
     folder = write_sweep(
         tmp_path, {"scale": ["2", "3"], "norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False

@@ -84,7 +84,7 @@
     for (const group of coloured(shown)) {
       const lines = group.items.map((run) => {
         const known = run.history[column].map((y, i) => [run.history[state.x][i], y]).filter(([, y]) => y !== null);
-        return { x: known.map(([x]) => x), y: known.map(([, y]) => y), text: labelOf(run), state: run.state };
+        return { x: known.map(([x]) => x), y: known.map(([, y]) => y), text: labelOf(run), state: run.state, judged: run.judged };
       });
       const markers = lines.every((line) => line.x.length === 1);
       const common = { type: "scatter", name: group.name, legendgroup: group.name };
@@ -95,10 +95,12 @@
         line: { color: group.colour, width: single ? 2 : 1, dash: group.dash }, marker: { color: group.colour },
         showlegend: single && Boolean(group.name), hovertemplate: `%{text}<br>${hover}`,
       });
-      if (!single) {
+      // What was judged on different images has no common mean.
+      for (const judged of single ? [] : new Set(done.map((line) => line.judged))) {
         traces.push({
-          ...common, ...mean(done), mode: markers ? "markers" : "lines", line: { color: group.colour, width: 3, dash: group.dash },
-          marker: { color: group.colour, size: 9 }, hovertemplate: `mean<br>${hover}`, showlegend: Boolean(group.name),
+          ...common, ...mean(done.filter((line) => line.judged === judged)), mode: markers ? "markers" : "lines",
+          name: [group.name, judged].filter(Boolean).join(", "), line: { color: group.colour, width: 3, dash: group.dash },
+          marker: { color: group.colour, size: 9 }, hovertemplate: `mean<br>${hover}`, showlegend: Boolean(group.name || judged),
         });
       }
     }
