@@ -290,7 +290,7 @@ def test_a_choice_without_any_effect_is_said_to_have_none() -> None:
 
 def judged(psnr: float | None, over: float | None, on: str | None = None, **settings: str) -> Result:
     """A job whose baseline reached `over` dB on the images with the digest `on`."""
-    made = result(psnr, "failed" if psnr is None else "finished", **settings)
+    made = result(psnr, "failed" if psnr is None else "finished", PSNR, **settings)
     return replace(
         made, baseline={} if over is None else {"psnr": over}, judged_on=on, scale=int(made.by_hand.get("scale", 2))
     )

@@ -1,5 +1,7 @@
 """The report: figures against SciPy and by hand, what is said of them, and the page in a real browser."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -234,6 +236,18 @@ def test_what_was_written_by_others_is_text(tmp_path: Path) -> None:
     assert json.loads(data)["axes"][0]["values"] == ["none", trap]
 
 
+def test_the_page_lets_only_its_own_styles_and_scripts_run(tmp_path: Path) -> None:
+    html = page_of(write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical))
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert "unsafe" not in policy and "default-src 'none'" in policy
+    allowed = {part.split()[0]: part.split()[1:] for part in policy.split("; ")}
+    for kind, tag in (("style-src", r"<style[^>]*>(.*?)</style>"), ("script-src", r"<script>(.*?)</script>")):
+        found = re.findall(tag, html, re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in found]
+        assert {f"'sha256-{digest}'" for digest in digests} == set(allowed[kind]), kind
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", without_scripts(html)), "no attribute needs more"
+
+
 def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, GRID, typical)
     (folder / "0" / "history.csv").write_text("epoch,step\n1,one\n")
@@ -438,6 +452,20 @@ def test_every_plot_is_drawn_and_the_effects_are_read_first(page: Page) -> None:
     assert "norm=none beats norm=bn by 0.4" in page.locator("#effects").inner_text()
     assert page.locator("#effects .dot").count() == 2
     assert "found in 4 of 6 runs" in page.locator("#diagnoses").inner_text()
+
+
+@needs_browser
+def test_what_gets_into_the_page_does_not_run(tmp_path: Path, browser: Browser) -> None:
+    report = write_report(write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical))
+    traps = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'><i style='left: 9px' id=trap></i>"
+    report.write_text(report.read_text(encoding="utf-8").replace("<main", f"{traps}<main"), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    assert page.locator("#plot-paths .trace").count() >= 2, "the page's own script ran"
+    assert page.evaluate("[window.ran, document.getElementById('trap').style.left]") == [None, ""]
+    left = page.evaluate("[...document.querySelectorAll('#effects .dot')].map((dot) => parseFloat(dot.style.left))")
+    assert left and all(0 <= place <= 100 for place in left)
+    page.close()
 
 
 @needs_browser

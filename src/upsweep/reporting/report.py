@@ -1,7 +1,10 @@
 """One page from a sweep: `report.html` needs nothing but itself, `effects.svg` is its gist for documents."""
 
+import base64
+import hashlib
+import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import chain, islice
 from operator import attrgetter
@@ -29,6 +32,7 @@ MOST_CROPS = 100  # of the best runs: about 25 kB each
 LETTER = 7.4  # pixels: about the width of one in effects.svg
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
+OWN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # plotly styles its maps, unless an element with this id is there
 ABSENT = object()
 Difference = tuple[str, list[tuple[str, list[str]]]]  # key, and each value with the runs that have it
 
@@ -54,10 +58,11 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
     results = [run.result for run in runs]
     data = payload(sweep.runs, _telling(found))
     shared, differing = configs(runs)
-    figure, swept = headline(results), worth.swept(results)
+    figure, swept, plotly = headline(results), worth.swept(results), _asset("plotly", "package_data", "plotly.min.js")
     template = _template(
         "page.html.jinja",
         sentence=worth.sentence,
+        hashes=_hashes,
         shell=shlex.join,
         value=figure.format,
         lead=lambda value: figure.text(round(value, figure.digits) + 0.0, "+"),  # no -0.00
@@ -81,7 +86,8 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
         differing=differing,
         style=_asset(HERE, "page", "page.css"),
         script=_asset(HERE, "page", "page.js"),
-        plotly=_asset("plotly", "package_data", "plotly.min.js"),
+        plotly=plotly,
+        styled_by_plotly=re.findall(OWN_STYLE, plotly),
     )
 
 
@@ -176,6 +182,12 @@ def _telling(found: Sequence[Effect]) -> str | None:
     """The choice with the largest effect that is shown, or else the first."""
     best = max(found, key=lambda effect: (effect.difference or 0.0) if effect.shown else -1.0, default=None)
     return best.key if best else None
+
+
+def _hashes(texts: Iterable[str]) -> Markup:
+    """The styles and scripts that a page's Content-Security-Policy lets run: those with these very texts."""
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+    return Markup(" ").join(Markup("'sha256-{}'").format(digest) for digest in digests)
 
 
 def _asset(package: str, *path: str) -> Markup:

@@ -20,6 +20,10 @@
   const labelOf = (run) =>
     plain([run.name, ...data.axes.map((axis) => `${axis.name}=${run.settings[axis.name]}`)].join(" "));
 
+  // What the page's policy would refuse as a style="" in the HTML.
+  for (const property of ["left", "right", "min-width"])
+    all(`[data-${property}]`).forEach((element) => element.style.setProperty(property, element.getAttribute(`data-${property}`)));
+
   // The runs (or means) by the value that their colour tells, in the order of the values.
   function coloured(items) {
     const axis = axisOf(state.colour);
@@ -159,9 +163,10 @@
     const share = new Map(best.map((run, i) => [run, best.length > 1 ? i / (best.length - 1) - 0.5 : 0]));
     const annotations = [];
     const quiet = { color: css("--quiet"), size: 11 };
+    const bold = { font: { weight: "bold" } };
     const label = (x, y, text, more = {}) => annotations.push({ x, y, text, showarrow: false, ...more });
     const places = data.axes.map((axis, x) => {
-      label(x, 1.09, `<b>${plain(axis.name)}</b>`);
+      label(x, 1.09, plain(axis.name), bold);
       if (axis.numeric) {
         const numbers = axis.values.map(Number);
         const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
@@ -176,7 +181,7 @@
     const end = data.axes.length;
     const [bottom, top] = [best[0]?.value ?? 0, best.at(-1)?.value ?? 1]; // the best is at the top
     const place = (value) => (top !== bottom ? (value - bottom) / (top - bottom) : 0.5);
-    label(end, 1.09, `<b>${plain(figure.title)}</b>`);
+    label(end, 1.09, plain(figure.title), bold);
     for (const part of top !== bottom ? [0, 0.25, 0.5, 0.75, 1] : [0.5])
       label(end, part, (bottom + part * (top - bottom)).toFixed(figure.digits), { xanchor: "left", xshift: 6, font: quiet });
     const traces = coloured(shown).map((group) => ({
