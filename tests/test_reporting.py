@@ -347,6 +347,19 @@ def test_the_page_says_how_it_was_made(tmp_path: Path) -> None:
     assert str(folder / "0" / "checkpoints") not in html and "&lt;run&gt;/checkpoints" in html
 
 
+def test_the_page_of_a_resumed_sweep_is_that_of_one_that_was_not(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False)
+    for job in map(str, range(4)):
+        About(config={"scale": 2, "resume": None, "judge_anew": False}).write(folder / job)
+    before = page_of(folder)
+    for job in ("1", "2"):
+        made = Result.read(folder / job)
+        assert made is not None
+        replace(made, overrides=[*made.overrides, f"resume='{folder / job}'", "judge_anew=true"]).write(folder / job)
+        About(config={"scale": 2, "resume": str(folder / job), "judge_anew": True}).write(folder / job)
+    assert page_of(folder) == before
+
+
 def test_it_is_said_which_folder_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no sweep in .*multirun"):

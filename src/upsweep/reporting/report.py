@@ -25,7 +25,7 @@ from upsweep.reporting.plots import COSTS, payload, span, ticks
 from upsweep.reporting.sweep import Run, Sweep, read_sweep
 from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import EFFECTS, PAGE
-from upsweep.runs.result import Result
+from upsweep.runs.result import HOW_IT_WENT_ON, Result, said_at_first
 from upsweep.runs.verdicts import Sentence
 
 MOST_CROPS = 100  # of the best runs: about 25 kB each
@@ -63,6 +63,7 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
         "page.html.jinja",
         sentence=worth.sentence,
         hashes=_hashes,
+        begun=said_at_first,
         shell=shlex.join,
         value=figure.format,
         lead=lambda value: figure.text(round(value, figure.digits) + 0.0, "+"),  # no -0.00
@@ -105,7 +106,7 @@ def _axis(effects: Sequence[Effect]) -> dict[str, Any]:
     return {"ticks": ticks(low, high), "place": lambda value: (value - low) / (high - low)}
 
 
-def _template(name: str, **filters: Callable[..., str]) -> Template:
+def _template(name: str, **filters: Callable[..., object]) -> Template:
     """A file in `page/`; it escapes what it is given."""
     environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
@@ -137,8 +138,9 @@ def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Sentence]]]:
 
 
 def configs(runs: Sequence[Run]) -> tuple[str, list[Difference]]:
-    """What all runs' configs share, as YAML; and where they differ."""
-    known = {run.name: without_repeats(run.about.config) for run in runs if run.about and run.about.config}
+    """What all runs' configs share, as YAML; and where they differ. How a run went on is none of it."""
+    said = {run.name: without_repeats(run.about.config) for run in runs if run.about and run.about.config}
+    known = {name: {key: config[key] for key in config if key not in HOW_IT_WENT_ON} for name, config in said.items()}
     shared, differing = _compared(known)
     return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True) if known else "", differing
 
