@@ -378,6 +378,16 @@ def test_a_sweep_may_choose_its_yardstick_and_noise_is_none(
     assert effects(list(jobs.values())) == [] or "generator" in runs[-1][-1] or apart
 
 
+def test_jobs_of_two_tasks_are_said_to_be_and_only_the_first_figure_is_compared() -> None:
+    other = replace(result(0.2, figure=RMSE, init="he", seed="2"), baseline={"rmse": 0.5})
+    jobs = {"0": judged(30.0, 29.0, init="he"), "1": judged(31.0, 29.0, init="xavier"), "2": other}
+    jobs["3"] = replace(other, overrides=["init=xavier", "seed=2"], choices=CHOICES | {"init": "xavier"})
+    assert "different figures (PSNR in jobs 0, 1, RMSE in jobs 2, 3): only PSNR is compared.\n" in told(jobs)
+    (effect,) = effects(list(jobs.values()))
+    assert (effect.pairs, effect.difference) == (1, 1.0) and effect.missing["init=he has no PSNR"] == 1
+    assert [row[-4] for row in job_table(jobs).rows] == ["+2.00", "+1.00", "-", "-"], "no gain in another unit"
+
+
 def test_what_feeds_images_is_what_the_config_says_of_it() -> None:
     assert OmegaConf.load(ROOT / "conf" / "train.yaml").data.keys() == FEEDING
 

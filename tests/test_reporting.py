@@ -368,6 +368,11 @@ def test_it_is_said_which_folder_is_no_sweep(tmp_path: Path, monkeypatch: pytest
         find_sweep("nowhere")
     with pytest.raises(UserError, match=r"neither sweep\.json nor result\.json"):
         find_sweep(str(tmp_path))
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds several \(a, b\): give one of these folders\."):
+        find_sweep(str(tmp_path))
     (tmp_path / "sweep.json").write_text('{"jobs": [{"name": "0", "overrides": []}]}')
     with pytest.raises(UserError, match="none of its 1 jobs has a result yet"):
         write_report(tmp_path)

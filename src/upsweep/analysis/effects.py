@@ -103,8 +103,8 @@ def _effect(key: str, pair: tuple[str, str], results: Sequence[Result], others: 
         known = []
         for value in pair:
             run = by_value.get(value)
-            if run is not None and run.state == "finished" and run.value is not None:
-                known.append(run.value)
+            if run is not None and run.state == "finished" and figure.name in run.figures:
+                known.append(run.figures[figure.name])
             else:
                 why = run.state if run else "was judged on other images" if value in elsewhere else "was not run"
                 missing[f"{key}={value} {f'has no {figure.title}' if why == 'finished' else why}"] += 1

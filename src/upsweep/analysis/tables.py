@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +23,12 @@ def _numbers(figures: Sequence[Figure]) -> list[Column]:
     """The columns of figures: title, figure, sign and value; last the headline's lead over its baseline."""
     own: list[Column] = [(f.title, f, "", lambda result, f=f: result.figures.get(f.name)) for f in figures]  # type: ignore[misc]
     held = [f for f in figures[:1] if f.baseline]
-    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", Result.lead) for f in held)]
+    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", partial(_lead, figure=f)) for f in held)]
+
+
+def _lead(result: Result, figure: Figure) -> float | None:
+    """The lead in this figure: a job of another task leads in another one."""
+    return result.lead() if result.headline is not None and result.headline.name == figure.name else None
 
 
 def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:

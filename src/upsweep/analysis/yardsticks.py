@@ -45,8 +45,15 @@ def jobs_apart(jobs: Mapping[str, Result]) -> dict[str, Result]:
 
 
 def sentences(jobs: Mapping[str, Result]) -> Iterator[str]:
-    """Which jobs were judged on different images, with what their baseline reached there; nothing where all agree."""
+    """Which jobs were judged on different images, with what their baseline reached there, or by different figures."""
     names, results = list(jobs), list(jobs.values())
+    by_figure: dict[str, list[str]] = {}
+    for name, result in jobs.items():
+        if result.headline is not None:
+            by_figure.setdefault(result.headline.title, []).append(name)
+    if len(by_figure) > 1:
+        said = ", ".join(f"{figure} in {_named(of)}" for figure, of in by_figure.items())
+        yield f"The jobs are judged by different figures ({said}): only {next(iter(by_figure))} is compared."
     for alike in _judged_alike(results):
         if len(alike) < 2:
             continue

@@ -68,6 +68,10 @@ def find_sweep(asked: str) -> Path:
         return latest
     folder = Path(asked)
     if not (folder / MANIFEST).is_file() and not (folder / RESULT).is_file():
+        inside = sorted({path.parent.name for name in (MANIFEST, RESULT) for path in folder.glob(f"*/{name}")})
+        if inside:
+            named = ", ".join(inside[:10]) + (", ..." if len(inside) > 10 else "")
+            raise UserError(f"sweep={asked} holds several ({named}): give one of these folders.")
         what = f"has neither {MANIFEST} nor {RESULT}" if folder.is_dir() else "does not exist"
         raise UserError(f"sweep={asked} {what}: give the folder of a sweep, or of one run.")
     return folder

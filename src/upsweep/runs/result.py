@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import RESULT
-from upsweep.runs.record import read, values_in, write_record
+from upsweep.runs.record import checked, read, values_in, write_record
 
 State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
 REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
@@ -69,7 +69,7 @@ class Result:
         said["declared"] = figures_of(said["declared"])
         for key in ("figures", "baseline"):
             said[key] = {name: value for name, value in said[key].items() if value is not None}
-        return cls(**said)
+        return checked(cls(**said))
 
     @property
     def complete(self) -> bool:
