@@ -18,6 +18,7 @@ from PIL import Image
 
 from upsweep.analysis.effects import Effect, effects, paired_interval, sentence
 from upsweep.analysis.ranking import at_best_rate, finished, grouped
+from upsweep.common.files import as_csv, write_whole
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.reporting.report import forest
 from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, TABLE
@@ -42,12 +43,11 @@ def collect(name: str, sweep: Path) -> None:
     with (sweep / TABLE).open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     settings = [key for key in rows[0] if key not in (*MEASURED, "reason", "checkpoint")]
-    with (folder / TABLE).open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow([*settings, *MEASURED, *DIAGNOSED])
-        for row in sorted(rows, key=lambda row: int(row["job"])):
-            seen = diagnosed(sweep / row["job"] / DIAGNOSES)
-            writer.writerow([*(row[key] for key in (*settings, *MEASURED)), *(seen.get(key, "") for key in DIAGNOSED)])
+    table: list[list[object]] = [[*settings, *MEASURED, *DIAGNOSED]]
+    for row in sorted(rows, key=lambda row: int(row["job"])):
+        seen = diagnosed(sweep / row["job"] / DIAGNOSES)
+        table.append([*(row[key] for key in (*settings, *MEASURED)), *(seen.get(key, "") for key in DIAGNOSED)])
+    write_whole(folder / TABLE, as_csv(table))
     manifest = Manifest.read(sweep)
     assert manifest is not None, f"{sweep} is no sweep"
     about = {key: getattr(manifest.about, key) for key in ("started", "commit", "versions", "machine")}

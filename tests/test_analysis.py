@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from scipy import stats
 from tests.small_results import CHOICES, PSNR, result
 
 from upsweep.analysis.effects import Effect, effects, paired_interval, sentence, swept
 from upsweep.analysis.ranking import at_best_rate, chosen, differing, rank
 from upsweep.analysis.tables import job_table, print_results, seed_table, tuned_table, write_table
+from upsweep.analysis.yardsticks import FEEDING
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result, State
 
+ROOT = Path(__file__).resolve().parent.parent
 RMSE = Figure(name="rmse", title="RMSE", better="lower", digits=3, noise=0.01, baseline="noisy", margin="gain")
 
 
@@ -280,6 +283,113 @@ def test_a_choice_without_any_effect_is_said_to_have_none() -> None:
     same = [result(30.0 + int(seed), init=init, seed=seed) for init in ("he", "icnr") for seed in ("1", "2")]
     (found,) = effects(same)
     assert sentence(found).startswith("init=he and init=icnr gave the same figures to the last digit")
+
+
+# ------------------------------------------------------------------------- judged on different images
+
+
+def judged(psnr: float | None, over: float | None, on: str | None = None, **settings: str) -> Result:
+    """A job whose baseline reached `over` dB on the images with the digest `on`."""
+    made = result(psnr, "failed" if psnr is None else "finished", PSNR, **settings)
+    return replace(
+        made, baseline={} if over is None else {"psnr": over}, judged_on=on, scale=int(made.by_hand.get("scale", 2))
+    )
+
+
+def told(jobs: dict[str, Result]) -> str:
+    out = io.StringIO()
+    print_results(jobs, out)
+    return out.getvalue()
+
+
+def two_yardsticks() -> dict[str, Result]:
+    """A folder of images was changed after the jobs 0 and 1; job 4 failed."""
+    runs = [judged(30.0, 29.28, init="he", seed="1"), judged(30.2, 29.2801, init="xavier", seed="1")]
+    runs += [judged(34.0, 33.08, init="he", seed="2"), judged(34.4, 33.08, init="xavier", seed="2")]
+    return dict(zip("01234", [*runs, judged(None, None, init="he", seed="3")], strict=True))
+
+
+def test_nothing_is_averaged_over_what_was_judged_on_different_images(tmp_path: Path) -> None:
+    jobs = two_yardsticks()
+    table = seed_table(jobs)
+    assert table is not None and list(table.headers)[:3] == ["init", "judged on", "PSNR"]
+    assert [[*row[:3], row[-1]] for row in table.rows] == [
+        ["xavier", "images 2", "34.40", "1 of 1"],
+        ["he", "images 2", "34.00", "1 of 1"],
+        ["xavier", "images 1", "30.20", "1 of 1"],
+        ["he", "images 1", "30.00", "1 of 2"],  # the job that failed makes no group of its own
+    ]
+    said = (
+        "Jobs 0, 1 and jobs 2, 3 were judged on different images (bicubic 29.28 and 33.08 dB): their figures are not "
+    )
+    assert f"{said}compared or averaged.\n" in told(jobs)
+    with write_table(tmp_path / "results.csv", jobs).open(newline="") as file:
+        assert {row["job"]: row["judged on"] for row in csv.DictReader(file)} == {
+            **{"0": "images 1", "1": "images 1", "2": "images 2", "3": "images 2"},
+            "4": "images 1",
+        }
+
+
+def test_effects_are_paired_within_the_images_and_these_are_no_choice() -> None:
+    runs = list(two_yardsticks().values())
+    (effect,) = effects(runs)
+    assert (effect.key, effect.better, effect.pairs) == ("init", "xavier", 2)
+    assert effect.difference == pytest.approx(0.3) and swept(runs) == ["init", "seed"]
+    (crossed,) = effects([judged(30.0, 29.28, norm="bn"), judged(34.0, 33.08, norm="none")])
+    assert crossed.difference is None and "norm=none was judged on other images (1)" in sentence(crossed)
+
+
+def test_a_rate_is_best_on_its_own_images() -> None:
+    rates = {("1e-3", "a"): 30.0, ("1e-2", "a"): 29.0, ("1e-3", "b"): 34.0, ("1e-2", "b"): 35.0}
+    runs = [
+        judged(psnr, 29.28 if on == "a" else 33.08, on, norm=norm, optimizer__lr=rate)
+        for norm in ("bn", "none")
+        for (rate, on), psnr in rates.items()
+    ]
+    assert [(r.settings["norm"], r.settings["optimizer.lr"], r.judged_on) for r in at_best_rate(runs)] == [
+        *(("bn", "1e-3", "a"), ("bn", "1e-2", "b"), ("none", "1e-3", "a"), ("none", "1e-2", "b")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "apart"),
+    [
+        pytest.param([(29.28, "a", {}), (29.28, "b", {})], True, id="other-images-of-the-same-worth"),
+        pytest.param([(29.28, "a", {}), (33.08, "a", {})], True, id="some-of-the-images"),
+        pytest.param([(29.28, None, {}), (29.30, None, {})], True, id="no-digest"),
+        pytest.param([(29.28, None, {}), (29.2801, "a", {})], False, id="another-device"),
+        pytest.param([(29.28, "a", {}), (29.29, "a", {})], False, id="another-precision"),
+        pytest.param([(29.28, None, {}), (29.29, None, {"generator": "edsr"})], False, id="luma-and-rgb"),
+        pytest.param([(29.28, "a", {}), (None, None, {}), (None, "b", {})], False, id="failed"),
+        pytest.param([(29.28, "a", {"data": "a"}), (33.08, "b", {"data": "b"})], False, id="data"),
+        pytest.param([(33.08, "a", {"scale": "2"}), (29.28, "b", {"scale": "3"})], False, id="scale"),
+        pytest.param([(33.0, "a", {"data__root": "x"}), (29.0, "b", {"data__root": "y"})], False, id="root"),
+        pytest.param([(33.0, "a", {"data__copies": "[]"}), (29.0, "b", {"data__copies": "[.9]"})], True, id="feeding"),
+    ],
+)  # fmt: skip
+def test_a_sweep_may_choose_its_yardstick_and_noise_is_none(
+    runs: list[tuple[float | None, str | None, dict[str, str]]], apart: bool
+) -> None:
+    jobs = {
+        str(i): judged(None if over is None else over + 1, over, on, **settings)
+        for i, (over, on, settings) in enumerate(runs)
+    }
+    assert ("different images" in told(jobs)) == apart == ("judged on" in job_table(jobs).headers)
+    assert effects(list(jobs.values())) == [] or "generator" in runs[-1][-1] or apart
+
+
+def test_jobs_of_two_tasks_are_said_to_be_and_only_the_first_figure_is_compared() -> None:
+    other = replace(result(0.2, figure=RMSE, init="he", seed="2"), baseline={"rmse": 0.5})
+    jobs = {"0": judged(30.0, 29.0, init="he"), "1": judged(31.0, 29.0, init="xavier"), "2": other}
+    jobs["3"] = replace(other, overrides=["init=xavier", "seed=2"], choices=CHOICES | {"init": "xavier"})
+    assert "different figures (PSNR in jobs 0, 1, RMSE in jobs 2, 3): only PSNR is compared.\n" in told(jobs)
+    (effect,) = effects(list(jobs.values()))
+    assert (effect.pairs, effect.difference) == (1, 1.0) and effect.missing["init=he has no PSNR"] == 1
+    assert [row[-4] for row in job_table(jobs).rows] == ["+2.00", "+1.00", "-", "-"], "no gain in another unit"
+
+
+def test_what_feeds_images_is_what_the_config_says_of_it() -> None:
+    assert OmegaConf.load(ROOT / "conf" / "train.yaml").data.keys() == FEEDING
 
 
 # ---------------------------------------------------------------------------- where lower is better

@@ -1,6 +1,8 @@
 """Files that are whole, locks that end with their process, and a bar that also speaks where there is no terminal."""
 
+import csv
 import errno
+import io
 import os
 import re
 import subprocess
@@ -170,6 +172,19 @@ def test_a_cell_with_a_comma_or_a_line_break_is_one_cell() -> None:
 
 
 HOLDER = "import sys, time\nfrom pathlib import Path\nfrom upsweep.common.locks import keep\nprint(keep(Path(sys.argv[1]), 0), flush=True)\ntime.sleep(60)\n"  # noqa: E501
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
+def test_no_word_is_a_formula_in_a_spreadsheet(start: str) -> None:
+    word = f'{start}cmd|" /C calc"!A1, {start}1+1'
+    text = as_csv([[word, f"x{start}y"], [Path(word), start]])
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [[f"'{word}", f"x{start}y"], [f"'{word}", f"'{start}"]]
+    assert as_csv(csv.reader(io.StringIO(text, newline=""))) == text, "what was read is written as it was"
+
+
+def test_a_number_stays_one() -> None:
+    assert as_csv([[-1.78, "-1.78", "+3", "-.5e-3", -2, None, True]]) == "-1.78,-1.78,+3,-.5e-3,-2,,True\n"
+    assert as_csv([["-1-1", "+1_0", "-\u0661"]]) == "'-1-1,'+1_0,'-\u0661\n"
 
 
 def test_a_lock_is_free_when_its_process_is_killed_and_says_who_holds_it_until_then(tmp_path: Path) -> None:

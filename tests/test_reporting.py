@@ -1,5 +1,7 @@
 """The report: figures against SciPy and by hand, what is said of them, and the page in a real browser."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -234,6 +236,18 @@ def test_what_was_written_by_others_is_text(tmp_path: Path) -> None:
     assert json.loads(data)["axes"][0]["values"] == ["none", trap]
 
 
+def test_the_page_lets_only_its_own_styles_and_scripts_run(tmp_path: Path) -> None:
+    html = page_of(write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical))
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert "unsafe" not in policy and "default-src 'none'" in policy
+    allowed = {part.split()[0]: part.split()[1:] for part in policy.split("; ")}
+    for kind, tag in (("style-src", r"<style[^>]*>(.*?)</style>"), ("script-src", r"<script>(.*?)</script>")):
+        found = re.findall(tag, html, re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in found]
+        assert {f"'sha256-{digest}'" for digest in digests} == set(allowed[kind]), kind
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", without_scripts(html)), "no attribute needs more"
+
+
 def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, GRID, typical)
     (folder / "0" / "history.csv").write_text("epoch,step\n1,one\n")
@@ -290,6 +304,27 @@ def test_the_page_knows_the_figure_of_another_task(tmp_path: Path) -> None:
     assert "%, 95 % interval" in (folder / "effects.svg").read_text()
 
 
+def test_the_page_says_which_jobs_were_judged_on_different_images(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False)
+    for job in ("1", "3"):  # of the second seed
+        made = Result.read(folder / job)
+        assert made is not None
+        replace(made, baseline={"psnr": 28.25}).write(folder / job)
+    html = page_of(folder)
+    said = (
+        "Jobs 0, 2 and jobs 1, 3 were judged on different images (bicubic 31.50 and 28.25 dB): their figures are not "
+    )
+    assert f"<li>{said}compared or averaged.</li>" in html
+    (data,) = map(json.loads, re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL))
+    assert [axis["name"] for axis in data["axes"]] == ["norm"], "it is no choice"
+    assert {(cell["seeds"], cell["label"].partition(" ")[2]) for cell in data["cells"]} == {
+        (1, "judged on=images 1"),
+        (1, "judged on=images 2"),
+    }
+    assert [run["judged"] for run in data["runs"]] == ["images 1", "images 2"] * 2
+    assert html.count('<td class="word">images 2</td>') == 4, "two runs, and two means of one seed"
+
+
 def test_a_job_without_a_result_has_the_scale_and_the_seed_of_its_command_line(tmp_path: Path) -> None:
     folder = write_sweep(
         tmp_path, {"scale": ["2", "3"], "norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False
@@ -312,6 +347,19 @@ def test_the_page_says_how_it_was_made(tmp_path: Path) -> None:
     assert str(folder / "0" / "checkpoints") not in html and "&lt;run&gt;/checkpoints" in html
 
 
+def test_the_page_of_a_resumed_sweep_is_that_of_one_that_was_not(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False)
+    for job in map(str, range(4)):
+        About(config={"scale": 2, "resume": None, "judge_anew": False}).write(folder / job)
+    before = page_of(folder)
+    for job in ("1", "2"):
+        made = Result.read(folder / job)
+        assert made is not None
+        replace(made, overrides=[*made.overrides, f"resume='{folder / job}'", "judge_anew=true"]).write(folder / job)
+        About(config={"scale": 2, "resume": str(folder / job), "judge_anew": True}).write(folder / job)
+    assert page_of(folder) == before
+
+
 def test_it_is_said_which_folder_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no sweep in .*multirun"):
@@ -319,6 +367,11 @@ def test_it_is_said_which_folder_is_no_sweep(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"sweep=nowhere does not exist"):
         find_sweep("nowhere")
     with pytest.raises(UserError, match=r"neither sweep\.json nor result\.json"):
+        find_sweep(str(tmp_path))
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds several \(a, b\): give one of these folders\."):
         find_sweep(str(tmp_path))
     (tmp_path / "sweep.json").write_text('{"jobs": [{"name": "0", "overrides": []}]}')
     with pytest.raises(UserError, match="none of its 1 jobs has a result yet"):
@@ -417,6 +470,20 @@ def test_every_plot_is_drawn_and_the_effects_are_read_first(page: Page) -> None:
     assert "norm=none beats norm=bn by 0.4" in page.locator("#effects").inner_text()
     assert page.locator("#effects .dot").count() == 2
     assert "found in 4 of 6 runs" in page.locator("#diagnoses").inner_text()
+
+
+@needs_browser
+def test_what_gets_into_the_page_does_not_run(tmp_path: Path, browser: Browser) -> None:
+    report = write_report(write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical))
+    traps = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'><i style='left: 9px' id=trap></i>"
+    report.write_text(report.read_text(encoding="utf-8").replace("<main", f"{traps}<main"), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    assert page.locator("#plot-paths .trace").count() >= 2, "the page's own script ran"
+    assert page.evaluate("[window.ran, document.getElementById('trap').style.left]") == [None, ""]
+    left = page.evaluate("[...document.querySelectorAll('#effects .dot')].map((dot) => parseFloat(dot.style.left))")
+    assert left and all(0 <= place <= 100 for place in left)
+    page.close()
 
 
 @needs_browser

@@ -89,6 +89,41 @@ def test_a_lead_is_positive_where_a_result_is_better_also_where_lower_values_are
     assert made.value == 0.2 and made.lead() == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"state": "weird"},
+        {"figures": {"psnr": "31"}},
+        {"figures": [31.0]},
+        {"baseline": None},
+        {"overrides": [1]},
+        {"choices": {"init": None}},
+        {"choices": {"init": ["he"]}},
+        {"seconds": "3"},
+        {"epoch": True},
+        {"judged_on": 5},
+        {"declared": [{"name": "psnr"}]},
+        {"declared": [{"name": "psnr", "title": "PSNR", "digits": -1}]},
+        {"declared": [{"name": "psnr", "title": "PSNR", "noise": None}]},
+    ],
+)
+def test_a_result_with_an_odd_value_cannot_be_read(odd: dict[str, object], tmp_path: Path) -> None:
+    path = result(psnr=30.0).write(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | odd))
+    with pytest.raises(
+        UnreadableError, match=r"^\S*result\.json cannot be read \(.*\): delete it, or run its job again\.$"
+    ):
+        Result.read(tmp_path)
+
+
+def test_a_number_that_is_none_is_not_known(tmp_path: Path) -> None:
+    path = result(psnr=30.0, ssim=0.9).write(tmp_path)
+    said = json.loads(path.read_text()) | {"figures": {"psnr": math.nan, "ssim": 0.9}, "seconds": math.inf}
+    path.write_text(json.dumps(said))
+    read = Result.read(tmp_path)
+    assert read is not None and (read.figures, read.seconds) == ({"ssim": 0.9}, None)
+
+
 def test_that_a_job_went_on_is_none_of_its_choices() -> None:
     made = replace(result(), overrides=["init=he", "resume='/a/run'", "+checkpoint=x.ckpt"])
     assert made.settings == {"init": "he", "checkpoint": "x.ckpt", "scale": "2", "seed": "1"}

@@ -370,6 +370,7 @@ def test_an_unknown_mode_is_refused_with_the_known_ones(tmp_path):
     [
         (["init=he", "norm=bn", "seed=1"], "init=he norm=bn seed=1"),
         (["init.fan=torch", "hydra.run.dir=x", "data.root=/a/b", "++hydra.job.num=1"], "init.fan=torch"),
+        (["init=he", "resume='/a/run'", "++judge_anew=true"], "init=he"),
         ([], "fsrcnn"),
         (["x=" + "1" * 200], "x=" + "1" * 126),
     ],

@@ -8,19 +8,19 @@ choices and seeds like these.
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from scipy.special import stdtrit
 
 from upsweep.analysis.ranking import TUNED, UNDECLARED, at_best_rate, differing, grouped, headline
+from upsweep.analysis.yardsticks import JUDGED, moves_yardstick
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result
 
 MOST_VALUES = 16  # of one choice: more are a continuum, which pairs say nothing about
-# What is optimised, and what the yardstick is: neither is a choice whose worth could be told.
-NOT_CHOICES = {TUNED, "seed", "scale", "protocol", "degradation", "data", "data.root", "data.val_root"}
+NOT_CHOICES = {TUNED, "seed"}  # what is optimised, and chance; nor is what moves the yardstick, see there
 # What the article behind this project expects: choice -> (better, worse).
 ARTICLE = {
     "init": [("xavier", "torch"), ("he", "torch")],
@@ -87,7 +87,7 @@ def effects(results: Sequence[Result]) -> list[Effect]:
     found: list[Effect] = []
     for key in keys:
         values = list(dict.fromkeys(result.settings.get(key, "") for result in kept))
-        if key in NOT_CHOICES or not 2 <= len(values) <= MOST_VALUES:
+        if key in NOT_CHOICES or moves_yardstick(key) or not 2 <= len(values) <= MOST_VALUES:
             continue
         others = [other for other in keys if other not in (key, TUNED)]
         compared = [_effect(key, pair, kept, others) for pair in combinations(values, 2)]
@@ -96,17 +96,17 @@ def effects(results: Sequence[Result]) -> list[Effect]:
 
 
 def _effect(key: str, pair: tuple[str, str], results: Sequence[Result], others: Sequence[str]) -> Effect:
-    """The runs of both values, matched by the other settings."""
+    """The runs of both values, matched by the other settings, where both were judged on the same images."""
     figure, leads, missing = headline(results), list[float](), Counter[str]()
-    matched = grouped((result for result in results if result.settings.get(key, "") in pair), others).values()
-    for runs in matched:
-        by_value, known = {run.settings.get(key, ""): run for run in runs}, []
+    matched = list(_matched([run for run in results if run.settings.get(key, "") in pair], key, others))
+    for by_value, elsewhere in matched:
+        known = []
         for value in pair:
             run = by_value.get(value)
-            if run is not None and run.state == "finished" and run.value is not None:
-                known.append(run.value)
+            if run is not None and run.state == "finished" and figure.name in run.figures:
+                known.append(run.figures[figure.name])
             else:
-                why = "was not run" if run is None else run.state
+                why = run.state if run else "was judged on other images" if value in elsewhere else "was not run"
                 missing[f"{key}={value} {f'has no {figure.title}' if why == 'finished' else why}"] += 1
         if len(known) == 2:
             leads.append(figure.lead(*known))
@@ -127,6 +127,19 @@ def _effect(key: str, pair: tuple[str, str], results: Sequence[Result], others: 
         missing=dict(sorted(missing.items())),
         figure=figure,
     )
+
+
+def _matched(
+    results: Sequence[Result], key: str, others: Sequence[str]
+) -> Iterator[tuple[dict[str, Result], set[str]]]:
+    """The runs that are alike in the other settings, by their value of `key`; and which values there are elsewhere.
+
+    They were judged on the same images. Where no images have both values, those with the first run stand for all.
+    """
+    for runs in grouped(results, others).values():
+        sides = [{run.settings.get(key, ""): run for run in side} for side in grouped(runs, [JUDGED]).values()]
+        for side in [side for side in sides if len(side) > 1] or sides[:1]:
+            yield side, {value for other in sides for value in other}
 
 
 def sentence(effect: Effect) -> str:

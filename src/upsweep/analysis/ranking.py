@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from upsweep.analysis.yardsticks import told_apart
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result, State
 
@@ -67,7 +68,8 @@ def grouped(results: Iterable[Result], columns: Sequence[str]) -> dict[tuple[str
 
 
 def by_choices(results: Sequence[Result]) -> list[list[Result]]:
-    """The results of every set of choices, at whatever learning rates and with whatever seeds."""
+    """The results of every set of choices, judged on the same images, at whatever learning rates and with any seeds."""
+    results = told_apart(results)
     return list(grouped(results, differing([r.settings for r in results], but=(TUNED, "seed"))).values())
 
 

@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from upsweep.analysis.ranking import TUNED, at_best_rate, declared, differing, finished, grouped, mean_worth, rank
+from upsweep.analysis.yardsticks import jobs_apart, sentences
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.table import Table
 from upsweep.metrics.figure import Figure
@@ -21,12 +23,17 @@ def _numbers(figures: Sequence[Figure]) -> list[Column]:
     """The columns of figures: title, figure, sign and value; last the headline's lead over its baseline."""
     own: list[Column] = [(f.title, f, "", lambda result, f=f: result.figures.get(f.name)) for f in figures]  # type: ignore[misc]
     held = [f for f in figures[:1] if f.baseline]
-    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", Result.lead) for f in held)]
+    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", partial(_lead, figure=f)) for f in held)]
+
+
+def _lead(result: Result, figure: Figure) -> float | None:
+    """The lead in this figure: a job of another task leads in another one."""
+    return result.lead() if result.headline is not None and result.headline.name == figure.name else None
 
 
 def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
     """A row a job, best first: what differs (of one job: what was set by hand), then what it came to."""
-    ranked = rank(jobs)
+    ranked = rank(jobs_apart(jobs))
     results = list(ranked.values())
     numbers = _numbers(declared(results))
     columns = [*results[0].by_hand] if len(results) == 1 else differing([result.settings for result in results])
@@ -53,12 +60,13 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     """A row a set of choices: mean ± sample sd over the seeds that finished; None where no seeds were swept."""
     if len({result.seed for result in jobs.values()}) < 2:
         return None
-    return _spread_table(list(jobs.values()), differing([job.settings for job in jobs.values()], but=["seed"]), title)
+    results = list(jobs_apart(jobs).values())
+    return _spread_table(results, differing([result.settings for result in results], but=["seed"]), title)
 
 
 def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     """As `seed_table`, each choice at its best learning rate; None where no rates, or no choices beside, were swept."""
-    results = list(jobs.values())
+    results = list(jobs_apart(jobs).values())
     columns = differing([result.settings for result in results], but=(TUNED, "seed"))
     if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
         return None
@@ -91,7 +99,10 @@ def _spread(figure: Figure, values: Iterable[float | None], sign: str = "") -> s
 
 
 def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> None:
-    """Print the ranked table, those over seeds and at best rates where they were swept, and why jobs did not finish."""
+    """Print the ranked table, those over seeds and at best rates where they were swept; then what is to be known of it.
+
+    That is which jobs were judged on different images, and why jobs did not finish.
+    """
     done = len(finished(jobs.values()))
     for table in (
         job_table(jobs, f"{done} of {len(jobs)} jobs finished" if len(jobs) > 1 else ""),
@@ -100,6 +111,8 @@ def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> Non
     ):
         if table is not None:
             table.print(file)
+    for sentence in sentences(jobs):
+        print(sentence, file=file, flush=True)
     for name, result in jobs.items():
         if result.reason is not None and result.state != "finished":
             print(f"job {name} {result.state}: {result.reason}", file=file, flush=True)
@@ -107,7 +120,7 @@ def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> Non
 
 def write_table(path: Path, jobs: Mapping[str, Result]) -> Path:
     """Write the ranked table with unrounded numbers to `path`, whole or not at all."""
-    ranked = rank(jobs)
+    ranked = rank(jobs_apart(jobs))
     figures = declared(ranked.values())
     held = [figure for figure in figures if figure.baseline]
     numbers = _numbers(figures)

@@ -5,12 +5,15 @@ import glob
 import io
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 PART = ".part"  # the ending of a file's name while the file is being written
+FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # what a formula starts with; the last four are the wide =+-@
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _count = itertools.count()
 
 
@@ -55,10 +58,21 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes | bytearray | 
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:
-    """The lines of a CSV file."""
+    """The lines of a CSV file, in which no word is a formula: a spreadsheet would run `=cmd`, which becomes `'=cmd`."""
+    return "".join(map(_csv_line, rows))
+
+
+def _csv_line(row: Sequence[object]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(map(_harmless, row))  # so that a cell with either is quoted
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _harmless(cell: object) -> object:
+    if cell is None or isinstance(cell, int | float):
+        return cell
+    text = str(cell)
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
 
 
 def _remove(path: Path) -> None:

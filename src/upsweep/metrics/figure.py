@@ -37,9 +37,12 @@ class Figure:
     margin: str = "gain"
 
     def __post_init__(self) -> None:
-        """Raises UserError: `better` is neither higher nor lower, or the name is not fit for a column."""
+        """Raises UserError: `better` is neither higher nor lower, no such digits, or a name not fit for a column."""
         if self.better not in get_args(Better):
             raise UserError(f"The figure {self.name} has better={self.better}: it must be higher or lower.")
+        if type(self.digits) is not int or self.digits < 0 or not isinstance(self.noise, int | float):
+            said = f"digits={self.digits!r} and noise={self.noise!r}"
+            raise UserError(f"The figure {self.name} has {said}: these are a whole number, 0 or more, and a number.")
         if not self.name.isidentifier():
             raise UserError(f"The figure {self.name!r} needs a name of letters, digits and _, such as psnr.")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from upsweep.analysis.effects import MOST_VALUES, Effect, swept
 from upsweep.analysis.ranking import finished, grouped, headline
+from upsweep.analysis.yardsticks import JUDGED, told_apart
 from upsweep.reporting.sweep import Run
 from upsweep.runs.result import Result
 
@@ -69,7 +70,8 @@ def _is_number(text: str) -> bool:
 
 def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]]:
     """The means over the seeds that finished, best first: a point each, its Pareto membership in `fronts`."""
-    figure = headline(results)
+    figure, results = headline(results), told_apart(results)
+    keys = [*keys, *(key for key in [JUDGED] if any(key in result.choices for result in results))]
     made: list[dict[str, Any]] = []
     for values, group in grouped(results, keys).items():
         runs = [result for result in finished(group) if figure.name in result.figures]
@@ -121,6 +123,7 @@ def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
                 "settings": {key: run.result.settings.get(key, "") for key in keys},
                 "seed": run.result.seed,
                 "state": run.result.state,
+                **({"judged": run.result.choices[JUDGED]} if JUDGED in run.result.choices else {}),
                 "value": run.result.value,
                 "history": {said: run.history[name] for name, said in shown.items() if name in run.history},
             }

@@ -1,7 +1,10 @@
 """One page from a sweep: `report.html` needs nothing but itself, `effects.svg` is its gist for documents."""
 
+import base64
+import hashlib
+import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import chain, islice
 from operator import attrgetter
@@ -22,13 +25,14 @@ from upsweep.reporting.plots import COSTS, payload, span, ticks
 from upsweep.reporting.sweep import Run, Sweep, read_sweep
 from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import EFFECTS, PAGE
-from upsweep.runs.result import Result
+from upsweep.runs.result import HOW_IT_WENT_ON, Result, said_at_first
 from upsweep.runs.verdicts import Sentence
 
 MOST_CROPS = 100  # of the best runs: about 25 kB each
 LETTER = 7.4  # pixels: about the width of one in effects.svg
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
+OWN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # plotly styles its maps, unless an element with this id is there
 ABSENT = object()
 Difference = tuple[str, list[tuple[str, list[str]]]]  # key, and each value with the runs that have it
 
@@ -54,10 +58,12 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
     results = [run.result for run in runs]
     data = payload(sweep.runs, _telling(found))
     shared, differing = configs(runs)
-    figure, swept = headline(results), worth.swept(results)
+    figure, swept, plotly = headline(results), worth.swept(results), _asset("plotly", "package_data", "plotly.min.js")
     template = _template(
         "page.html.jinja",
         sentence=worth.sentence,
+        hashes=_hashes,
+        begun=said_at_first,
         shell=shlex.join,
         value=figure.format,
         lead=lambda value: figure.text(round(value, figure.digits) + 0.0, "+"),  # no -0.00
@@ -81,7 +87,8 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
         differing=differing,
         style=_asset(HERE, "page", "page.css"),
         script=_asset(HERE, "page", "page.js"),
-        plotly=_asset("plotly", "package_data", "plotly.min.js"),
+        plotly=plotly,
+        styled_by_plotly=re.findall(OWN_STYLE, plotly),
     )
 
 
@@ -99,7 +106,7 @@ def _axis(effects: Sequence[Effect]) -> dict[str, Any]:
     return {"ticks": ticks(low, high), "place": lambda value: (value - low) / (high - low)}
 
 
-def _template(name: str, **filters: Callable[..., str]) -> Template:
+def _template(name: str, **filters: Callable[..., object]) -> Template:
     """A file in `page/`; it escapes what it is given."""
     environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
@@ -131,8 +138,9 @@ def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Sentence]]]:
 
 
 def configs(runs: Sequence[Run]) -> tuple[str, list[Difference]]:
-    """What all runs' configs share, as YAML; and where they differ."""
-    known = {run.name: without_repeats(run.about.config) for run in runs if run.about and run.about.config}
+    """What all runs' configs share, as YAML; and where they differ. How a run went on is none of it."""
+    said = {run.name: without_repeats(run.about.config) for run in runs if run.about and run.about.config}
+    known = {name: {key: config[key] for key in config if key not in HOW_IT_WENT_ON} for name, config in said.items()}
     shared, differing = _compared(known)
     return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True) if known else "", differing
 
@@ -176,6 +184,12 @@ def _telling(found: Sequence[Effect]) -> str | None:
     """The choice with the largest effect that is shown, or else the first."""
     best = max(found, key=lambda effect: (effect.difference or 0.0) if effect.shown else -1.0, default=None)
     return best.key if best else None
+
+
+def _hashes(texts: Iterable[str]) -> Markup:
+    """The styles and scripts that a page's Content-Security-Policy lets run: those with these very texts."""
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+    return Markup(" ").join(Markup("'sha256-{}'").format(digest) for digest in digests)
 
 
 def _asset(package: str, *path: str) -> Markup:

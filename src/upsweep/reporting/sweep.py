@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from upsweep.analysis.ranking import TUNED, by_choices
+from upsweep.analysis.yardsticks import sentences, told_apart
 from upsweep.common.errors import UserError
 from upsweep.runs import history
 from upsweep.runs.about import About
@@ -67,6 +68,10 @@ def find_sweep(asked: str) -> Path:
         return latest
     folder = Path(asked)
     if not (folder / MANIFEST).is_file() and not (folder / RESULT).is_file():
+        inside = sorted({path.parent.name for name in (MANIFEST, RESULT) for path in folder.glob(f"*/{name}")})
+        if inside:
+            named = ", ".join(inside[:10]) + (", ..." if len(inside) > 10 else "")
+            raise UserError(f"sweep={asked} holds several ({named}): give one of these folders.")
         what = f"has neither {MANIFEST} nor {RESULT}" if folder.is_dir() else "does not exist"
         raise UserError(f"sweep={asked} {what}: give the folder of a sweep, or of one run.")
     return folder
@@ -91,7 +96,10 @@ def read_sweep(folder: Path) -> Sweep:
         notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
     runs += [_without_result(job, runs[0].result) for job in without]
     about = manifest.about if manifest else runs[0].about or About()
-    return Sweep(folder=folder, runs=runs, about=about, notes=[*notes, *_cautions(runs)])
+    notes += [*sentences({run.name: run.result for run in runs}), *_cautions(runs)]
+    apart = told_apart([run.result for run in runs])
+    runs = [replace(run, result=result) for run, result in zip(runs, apart, strict=True)]
+    return Sweep(folder=folder, runs=runs, about=about, notes=notes)
 
 
 def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from upsweep.runs.layout import ABOUT
-from upsweep.runs.record import read, write_json
+from upsweep.runs.record import checked, read, write_json
 
 SOURCE = Path(__file__).resolve().parent
 PACKAGES = ("upsweep", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-image", "wandb")
@@ -60,7 +60,7 @@ class About:
     @classmethod
     def read(cls, folder: Path) -> "About | None":
         """Read `about.json` in `folder`; None where there is none. Raises UnreadableError."""
-        return read(lambda path: cls(**json.loads(path.read_text(encoding="utf-8"))), folder / ABOUT)
+        return read(lambda path: checked(cls(**json.loads(path.read_text(encoding="utf-8")))), folder / ABOUT)
 
 
 def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:

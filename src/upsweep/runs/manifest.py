@@ -9,7 +9,7 @@ from typing import Any
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
 from upsweep.runs.layout import MANIFEST
-from upsweep.runs.record import write_json
+from upsweep.runs.record import checked, write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Manifest:
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
             jobs, broken = _entries(path, said.get("jobs", ()))
-            about = About(**{one.name: said[one.name] for one in fields(About) if one.name in said})
+            about = checked(About(**{one.name: said[one.name] for one in fields(About) if one.name in said}))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from upsweep.common.errors import UserError
 from upsweep.common.files import write_whole
@@ -35,7 +37,7 @@ def write_json(path: Path, said: Mapping[str, Any]) -> Path:
 
 def values_in(path: Path, version: int, of_version_1: Callable[[Values], Values] | None = None) -> Values:
     """The values of a record: of this version as they are, of version 1 by `of_version_1`. For readers, see `read`."""
-    said = json.loads(path.read_text(encoding="utf-8"))
+    said = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # a nan is not known
     if not isinstance(said, dict) or "version" not in said:
         raise ValueError("it has no version")
     was = said.pop("version")
@@ -46,13 +48,38 @@ def values_in(path: Path, version: int, of_version_1: Callable[[Values], Values]
     return said
 
 
+def checked(record: T) -> T:
+    """A dataclass as it is. Raises TypeError: a value is not of the type that it declares."""
+    for name, hint in get_type_hints(type(record)).items():
+        if not _fits(value := getattr(record, name), hint):
+            raise TypeError(f"its {name} is {value!r}")
+    return record
+
+
+def _fits(value: object, hint: Any) -> bool:
+    kind, inside = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        return value in inside
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in inside)
+    if kind in (list, tuple):
+        return isinstance(value, list | tuple) and all(_fits(one, inside[0]) for one in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(isinstance(k, str) and _fits(v, inside[1]) for k, v in value.items())
+    if kind in (int, float):
+        return type(value) in (int, kind) and math.isfinite(cast(float, value))
+    return kind is Any or isinstance(value, kind)
+
+
 def read(reader: Callable[[Path], T], path: Path) -> T | None:
     """What a reader makes of a file; None where there is none. Raises UnreadableError: it can make nothing of it."""
     try:
         return reader(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except UnreadableError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, UserError) as error:
         raise UnreadableError(path, error) from error
 
 

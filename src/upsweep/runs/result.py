@@ -1,13 +1,13 @@
 """What a job came to (`result.json`): written by the job, read by the launcher, the table, the page, a later resume."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import RESULT
-from upsweep.runs.record import read, values_in, write_record
+from upsweep.runs.record import checked, read, values_in, write_record
 
 State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
 REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
@@ -69,7 +69,7 @@ class Result:
         said["declared"] = figures_of(said["declared"])
         for key in ("figures", "baseline"):
             said[key] = {name: value for name, value in said[key].items() if value is not None}
-        return cls(**said)
+        return checked(cls(**said))
 
     @property
     def complete(self) -> bool:
@@ -95,8 +95,8 @@ class Result:
 
     @property
     def by_hand(self) -> dict[str, str]:
-        """What the command line sets. How a job went on (`resume=`) is no choice of its."""
-        return {key: value for key, value in map(key_and_value, self.overrides) if key not in HOW_IT_WENT_ON}
+        """What the command line sets."""
+        return dict(map(key_and_value, said_at_first(self.overrides)))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -114,6 +114,11 @@ def key_and_value(override: str) -> tuple[str, str]:
     """What a word of the command line sets, and to what: `+trainer.max_epochs=3`."""
     key, _, value = override.partition("=")
     return key.lstrip("+~"), value
+
+
+def said_at_first(overrides: Iterable[str]) -> list[str]:
+    """A job's command line as it was begun: how it went on (`resume=`) is no choice of its."""
+    return [override for override in overrides if key_and_value(override)[0] not in HOW_IT_WENT_ON]
 
 
 # ---- what upsweep 0.1 wrote before there were other tasks than super-resolution ----

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import DIAGNOSES
-from upsweep.runs.record import read, values_in
+from upsweep.runs.record import checked, read, values_in
 
 VERSION = 1  # of diagnoses.json
 Problem = Literal["vanishing gradients", "exploding gradients", "overfitting", "cost"]
@@ -140,7 +140,7 @@ def read_sentences(folder: Path) -> list[Sentence]:
     """The sentences of the run in `folder`; none where there is no diagnosis. Raises UnreadableError."""
 
     def reader(path: Path) -> list[Sentence]:
-        return [Sentence(**said) for said in values_in(path, VERSION)["sentences"]]
+        return [checked(Sentence(**said)) for said in values_in(path, VERSION)["sentences"]]
 
     return read(reader, folder / DIAGNOSES) or []
 

@@ -21,6 +21,7 @@ from upsweep.common.files import write_whole
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import WANDB, sweep_of
+from upsweep.runs.result import said_at_first
 from upsweep.tracking.server import PATIENCE, STEP, no_way_online
 
 log = logging.getLogger("upsweep")
@@ -36,7 +37,8 @@ def run_name(overrides: Sequence[str], choices: Mapping[str, str]) -> str:
     Folders and other values with a slash say nothing in a legend and are left out; a run that overrides
     nothing is called by its generator.
     """
-    said = [word for word in overrides if "/" not in word and not word.lstrip("+~").startswith("hydra.")]
+    words = said_at_first(overrides)
+    said = [word for word in words if "/" not in word and not word.lstrip("+~").startswith("hydra.")]
     return " ".join(said)[:128] or choices.get("generator", "run")
 
 

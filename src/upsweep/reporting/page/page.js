@@ -20,6 +20,10 @@
   const labelOf = (run) =>
     plain([run.name, ...data.axes.map((axis) => `${axis.name}=${run.settings[axis.name]}`)].join(" "));
 
+  // What the page's policy would refuse as a style="" in the HTML.
+  for (const property of ["left", "right", "min-width"])
+    all(`[data-${property}]`).forEach((element) => element.style.setProperty(property, element.getAttribute(`data-${property}`)));
+
   // The runs (or means) by the value that their colour tells, in the order of the values.
   function coloured(items) {
     const axis = axisOf(state.colour);
@@ -84,7 +88,7 @@
     for (const group of coloured(shown)) {
       const lines = group.items.map((run) => {
         const known = run.history[column].map((y, i) => [run.history[state.x][i], y]).filter(([, y]) => y !== null);
-        return { x: known.map(([x]) => x), y: known.map(([, y]) => y), text: labelOf(run), state: run.state };
+        return { x: known.map(([x]) => x), y: known.map(([, y]) => y), text: labelOf(run), state: run.state, judged: run.judged };
       });
       const markers = lines.every((line) => line.x.length === 1);
       const common = { type: "scatter", name: group.name, legendgroup: group.name };
@@ -95,10 +99,12 @@
         line: { color: group.colour, width: single ? 2 : 1, dash: group.dash }, marker: { color: group.colour },
         showlegend: single && Boolean(group.name), hovertemplate: `%{text}<br>${hover}`,
       });
-      if (!single) {
+      // What was judged on different images has no common mean.
+      for (const judged of single ? [] : new Set(done.map((line) => line.judged))) {
         traces.push({
-          ...common, ...mean(done), mode: markers ? "markers" : "lines", line: { color: group.colour, width: 3, dash: group.dash },
-          marker: { color: group.colour, size: 9 }, hovertemplate: `mean<br>${hover}`, showlegend: Boolean(group.name),
+          ...common, ...mean(done.filter((line) => line.judged === judged)), mode: markers ? "markers" : "lines",
+          name: [group.name, judged].filter(Boolean).join(", "), line: { color: group.colour, width: 3, dash: group.dash },
+          marker: { color: group.colour, size: 9 }, hovertemplate: `mean<br>${hover}`, showlegend: Boolean(group.name || judged),
         });
       }
     }
@@ -157,9 +163,10 @@
     const share = new Map(best.map((run, i) => [run, best.length > 1 ? i / (best.length - 1) - 0.5 : 0]));
     const annotations = [];
     const quiet = { color: css("--quiet"), size: 11 };
+    const bold = { font: { weight: "bold" } };
     const label = (x, y, text, more = {}) => annotations.push({ x, y, text, showarrow: false, ...more });
     const places = data.axes.map((axis, x) => {
-      label(x, 1.09, `<b>${plain(axis.name)}</b>`);
+      label(x, 1.09, plain(axis.name), bold);
       if (axis.numeric) {
         const numbers = axis.values.map(Number);
         const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
@@ -174,7 +181,7 @@
     const end = data.axes.length;
     const [bottom, top] = [best[0]?.value ?? 0, best.at(-1)?.value ?? 1]; // the best is at the top
     const place = (value) => (top !== bottom ? (value - bottom) / (top - bottom) : 0.5);
-    label(end, 1.09, `<b>${plain(figure.title)}</b>`);
+    label(end, 1.09, plain(figure.title), bold);
     for (const part of top !== bottom ? [0, 0.25, 0.5, 0.75, 1] : [0.5])
       label(end, part, (bottom + part * (top - bottom)).toFixed(figure.digits), { xanchor: "left", xshift: 6, font: quiet });
     const traces = coloured(shown).map((group) => ({
