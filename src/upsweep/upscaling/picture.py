@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isqrt
 from typing import Any
 
@@ -100,7 +101,7 @@ class Enlarger:
             place = hr[s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
             np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
             advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
-        return Picture(hr, picture.icc_profile)
+        return replace(picture, samples=hr)
 
     @property
     def device(self) -> torch.device:
