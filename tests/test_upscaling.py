@@ -177,6 +177,16 @@ def test_a_generator_that_sees_the_whole_image_still_enlarges_small_ones(monkeyp
         Enlarger(generator, tile=8)(Picture(samples(1)))
 
 
+@pytest.mark.parametrize("tile", [0, 8])
+def test_values_that_are_no_numbers_make_no_picture(tile: int) -> None:
+    generator = network()
+    with torch.no_grad():
+        for weight in generator.parameters():
+            weight.fill_(1e30)  # finite, and beyond all numbers after two layers
+    with pytest.raises(UserError, match="makes NaN or infinity of this picture"):
+        Enlarger(generator, tile=tile)(Picture(samples(3)))
+
+
 # Files
 
 

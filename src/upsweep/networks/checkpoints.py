@@ -2,8 +2,8 @@
 
 A checkpoint holds, beside Lightning's own entries, `checkpoint["upsweep"]`: the generator's class by name and its
 arguments as plain values (the recipe among them). Names resolve to upsweep's networks and blocks and to the
-modules of `torch.nn`, or to classes that the caller names, and to nothing else. Where the weights were averaged while
-they were trained, `checkpoint["ema"]` holds the average, which is what validation judged.
+activations of `torch.nn`, or to classes that the caller names, and to nothing else. Where the weights were averaged
+while they were trained, `checkpoint["ema"]` holds the average, which is what validation judged.
 
 A release (`.safetensors`) holds the generator's weights alone, and the same description as JSON in its metadata.
 """
@@ -39,6 +39,17 @@ RELEASE = ".safetensors"
 LARGEST_NUMBER = 2048
 DEEPEST = 16
 LONGEST = 100_000  # characters of a release's description
+DEPTHS = ("depth", "m")  # arguments of upsweep's networks that say how many layers there are, each with a weight
+FEW_LAYERS, MOST_LAYERS, MOST_NETWORKS = 64, 500, 4
+# What of torch.nn may be named: element-wise, and of no size.
+ACTIVATIONS = frozenset(
+    f"torch.nn.{name}"
+    for name in (
+        *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"),
+        *("LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "RReLU", "SELU", "Sigmoid", "SiLU", "Softplus"),
+        *("Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold"),
+    )
+)
 
 
 def build(spec: Mapping[str, Any]) -> Network:
@@ -133,6 +144,7 @@ def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[
     state = read(path)
     spec = described(state, path, allow)
     weights = generator_weights(state, ema=ema)
+    _bound(spec, len(weights), path)
     if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
         raise UserError(f"{path} claims more weights than it has bytes; it was not loaded.")
     try:
@@ -211,7 +223,7 @@ def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
     """Refuse weights that are not those of `generator`.
 
     Raises:
-        UserError: a name is missing or too many, or a shape differs; the first such is named.
+        UserError: a name is missing or too many, a shape differs, or a value is no number; the first such is named.
     """
     wanted = {name: value.shape for name, value in generator.state_dict().items()}
     found = {name: value.shape for name, value in weights.items()}
@@ -222,6 +234,7 @@ def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
                 f"{path} does not fit the generator: {name} is {has} in the file and {needs} in the network"
                 f"{_remedy(found, wanted)}."
             )
+    _refuse_no_numbers(generator, weights, path)
 
 
 def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
@@ -232,6 +245,23 @@ def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
         if bare and any(mark in name for name in fewer):
             return f" (it was trained with norm.covers={covers}: add that)"
     return ""
+
+
+def _refuse_no_numbers(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of another kind than the generator's by the same names, or that are not finite."""
+    for name, own in generator.state_dict().items():
+        value = weights.get(name)
+        if value is None:
+            continue
+        if value.layout is not torch.strided or value.is_nested or value.is_meta:
+            fault = "no dense tensor"
+        elif value.is_floating_point() != own.is_floating_point() or value.is_complex() != own.is_complex():
+            fault = f"{str(value.dtype).removeprefix('torch.')}, where {str(own.dtype).removeprefix('torch.')} is due"
+        elif not value.isfinite().all():
+            fault = "NaN or infinite in places: its training diverged"
+        else:
+            continue
+        raise UserError(f"{path} cannot be used: {name} is {fault}.")
 
 
 def transfer(
@@ -246,7 +276,7 @@ def transfer(
         without: parts of the generator, by name, that keep their own weights whatever fits.
 
     Raises:
-        UserError: none fits.
+        UserError: none fits, or one that does is no number in places.
     """
     own = generator.state_dict()
     fitting = {
@@ -256,6 +286,7 @@ def transfer(
     }
     if not fitting:
         raise UserError(f"Nothing in {path} fits this generator: no weight has the same name and shape.")
+    _refuse_no_numbers(generator, fitting, path)
     generator.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
 
@@ -317,6 +348,18 @@ def _vet(path: Path, spec: object, allow: Collection[str]) -> None:
         raise UserError(f"{path} {fault}; it was not loaded.")
 
 
+def _bound(spec: object, most: int, path: Path) -> None:
+    """Refuse a description of more layers than the file has weights, or of many networks: each takes time to build."""
+    nodes = [node for _, _, node in _walk(spec) if isinstance(node, Mapping)]
+    networks = [node for node in nodes if str(node.get("_target_")).startswith("upsweep.networks.")]
+    said = [node[key] for node in networks for key in DEPTHS if isinstance(node.get(key), int | float)]
+    layers = sum(max(0, int(number)) for number in said)
+    if layers > min(max(most, FEW_LAYERS), MOST_LAYERS) or len(networks) > MOST_NETWORKS:
+        raise UserError(
+            f"{path} describes {len(networks)} networks of {layers} layers, and has {most} weights; it was not loaded."
+        )
+
+
 def _walk(spec: object, key: object = "", depth: int = 0) -> Iterator[tuple[int, object, object]]:
     """Depth, key and value of everything in `spec`; no deeper than is needed to see that it is too deep."""
     yield depth, key, spec
@@ -329,11 +372,10 @@ def _walk(spec: object, key: object = "", depth: int = 0) -> Iterator[tuple[int,
 
 
 def _ours(target: str) -> bool:
-    """Whether a name is one of upsweep's networks or blocks, or a module class of torch.nn."""
+    """Whether a name is one of upsweep's networks or blocks, or an activation of torch.nn."""
+    if target in ACTIVATIONS:
+        return True
     module, _, name = renamed(target).rpartition(".")
-    if module == "torch.nn":
-        found = getattr(nn, name, None)
-        return isinstance(found, type) and issubclass(found, nn.Module)
     if module.split(".")[:2] not in (["upsweep", "networks"], ["upsweep", "blocks"]):
         return False
     try:
