@@ -323,10 +323,10 @@ def test_layers_without_end_are_refused_before_any_is_built(path: Path, monkeypa
     fsrcnn = {"_target_": "upsweep.networks.upscalers.fsrcnn.FSRCNN", "recipe": SPEC["recipe"], "m": 2048}
     hostile = [
         ({**SPEC, "recipe": encoder}, "neither upsweep's"),
-        ({**SPEC, "depth": 2048}, "1 networks of 2048 layers, and has 23 weights"),
+        ({**SPEC, "depth": 2048}, "2048 layers (in networks: 1) and has 23 weights"),
         (fsrcnn, "2048 layers"),
         ({**SPEC, "depth": 2, "recipe": {**SPEC["recipe"], "norm": {**nets[0], "depth": 63}}}, "65 layers"),
-        ({**SPEC, "more": nets * 3}, "7 networks"),
+        ({**SPEC, "more": nets * 3}, "(in networks: 7)"),
         ({**SPEC, "depth": -2000, "more": {**nets[0], "depth": 2000}}, "2000 layers"),
     ]
     files = [
@@ -360,6 +360,7 @@ ODD: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "sparse": (lambda w: w.to_sparse(), "no dense tensor"),
     "complex": (lambda w: w.to(torch.complex64), "complex64, where float32 is due"),
     "integer": (lambda w: w.to(torch.int64), "int64, where float32 is due"),
+    "of 8 bits": (lambda w: w.to(torch.float8_e4m3fn), "float8_e4m3fn, where float32 is due"),
     "boolean": (lambda w: w > 0, "bool, where float32 is due"),
     "quantised": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.quint8), "quint8, where float32 is due"),
     "nowhere": (lambda w: w.to("meta"), "no dense tensor"),
@@ -395,7 +396,9 @@ def test_counts_stay_whole_numbers(path: Path) -> None:
     state = state_of(SPEC)
     (name,) = [name for name in state["state_dict"] if name.endswith("num_batches_tracked")][:1]
     assert state["state_dict"][name].dtype == torch.int64
-    load_generator(saved(path, state))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):  # other floats of theirs become float32
+        state["state_dict"]["generator.last.bias"] = state["state_dict"]["generator.last.bias"].to(dtype)
+        assert load_generator(saved(path, state)).get_parameter("last.bias").dtype == torch.float32
     state["state_dict"][name] = torch.tensor(3.5)
     assert "float32, where int64 is due" in refusal(saved(path, state))
 

@@ -38,6 +38,7 @@ RELEASE = ".safetensors"
 # Sizes are checked against the weights before memory is taken; these bounds keep the check itself short.
 LARGEST_NUMBER = 2048
 DEEPEST = 16
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 LONGEST = 100_000  # characters of a release's description
 DEPTHS = ("depth", "m")  # arguments of upsweep's networks that say how many layers there are, each with a weight
 FEW_LAYERS, MOST_LAYERS, MOST_NETWORKS = 64, 500, 4
@@ -255,7 +256,7 @@ def _refuse_no_numbers(generator: nn.Module, weights: Mapping[str, Tensor], path
             continue
         if value.layout is not torch.strided or value.is_nested or value.is_meta:
             fault = "no dense tensor"
-        elif value.is_floating_point() != own.is_floating_point() or value.is_complex() != own.is_complex():
+        elif value.dtype != own.dtype and not {value.dtype, own.dtype} <= FLOATS:
             fault = f"{str(value.dtype).removeprefix('torch.')}, where {str(own.dtype).removeprefix('torch.')} is due"
         elif not value.isfinite().all():
             fault = "NaN or infinite in places: its training diverged"
@@ -356,7 +357,7 @@ def _bound(spec: object, most: int, path: Path) -> None:
     layers = sum(max(0, int(number)) for number in said)
     if layers > min(max(most, FEW_LAYERS), MOST_LAYERS) or len(networks) > MOST_NETWORKS:
         raise UserError(
-            f"{path} describes {len(networks)} networks of {layers} layers, and has {most} weights; it was not loaded."
+            f"{path} asks for {layers} layers (in networks: {len(networks)}) and has {most} weights; it was not loaded."
         )
 
 
