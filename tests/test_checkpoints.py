@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 import safetensors.torch
 import torch
+from omegaconf import DictConfig, OmegaConf
 from tests.small_job import NET, RECIPE
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from upsweep.networks import Network, checkpoints
 from upsweep.networks.checkpoints import load_generator, load_upscaler
 from upsweep.networks.network import Cost, cost
 from upsweep.networks.upscalers import Upscaler
+from upsweep.training.start import all_weights, fitting_weights
 
 SPEC: dict[str, Any] = {
     **NET,
@@ -207,6 +209,15 @@ TARGETS = [
     "torch.load",
     "torch.hub.load",
     "torch.nn.Parameter",
+    "torch.nn.Sequential",
+    "torch.nn.ModuleList",
+    "torch.nn.Linear",
+    "torch.nn.Conv2d",
+    "torch.nn.TransformerEncoder",
+    "torch.nn.Transformer",
+    "torch.nn.LSTM",
+    "torch.nn.Module",
+    "torch.nn.DataParallel",
     "torch.nn.functional",
     "torch.nn.functional.relu",
     "torch.nn.init.zeros_",
@@ -302,6 +313,94 @@ def test_descriptions_without_end_are_refused(path: Path) -> None:
     assert "a length" in refusal(saved(path, state))
     state[checkpoints.KEY]["generator"] = {**SPEC, "recipe": {**SPEC["recipe"], "norm": _nested(400)}}
     assert "a depth" in refusal(saved(path, state))
+
+
+def test_layers_without_end_are_refused_before_any_is_built(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = {"_target_": "torch.nn.TransformerEncoderLayer", "d_model": 2, "nhead": 1}
+    for _ in range(6):
+        encoder = {"_target_": "torch.nn.TransformerEncoder", "encoder_layer": encoder, "num_layers": 2048}
+    nets = [{**SPEC, "_target_": f"upsweep.networks.upscalers.{name}"} for name in ("vdsr.VDSR", "edsr.EDSR")]
+    fsrcnn = {"_target_": "upsweep.networks.upscalers.fsrcnn.FSRCNN", "recipe": SPEC["recipe"], "m": 2048}
+    hostile = [
+        ({**SPEC, "recipe": encoder}, "neither upsweep's"),
+        ({**SPEC, "depth": 2048}, "2048 layers (in networks: 1) and has 23 weights"),
+        (fsrcnn, "2048 layers"),
+        ({**SPEC, "depth": 2, "recipe": {**SPEC["recipe"], "norm": {**nets[0], "depth": 63}}}, "65 layers"),
+        ({**SPEC, "more": nets * 3}, "(in networks: 7)"),
+        ({**SPEC, "depth": -2000, "more": {**nets[0], "depth": 2000}}, "2000 layers"),
+    ]
+    files = [
+        (saved(path.with_name(f"{n}.ckpt"), state_of(spec, checkpoints.build(SPEC))), word)
+        for n, (spec, word) in enumerate(hostile)
+    ]
+    many = state_of({**SPEC, "depth": 2048})
+    many["state_dict"] |= {f"generator.{n}": torch.zeros(1) for n in range(2100)}
+    files.append((saved(path, many), "2048 layers"))
+    monkeypatch.setattr(checkpoints, "build", lambda _: pytest.fail("it was built"))
+    for file, word in files:
+        assert word in refusal(file)
+
+
+def test_every_choice_of_the_config_may_be_named() -> None:
+    conf = Path(__file__).parents[1] / "conf"
+    groups = ("generator", "init", "activation", "norm", "dropout", "upsampler")
+    nodes = [OmegaConf.load(file) for group in groups for file in (conf / group).glob("*.yaml")]
+    targets = {node["_target_"] for node in nodes if isinstance(node, DictConfig) and "_target_" in node}
+    assert len(targets) > 30
+    for name in targets:
+        checkpoints._vet(Path("x.ckpt"), {"_target_": name}, ())
+
+
+# Weights that are no numbers
+
+ODD: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "NaN": (lambda w: w.index_fill(0, torch.tensor([0]), torch.nan), "NaN or infinite"),
+    "infinite": (lambda w: w - torch.inf, "NaN or infinite"),
+    "half infinite": (lambda w: w.half() + torch.inf, "NaN or infinite"),
+    "sparse": (lambda w: w.to_sparse(), "no dense tensor"),
+    "complex": (lambda w: w.to(torch.complex64), "complex64, where float32 is due"),
+    "integer": (lambda w: w.to(torch.int64), "int64, where float32 is due"),
+    "of 8 bits": (lambda w: w.to(torch.float8_e4m3fn), "float8_e4m3fn, where float32 is due"),
+    "boolean": (lambda w: w > 0, "bool, where float32 is due"),
+    "quantised": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.quint8), "quint8, where float32 is due"),
+    "nowhere": (lambda w: w.to("meta"), "no dense tensor"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("ema", [False, True])
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_weights_that_are_no_numbers_are_refused_by_every_way_to_begin(path: Path, kind: str, ema: bool) -> None:
+    change, word = ODD[kind]
+    state = state_of(SPEC)
+    name = "last.weight"
+    if ema:
+        state[checkpoints.EMA] = checkpoints.generator_weights(state)
+        state[checkpoints.EMA][name] = change(state[checkpoints.EMA][name])
+    else:
+        state["state_dict"][f"generator.{name}"] = change(state["state_dict"][f"generator.{name}"])
+    saved(path, state)
+    ways: list[Callable[[], object]] = [
+        lambda: load_generator(path),
+        lambda: all_weights(path, SPEC),
+        lambda: fitting_weights(path, SPEC),
+    ]
+    for way in ways:
+        with pytest.raises(UserError, match=rf"best\.ckpt cannot be used: last\.weight is {word}[^\n]*\.$"):
+            way()
+    if ema:
+        load_generator(path, ema=False)
+
+
+def test_counts_stay_whole_numbers(path: Path) -> None:
+    state = state_of(SPEC)
+    (name,) = [name for name in state["state_dict"] if name.endswith("num_batches_tracked")][:1]
+    assert state["state_dict"][name].dtype == torch.int64
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):  # other floats of theirs become float32
+        state["state_dict"]["generator.last.bias"] = state["state_dict"]["generator.last.bias"].to(dtype)
+        assert load_generator(saved(path, state)).get_parameter("last.bias").dtype == torch.float32
+    state["state_dict"][name] = torch.tensor(3.5)
+    assert "float32, where int64 is due" in refusal(saved(path, state))
 
 
 def _nested(depth: int) -> list[Any]:

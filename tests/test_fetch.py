@@ -1,5 +1,6 @@
 """Downloads, against a real server on loopback that misbehaves: whole and checked, or not there at all."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -37,6 +38,8 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []
         self.breaks: list[int] = []
         self.ranges = True
+        self.sized = True
+        self.encoding: str | None = None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -68,7 +71,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         rest = body[first:]
-        self.send_header("Content-Length", str(len(rest)))
+        if self.server.sized:
+            self.send_header("Content-Length", str(len(rest)))
+        if self.server.encoding:
+            self.send_header("Content-Encoding", self.server.encoding)
         self.end_headers()
         if self.server.breaks:
             rest = rest[: self.server.breaks.pop(0)]
@@ -156,6 +162,32 @@ def test_a_part_of_another_file_is_thrown_away(server: Server, tmp_path: Path, p
     (tmp_path / f".{NAME}.part").write_bytes(part)
     fetch_archive(offered(server, good()), tmp_path)
     assert len(training_files("div2k", tmp_path)) == 800
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("begun", [0, CHUNK])
+def test_no_more_is_taken_than_an_archive_may_have(server: Server, tmp_path: Path, sized: bool, begun: int) -> None:
+    content, server.sized = good(), sized
+    part = tmp_path / f".{NAME}.part"
+    part.write_bytes(content[:begun])
+    with pytest.raises(UserError, match=rf"gives more than the 1 MB that {NAME} may have, .* by hand"):
+        fetch_archive(replace(offered(server, content), most=len(content) - 1), tmp_path)
+    assert left(tmp_path) == set() and len(server.asked) == 1
+    fetch_archive(replace(offered(server, content), most=len(content)), tmp_path)
+    assert left(tmp_path) == {"DIV2K_train_HR"}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "GZIP"])
+def test_what_comes_packed_is_not_unpacked(server: Server, tmp_path: Path, encoding: str) -> None:
+    archive = offered(server, good())
+    server.files[NAME], server.encoding = gzip.compress(bytes(10_000_000)), encoding
+    with pytest.raises(UserError, match=rf"gives it packed \({encoding.lower()}\), which was not asked for"):
+        fetch_archive(archive, tmp_path)
+    assert left(tmp_path) == set() and len(server.asked) == 1
+
+
+def test_every_published_archive_has_a_bound() -> None:
+    assert all(10**9 <= archive.most <= 40 * 10**9 for archive in fetching.ARCHIVES.values())
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_kept(server: Server, tmp_path: Path) -> None:

@@ -499,3 +499,247 @@ def test_tensors_and_pixels() -> None:
         1,
         255,
     ]
+
+
+# ---- what lies beside the pixels ----
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SIDEWAYS = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"  # EXIF: orientation 6
+
+
+def chunk(name: bytes, body: bytes, *, broken: bool = False) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body) ^ broken)
+
+
+def icc(profile: bytes) -> bytes:
+    return chunk(b"iCCP", b"x\0\0" + zlib.compress(profile))
+
+
+def png(*before: bytes, after: bytes = b"", pixels: np.ndarray = RGB) -> bytes:
+    """A PNG with these chunks before its pixels, and those behind them."""
+    data = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+    return data[:33] + b"".join(before) + data[33:-12] + after + data[-12:]
+
+
+def jpeg(*segments: tuple[int, bytes]) -> bytes:
+    data = ENCODED[".jpg"]
+    said = (b"\xff" + bytes([kind]) + struct.pack(">H", len(body) + 2) + body for kind, body in segments)
+    return data[:2] + b"".join(said) + data[2:]
+
+
+def tiff(payload: bytes, compression: int, **more: int) -> bytes:
+    """A TIFF of 8x8 grey pixels in one strip, as no writer would make it."""
+    tags = {256: 8, 257: 8, 258: 8, 259: compression, 262: 1, 273: 0, 277: 1, 278: 8, 279: len(payload)}
+    tags |= {int(tag.removeprefix("tag_")): value for tag, value in more.items()}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + payload
+
+
+def read(folder: Path, data: bytes, suffix: str = ".png", **more: Any) -> Picture:
+    (folder / f"a{suffix}").write_bytes(data)
+    return read_image(folder / f"a{suffix}", **more)
+
+
+COLOURS = {
+    b"cICP": chunk(b"cICP", bytes([9, 16, 0, 1])),
+    b"gAMA": chunk(b"gAMA", struct.pack(">I", 100_000)),
+    b"cHRM": chunk(b"cHRM", bytes(range(32))),
+    b"sRGB": chunk(b"sRGB", b"\0"),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("planar", [False, True])
+def test_associated_alpha_is_taken_out_of_the_colours(tmp_path: Path, dtype: type, planar: bool) -> None:
+    stored = np.array([[[200, 100, 50, 255], [100, 50, 25, 128], [9, 9, 9, 0], [1, 0, 3, 2]]])
+    straight = np.array([[[200, 100, 50, 255], [199, 100, 50, 128], [0, 0, 0, 0], [128, 0, 255, 2]]])
+    unit = np.iinfo(dtype).max // 255
+    layout: dict[str, Any] = {"planarconfig": "separate"} if planar else {}
+    samples: np.ndarray = (stored * unit).astype(dtype)
+    samples = np.moveaxis(samples, -1, 0) if planar else samples
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=["assocalpha"], **layout)
+    found = read_image(tmp_path / "a.tif").samples
+    assert found.dtype == dtype and np.abs(found.astype(int) - straight * unit).max() <= unit
+    write_image(tmp_path / "b.tif", Picture(found))  # with straight alpha
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif").samples, found)
+
+
+def test_white_is_zero_does_not_turn_the_alpha(tmp_path: Path) -> None:
+    samples = np.dstack([GREY, ALPHA])
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="miniswhite", extrasamples=["unassalpha"])
+    check(read_image(tmp_path / "a.tif"), 255 - GREY, ALPHA)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_the_first_of_several_frames_is_read_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    frames = [Image.fromarray(np.roll(RGB, n, axis=0)) for n in range(3)]
+    exact = {"lossless": True} if form == "WEBP" else {}
+    frames[0].save(tmp_path / "many.x", form, save_all=True, append_images=frames[1:], **exact)
+    check(read_image(tmp_path / "many.x"), RGB)
+    (said,) = caplog.messages
+    assert "many.x: of its 3 frames the first" in said
+    frames[0].save(tmp_path / "one.x", form, **exact)
+    read_image(tmp_path / "one.x")
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match=r"a\.gif: not an image that can be read"):
+        read_image(tmp_path / "a.gif")
+    assert len(caplog.messages) == 1
+
+
+def test_what_a_png_says_of_its_colours_is_kept_in_a_png(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for pixels in (RGB, GREY[..., 0], DEEP_RGB):
+        picture = read(tmp_path, png(*COLOURS.values(), pixels=pixels))
+        write_image(tmp_path / "b.png", picture)
+        assert read_image(tmp_path / "b.png").png_colour == picture.png_colour == COLOURS
+    with_profile = read(tmp_path, png(icc(SRGB), COLOURS[b"gAMA"]))
+    write_image(tmp_path / "b.png", with_profile)
+    assert read_image(tmp_path / "b.png").png_colour == {b"gAMA": COLOURS[b"gAMA"]}
+    assert read_image(tmp_path / "b.png").icc_profile == SRGB
+    write_image(tmp_path / "b.jpg", with_profile)  # which says it better
+    write_image(tmp_path / "b.jpg", read(tmp_path, png(COLOURS[b"sRGB"])))  # as is meant without
+    assert not caplog.messages
+    for suffix in (".jpg", ".webp", ".tif"):
+        write_image(tmp_path / f"b{suffix}", picture)
+        assert re.search(rf"b\{suffix}: only a \.png .*\(cHRM, cICP, gAMA, sRGB\)", caplog.messages.pop())
+        caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix", "word"),
+    [
+        (png(icc(SRGB), pixels=GREY[..., 0]), ".png", "is for RGB, and the picture is GRAY"),
+        (png(icc(SRGB[:16] + b"GRAY" + SRGB[20:])), ".png", "is for GRAY, and the picture is RGB"),
+        (png(icc(SRGB[:16] + b"CMYK" + SRGB[20:])), ".png", "is for CMYK"),
+        (png(icc(SRGB[:-40])), ".png", "is broken"),
+        (png(icc(SRGB[:4] + bytes(60))), ".png", "is broken"),
+        (png(icc(b"")), ".png", "is broken"),
+        (png(chunk(b"iCCP", b"x\0\0garbage")), ".png", "is broken"),
+        (jpeg((0xE2, b"ICC_PROFILE\0\1\2" + SRGB)), ".jpg", "is broken"),
+    ],
+)
+def test_a_profile_that_cannot_be_the_pictures_is_dropped_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes, suffix: str, word: str
+) -> None:
+    assert read(tmp_path, data, suffix).icc_profile is None
+    (said,) = caplog.messages
+    assert f"a{suffix}: its colour profile" in said and word in said
+
+
+def test_no_profile_is_written_that_cannot_be_the_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_image(tmp_path / "a.png", Picture(GREY, SRGB))
+    assert b"iCCP" not in (tmp_path / "a.png").read_bytes()
+    assert "a.png: its colour profile is for RGB" in caplog.messages[0]
+
+
+LONG_TEXT = zlib.compress(bytes(3 << 20))
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix", "kept"),
+    [
+        (png(icc(SRGB), chunk(b"eXIf", b"garbage")), ".png", "profile"),
+        (png(icc(SRGB), after=chunk(b"eXIf", b"garbage")), ".png", "profile"),
+        (png(icc(SRGB), chunk(b"eXIf", SIDEWAYS[:14])), ".png", "profile"),
+        (png(icc(SRGB), chunk(b"eXIf", SIDEWAYS), chunk(b"zTXt", b"a\0\0" + LONG_TEXT)), ".png", "both"),
+        (png(icc(SRGB), chunk(b"eXIf", SIDEWAYS), after=chunk(b"zTXt", b"a\0\0" + LONG_TEXT)), ".png", "both"),
+        (png(icc(SRGB), chunk(b"iTXt", b"a\0\1\0\0\0" + LONG_TEXT)), ".png", "profile"),
+        (png(*(chunk(b"tEXt", b"a\0" + bytes(1 << 20)) for _ in range(70))), ".png", ""),
+        (png(icc(SRGB), chunk(b"tEXt", b"a\0b", broken=True)), ".png", "profile"),
+        (png(icc(SRGB), chunk(b"gAMA", b"\0")), ".png", "profile"),
+        (png(icc(SRGB + bytes(2 << 20)), chunk(b"eXIf", SIDEWAYS)), ".png", "upright"),
+        (png(icc(SRGB), chunk(b"eXIf", b"garbage"), pixels=DEEP_RGB), ".png", "profile"),
+        (jpeg((0xE2, b"ICC_PROFILE\0\1\1" + SRGB), (0xE1, b"Exif\0\0garbage")), ".jpg", "profile"),
+        (jpeg((0xE2, b"ICC_PROFILE\0\1\1" + SRGB), (0xE1, b"Exif\0\0" + SIDEWAYS[:14])), ".jpg", "profile"),
+        (jpeg((0xE2, b"ICC_PROFILE\0"), (0xE1, b"Exif\0\0" + SIDEWAYS)), ".jpg", "upright"),
+        (jpeg((0xE2, b"MPF\0garbage")), ".jpg", ""),
+        (jpeg((0xE0, b"JFIF\0")), ".jpg", ""),
+    ],
+)
+def test_broken_metadata_cost_a_warning_and_no_pixel(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+    data: bytes,
+    suffix: str,
+    kept: str,
+) -> None:
+    picture = read(tmp_path, data, suffix)
+    whole = read_image(tmp_path / f"a{suffix}").pixels  # as often as one likes
+    np.testing.assert_array_equal(picture.pixels, whole)
+    turned = kept in ("both", "upright")
+    height, width = (100, 140) if suffix == ".jpg" else (5, 7)
+    assert picture.pixels.shape == ((width, height, 3) if turned else (height, width, 3))
+    if suffix == ".png":
+        expected = DEEP_RGB if picture.pixels.dtype == np.uint16 else RGB
+        np.testing.assert_array_equal(picture.pixels, np.rot90(expected, -1) if turned else expected)
+    assert picture.icc_profile == (SRGB if kept in ("both", "profile") else None)
+    assert len(caplog.messages) == 2 and f"a{suffix}: broken metadata" in caplog.messages[0]
+    assert not recwarn.list
+
+
+def test_broken_exif_of_a_webp_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.webp", lossless=True, exif=b"garbage!", icc_profile=SRGB)
+    picture = read_image(tmp_path / "a.webp")
+    check(picture, RGB)
+    assert picture.icc_profile == SRGB and len(caplog.messages) == 1
+
+
+def test_damaged_pixels_are_refused_whatever_the_metadata(tmp_path: Path) -> None:
+    for data, suffix in (
+        (png(chunk(b"eXIf", b"garbage")), ".png"),
+        (png(icc(SRGB)), ".png"),
+        (jpeg((0xE1, b"Exif\0\0garbage")), ".jpg"),
+    ):
+        with pytest.raises(UserError, match=rf"a\{suffix}: broken"):
+            read(tmp_path, data[: -len(data) // 4], suffix)
+    flipped = bytearray(png())
+    flipped[-20] ^= 1
+    with pytest.raises(UserError, match=r"IDAT is damaged"):
+        read(tmp_path, bytes(flipped))
+
+
+# ---- bounds ----
+
+
+def test_no_limit_but_ours_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # any file is then as one of 180 megapixels
+    forms: list[dict[str, Any]] = [{"lossless": True}, {"lossless": False}, {"lossless": True, "exif": SIDEWAYS}]
+    for options in forms:
+        Image.fromarray(RGB).save(tmp_path / "a.webp", **options)
+        read_image(tmp_path / "a.webp", max_pixels=35)
+        with pytest.raises(UserError, match="7x5 pixels are more than the limit of 34"):
+            read_image(tmp_path / "a.webp", max_pixels=34)
+
+
+def test_what_a_tiff_packs_may_be_no_larger_than_it_says(tmp_path: Path) -> None:
+    big = np.zeros((2000, 2000), np.uint8)
+    for data in (imagecodecs.jpeg_encode(big), imagecodecs.png_encode(big)):
+        with pytest.raises(UserError, match="segments are larger than it says"):
+            read(tmp_path, tiff(bytes(data), 7 if data[:2] == b"\xff\xd8" else 34933), ".tif")
+    with pytest.raises(UserError, match="JPEG2000 is broken or not supported"):
+        read(tmp_path, tiff(b"any", 34712), ".tif")
+    for data, compression in ((zlib.compress(bytes(1 << 28)), 8), (imagecodecs.zstd_encode(bytes(1 << 28)), 50000)):
+        with pytest.raises(UserError, match="broken"):
+            read(tmp_path, tiff(bytes(data), compression), ".tif")
+    check(read(tmp_path, tiff(bytes(imagecodecs.jpeg_encode(big[:8, :8])), 7), ".tif"), big[:8, :8, None])
+
+
+def test_tiles_count_whole(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 300), np.uint8), tile=(1024, 16), compression="zlib")
+    with pytest.raises(UserError, match="304x1024 pixels are more than the limit of 300000"):
+        read_image(tmp_path / "a.tif", max_pixels=300_000)
+    assert read_image(tmp_path / "a.tif", max_pixels=320_000).pixels.shape == (3, 300, 1)
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk"])
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path: Path, junk: bytes) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.tile(RGB, (20, 20, 1))).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    assert read(tmp_path, data, ".jpg").pixels.shape == (100, 140, 3)
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    with pytest.raises(UserError, match="more than 100 scans"):
+        read(tmp_path, data[:end] + (junk + data[last:end]) * 100 + data[end:], ".jpg")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from tests.small_job import NET, RECIPE
 from torch import Tensor, nn
 
@@ -73,7 +73,8 @@ def same(picture: Picture, advance: Callable[[float], None]) -> Picture:
 @pytest.mark.parametrize("own", [1, 3])
 def test_every_kind_of_picture_stays_what_it_is(own: int, channels: int, dtype: type) -> None:
     lr = samples(channels, dtype=dtype)
-    larger = Enlarger(Plain(own))(Picture(lr, b"profile"))
+    larger = Enlarger(Plain(own))(Picture(lr, b"profile", {b"gAMA": b"chunk"}))
+    assert larger.png_colour == {b"gAMA": b"chunk"}
     assert larger.pixels.shape == (26, 34, 3 if channels > 2 else 1)
     assert (larger.alpha is None) == (channels % 2 == 1)
     assert larger.pixels.dtype == dtype and larger.icc_profile == b"profile"
@@ -174,6 +175,16 @@ def test_a_generator_that_sees_the_whole_image_still_enlarges_small_ones(monkeyp
     assert len(tried) == 1  # that it cannot be tiled is found out once
     with pytest.raises(UserError, match="whole image"):
         Enlarger(generator, tile=8)(Picture(samples(1)))
+
+
+@pytest.mark.parametrize("tile", [0, 8])
+def test_values_that_are_no_numbers_make_no_picture(tile: int) -> None:
+    generator = network()
+    with torch.no_grad():
+        for weight in generator.parameters():
+            weight.fill_(1e30)  # finite, and beyond all numbers after two layers
+    with pytest.raises(UserError, match="makes NaN or infinity of this picture"):
+        Enlarger(generator, tile=tile)(Picture(samples(3)))
 
 
 # Files
@@ -325,8 +336,9 @@ def test_a_photo_is_enlarged_beside_itself_upright_and_in_its_colours(tmp_path: 
     pixels = samples(3, 20, 12)
     exif = Image.Exif()
     exif[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo = Image.fromarray(pixels)
-    photo.save(tmp_path / "my photo (1).jpg", exif=exif, icc_profile=b"a profile", quality=95)
+    photo.save(tmp_path / "my photo (1).jpg", exif=exif, icc_profile=profile, quality=95)
     bomb(tmp_path / "bomb.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
     done = door("upscale", "input=.", f"checkpoint={checkpoint}", cwd=tmp_path)
@@ -339,7 +351,7 @@ def test_a_photo_is_enlarged_beside_itself_upright_and_in_its_colours(tmp_path: 
     )
     with Image.open(tmp_path / "my photo (1)_x2.png") as larger:
         assert larger.size == (40, 24) and larger.mode == "RGB"
-        assert larger.info["icc_profile"] == b"a profile" and larger.getexif().get(0x0112, 1) == 1
+        assert larger.info["icc_profile"] == profile and larger.getexif().get(0x0112, 1) == 1
     again = door("upscale", "input=my photo (1).jpg", f"checkpoint={checkpoint}", cwd=tmp_path)
     assert again.returncode == 1 and "overwrite=true" in again.stderr and len(again.stderr.splitlines()) == 1
 

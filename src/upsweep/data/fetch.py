@@ -40,11 +40,15 @@ ALSO = {"div2k": ("div2k_valid",), "df2k": ("div2k_valid",)}  # what a training 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive: its address, the md5 of the file, and the folder that it becomes below the root."""
+    """A published archive: its address, the md5 of the file, and the folder that it becomes below the root.
+
+    `most` bytes are taken of it, whatever its server gives: about twice what is published.
+    """
 
     url: str
     md5: str
     folder: str
+    most: int = 40 * 10**9
 
     @property
     def name(self) -> str:
@@ -53,10 +57,10 @@ class Archive:
 
 
 ETH, SNU = "http://data.vision.ee.ethz.ch/cvl/DIV2K", "https://cv.snu.ac.kr/research/EDSR"
-BENCHMARK = Archive(f"{SNU}/benchmark.tar", "4ace41d33c2384b97e6b320cd0afd6ba", "benchmark")
+BENCHMARK = Archive(f"{SNU}/benchmark.tar", "4ace41d33c2384b97e6b320cd0afd6ba", "benchmark", 2 * 10**9)
 ARCHIVES = {  # by the name of the set that is in it
-    "div2k": Archive(f"{ETH}/DIV2K_train_HR.zip", "bdc2d9338d4e574fe81bf7d158758658", "DIV2K_train_HR"),
-    "div2k_valid": Archive(f"{ETH}/DIV2K_valid_HR.zip", "9fcdda83005c5e5997799b69f955ff88", "DIV2K_valid_HR"),
+    "div2k": Archive(f"{ETH}/DIV2K_train_HR.zip", "bdc2d9338d4e574fe81bf7d158758658", "DIV2K_train_HR", 8 * 10**9),
+    "div2k_valid": Archive(f"{ETH}/DIV2K_valid_HR.zip", "9fcdda83005c5e5997799b69f955ff88", "DIV2K_valid_HR", 10**9),
     "flickr2k": Archive(f"{SNU}/Flickr2K.tar", "5d3f39443d5e9489bff8963f8f26cb03", "Flickr2K"),
     **dict.fromkeys(("set5", "set14", "bsd100", "urban100"), BENCHMARK),
 }
@@ -142,6 +146,10 @@ def fetch_archive(archive: Archive, root: Path) -> None:
         file.unlink()
 
 
+class _Refused(Exception):
+    """Something of an archive that no data set has."""
+
+
 # ---- download ----
 
 
@@ -151,9 +159,12 @@ def _download(archive: Archive, file: Path) -> None:
     advice = f"get {file.name} by hand (from there, or a mirror that you trust) and put it at {file}"
     for goes_on in (True, False) if part.exists() else (False,):
         try:
-            _complete(archive.url, part)
+            _complete(archive, part)
         except requests.exceptions.RequestException as error:
             raise UserError(f"{archive.url} does not give the file ({_reason(error)}): {advice}.") from error
+        except _Refused as reason:
+            part.unlink(missing_ok=True)
+            raise UserError(f"{archive.url} gives {reason}, and nothing was kept: {advice}.") from reason
         if _md5(part) == archive.md5:
             part.replace(file)
             return
@@ -179,13 +190,13 @@ def _reason(error: requests.exceptions.RequestException) -> str:
     return "no connection" if isinstance(error, requests.exceptions.ConnectionError) else str(error)
 
 
-def _complete(url: str, part: Path) -> None:
+def _complete(archive: Archive, part: Path) -> None:
     """Download what is missing of `part`; raises RequestException where TRIES times in a row not a byte came."""
     tries = 0
     while True:
         before = _size(part)
         try:
-            _get(url, part)
+            _get(archive, part)
             return
         except requests.exceptions.RequestException as error:
             tries = 1 if _size(part) > before else tries + 1
@@ -198,10 +209,10 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _get(url: str, part: Path) -> None:
+def _get(archive: Archive, part: Path) -> None:
     have = _size(part)
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         said = answer.headers.get("Content-Range", "")
         if have and answer.status_code == 416:
             if said == f"bytes */{have}":
@@ -211,11 +222,19 @@ def _get(url: str, part: Path) -> None:
         answer.raise_for_status()
         if not said.startswith(f"bytes {have}-"):
             have = 0  # the server gives the whole file
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        if (packed := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise _Refused(f"it packed ({packed}), which was not asked for")
+        length = answer.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() else None
+        too_much = _Refused(f"more than the {archive.most / 1e6:.0f} MB that {archive.name} may have")
+        if (total or 0) > archive.most:
+            raise too_much
         name = part.name.removeprefix(".").removesuffix(PART)
         with part.open("ab" if have else "wb") as out, Bar(total, name, done=have, said=_megabytes) as bar:
             for chunk in answer.iter_content(CHUNK):
+                have += len(chunk)
+                if have > archive.most:
+                    raise too_much
                 out.write(chunk)
                 bar.advance(len(chunk))
 
@@ -232,10 +251,6 @@ _BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error),
     *(EOFError, RuntimeError, ValueError),
 )
-
-
-class _Refused(Exception):
-    """Something in an archive that no data set has."""
 
 
 def unpack(file: Path, folder: Path) -> None:

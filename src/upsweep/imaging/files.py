@@ -5,11 +5,13 @@ would drop their lower byte.
 """
 
 import io
+import logging
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -27,8 +29,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
+from upsweep.imaging import metadata
+from upsweep.imaging.metadata import EXIF, PROFILE
+
+log = logging.getLogger("upsweep")
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -48,10 +54,12 @@ class Picture:
 
     samples: uint8 or uint16 (H, W, 1 to 4): grey, grey and alpha, RGB, or RGB and alpha (not premultiplied).
     icc_profile: the colour profile that the pixels are in, or None (sRGB is then meant).
+    png_colour: what else a PNG says of its colours, whole chunks by name (`metadata.COLOUR`); only a PNG can hold them.
     """
 
     samples: Pixels
     icc_profile: bytes | None = None
+    png_colour: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Pixels:
@@ -98,9 +106,10 @@ def files_below(folder: Path, *, deep: bool = True) -> list[Path]:
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a PNG, JPEG, BMP, TIFF or WebP file.
 
-    The EXIF orientation is applied, a palette becomes RGB, grey stays one channel, 16 bits stay 16; of
-    several frames the first counts. Raises UserError, with the file and the reason, where this cannot be
-    done, and, before anything is decoded, where the header promises more than `max_pixels`.
+    The EXIF orientation is applied, a palette becomes RGB, grey stays one channel, 16 bits stay 16. One warning says
+    what is left out: all frames but the first, and metadata that are broken, or do not fit the pixels. Raises
+    UserError, with the file and the reason, where the pixels cannot be read, and, before anything is decoded, where
+    the header promises more than `max_pixels`.
     """
     path = Path(path)
     try:
@@ -118,21 +127,25 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
             )
 
     read = _read_tiff if data[:4] in _TIFF_MAGIC else _read_other
+    left_out: list[str] = []
     try:
-        return read(data, check_size)
+        picture = _fitting(read(data, check_size, left_out), left_out)
     except UserError:
         raise
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: not an image that can be read (PNG, JPEG, BMP, TIFF, WebP)") from error
     except Exception as error:  # the decoders raise anything on broken bytes
         raise UserError(f"{path}: broken or unsupported image: {error or type(error).__name__}") from error
+    if left_out:
+        log.warning("%s: %s.", path, "; ".join(left_out))
+    return picture
 
 
 def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
     """Write a picture as PNG, TIFF, JPEG or WebP (lossless) by the suffix, whole or not at all.
 
-    PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8. Raises UserError on an unknown suffix, a
-    transparent picture for a JPEG, and where the file cannot be written.
+    PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8. One warning says which colour metadata are left out.
+    Raises UserError on an unknown suffix, a transparent picture for a JPEG, and where the file cannot be written.
     """
     path = Path(path)
     encode = _ENCODERS.get(path.suffix.lower())
@@ -140,6 +153,17 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
         raise UserError(f"{path}: unknown kind of image file; choose one of {', '.join(sorted(_ENCODERS))}")
     if picture.alpha is not None and encode is _encode_jpeg:
         raise UserError(f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp")
+    left_out: list[str] = []
+    picture = _fitting(picture, left_out)
+    said = set(picture.png_colour)
+    # Without any of them sRGB is meant; and beside a profile, or sRGB, all but cICP only say the same less well.
+    if encode is not _encode_png and (
+        b"cICP" in said or (said and picture.icc_profile is None and b"sRGB" not in said)
+    ):
+        names = b", ".join(sorted(said)).decode()
+        left_out.append(f"only a .png can hold the colour metadata of its source ({names})")
+    if left_out:
+        log.warning("%s: %s.", path, "; ".join(left_out))
     try:
         write_whole(path, encode(picture))
     except OSError as error:
@@ -162,6 +186,11 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
 
 CheckSize = Callable[[int, int], None]
 
+_TIFF, _PACKED = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
+_PLAIN = (  # what unpacks to no more than it is asked for
+    *(_PACKED.NONE, _PACKED.CCITTRLE, _PACKED.CCITT_T4, _PACKED.CCITT_T6, _PACKED.LZW, _PACKED.PACKBITS),
+    *(_PACKED.DEFLATE, _PACKED.ADOBE_DEFLATE, _PACKED.LZMA, _PACKED.ZSTD, _PACKED.ZSTD_DEPRECATED),
+)
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -171,34 +200,97 @@ _READERS: tuple[tuple[int, bytes, Callable[[io.BytesIO, str], Image.Image]], ...
 )
 
 
-def _read_other(data: bytes, check_size: CheckSize) -> Picture:
-    with _open(data) as image:
+def _read_other(data: bytes, check_size: CheckSize, left_out: list[str]) -> Picture:
+    metadata.check(data)
+    picture = _salvaged(data, check_size, left_out)
+    chunks, broken = metadata.colour_chunks(data)
+    left_out += [f"its {name} is broken and was left out" for name in broken]
+    return replace(picture, png_colour=chunks)
+
+
+def _salvaged(data: bytes, check_size: CheckSize, left_out: list[str]) -> Picture:
+    """Decode a file, without its metadata, or without some, where they are what is broken."""
+    found: list[str] = []
+    try:
+        picture = _decoded(data, check_size, found, EXIF | PROFILE)
+    except UserError:
+        raise
+    except Exception as error:  # of the pixels, in which case the next line raises too, or of the metadata alone
+        picture = _decoded(metadata.without(data), check_size, [], frozenset())
+        left_out.append(f"broken metadata were left out ({first_line(error)})")
+        for kept in (EXIF | PROFILE, PROFILE, EXIF, frozenset[bytes]()):
+            found = []
+            with suppress(Exception):
+                picture = _decoded(metadata.without(data, kept), check_size, found, kept)
+                break
+    left_out += found
+    return picture
+
+
+def _decoded(data: bytes, check_size: CheckSize, left_out: list[str], kept: frozenset[bytes]) -> Picture:
+    """Decode a file with Pillow and the metadata that are `kept`; raises anything where pixels or these are broken."""
+    if data[8:12] == b"WEBP":
+        check_size(*_webp_size(data))  # its decoder takes the memory when it is opened
+    with metadata.strict():
+        image = _open(data)
+    with image:
         check_size(*image.size)
+        image.load()
+        with metadata.strict():
+            if kept & EXIF:  # Pillow may have tried it when it opened the file, and then says no more that it is broken
+                Image.Exif().load(image.info.get("exif", b""))
+            orientation = image.getexif().get(_ORIENTATION, 1) if kept & EXIF else 1
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            left_out.append(_first_of(frames))
+        profile = (image.info["icc_profile"] or b"") if kept & PROFILE and "icc_profile" in image.info else None
+        if profile is not None and image.mode == "CMYK":  # it says nothing about the RGB that they became
+            profile = None
+            left_out.append("the colour profile of its inks (CMYK) was left out")
         if image.format == "PNG" and data[24] == 16:
             samples = imagecodecs.png_decode(data)
         else:  # as L, LA, RGB or RGBA, whichever holds all that the image says
             colours = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
             samples = np.asarray(image.convert(colours + "A" * image.has_transparency_data))
-        # A profile of CMYK inks says nothing about the RGB that they became.
-        profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
-        return _picture(samples, image.getexif().get(_ORIENTATION, 1), profile)
+    return _picture(samples, orientation, profile)
+
+
+def _first_of(frames: int) -> str:
+    return f"of its {frames} frames the first is read, the others are left out"
+
+
+class _Unmeasured(io.BytesIO):
+    # Pillow's reader of WebP holds the size that it finds in its first read, of 30 bytes, against a global of its own.
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(16 if size == 30 else size)
 
 
 def _open(data: bytes) -> Image.Image:
     # Image.open has a size limit that is a global of Pillow; its readers, called directly, leave it to ours.
     for start, magic, reader in _READERS:
         if data.startswith(magic, start):
-            return reader(io.BytesIO(data), "")
+            return reader(_Unmeasured(data) if reader is WebPImageFile else io.BytesIO(data), "")
     raise UnidentifiedImageError
 
 
-def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height, from the first chunk of a WebP."""
+    number = partial(int.from_bytes, byteorder="little")
+    if data[12:16] == b"VP8X":
+        return number(data[24:27]) + 1, number(data[27:30]) + 1
+    if data[12:16] == b"VP8L":
+        return (number(data[21:25]) & 0x3FFF) + 1, (number(data[21:25]) >> 14 & 0x3FFF) + 1
+    return number(data[26:28]) & 0x3FFF, number(data[28:30]) & 0x3FFF
+
+
+def _read_tiff(data: bytes, check_size: CheckSize, left_out: list[str]) -> Picture:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength))
-        if page.is_tiled:
-            check_size(int(page.tilewidth), int(page.tilelength))
-        if page.axes not in ("YX", "YXS", "SYX") or page.samplesperpixel > 4:
+        if page.is_tiled:  # tiles are decoded whole, however little of them the image shows
+            width, length = int(page.tilewidth), int(page.tilelength)
+            check_size(-(-page.imagewidth // width) * width, -(-page.imagelength // length) * length)
+        colours = 3 if page.photometric in (_TIFF.RGB, _TIFF.YCBCR) else 1
+        if page.axes not in ("YX", "YXS", "SYX") or page.tiledepth > 1 or page.samplesperpixel - colours not in (0, 1):
             raise ValueError(f"{page.samplesperpixel} samples a pixel in the order {page.axes} are no picture")
         if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
             raise ValueError(f"{page.dtype} samples are not supported, only whole numbers of up to 16 bits")
@@ -206,26 +298,56 @@ def _read_tiff(data: bytes, check_size: CheckSize) -> Picture:
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         if len(segments) < prod(page.chunked) or any(n == 0 or at + n > len(data) for at, n in segments):
             raise ValueError("the file is truncated")
+        if page.compression not in _PLAIN:
+            _check_inner(page, [data[at : at + n] for at, n in segments])
+        if (frames := len(file.pages)) > 1:
+            left_out.append(_first_of(frames))
         return _picture(_tiff_samples(page), page.tags.valueof(_ORIENTATION, default=1), page.iccprofile)
+
+
+def _check_inner(page: Any, segments: Sequence[bytes]) -> None:
+    """Refuse a TIFF whose segments are files, such as JPEG, of a larger size: decoders take the memory for that."""
+    for segment in segments:
+        try:
+            metadata.check(segment)
+            with _open(segment) as image:
+                fits = prod(image.size) <= prod(page.chunks)
+        except Exception as error:
+            raise ValueError(f"its compression {_PACKED(page.compression).name} is broken or not supported") from error
+        if not fits:
+            raise ValueError("its segments are larger than it says")
 
 
 def _tiff_samples(page: Any) -> NDArray[Any]:
     """Decode a tifffile page to uint8 or uint16 (H, W[, C]): grey, grey and alpha, RGB or RGBA."""
-    kind = tifffile.PHOTOMETRIC
     samples: NDArray[Any] = page.asarray()
     if page.axes == "SYX":
         samples = np.moveaxis(samples, 0, -1)
-    if page.photometric == kind.PALETTE:
+    if page.photometric == _TIFF.PALETTE:
         colours: NDArray[np.uint8] = (page.colormap.T[samples] >> 8).astype(np.uint8)
         return colours
-    if page.photometric not in (kind.MINISBLACK, kind.MINISWHITE, kind.RGB, kind.YCBCR):
+    if page.photometric not in (_TIFF.MINISBLACK, _TIFF.MINISWHITE, _TIFF.RGB, _TIFF.YCBCR):
         raise ValueError(f"photometric interpretation {page.photometric} is not supported")
     if page.bitspersample not in (8, 16):
         dtype = np.uint8 if page.bitspersample < 8 else np.uint16
         full = np.iinfo(dtype).max
         samples = (samples.astype(np.uint32) * full // (2**page.bitspersample - 1)).astype(dtype)
-    if page.photometric == kind.MINISWHITE:
-        samples = np.iinfo(samples.dtype).max - samples
+    if page.extrasamples and page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA:
+        samples = _not_premultiplied(samples)
+    if page.photometric == _TIFF.MINISWHITE:
+        grey = samples[..., :1] if page.extrasamples else samples
+        np.subtract(np.iinfo(samples.dtype).max, grey, out=grey)
+    return samples
+
+
+def _not_premultiplied(samples: NDArray[Any]) -> NDArray[Any]:
+    """Divide the colours (H, W, 1 or 3) by the alpha behind them, rounded; where that is 0 they become black."""
+    full = np.iinfo(samples.dtype).max
+    for row in samples:  # by rows, as the wider numbers in between would take four times the memory of an image
+        alpha = row[:, -1:].astype(np.uint32)
+        row[:, :-1] = np.minimum((row[:, :-1] * np.uint32(full) + alpha // 2) // np.maximum(alpha, 1), full) * (
+            alpha > 0
+        )
     return samples
 
 
@@ -243,6 +365,14 @@ def _picture(samples: NDArray[Any], orientation: int, icc_profile: bytes | None)
     return Picture(np.ascontiguousarray(samples), icc_profile)
 
 
+def _fitting(picture: Picture, left_out: list[str]) -> Picture:
+    """The picture without a colour profile that cannot be its own."""
+    if picture.icc_profile is None or not (why := metadata.misfit(picture.icc_profile, picture.samples.shape[-1])):
+        return picture
+    left_out.append(f"its colour profile {why}: it was left out")
+    return replace(picture, icc_profile=None)
+
+
 # ---- writing ----
 
 
@@ -256,12 +386,12 @@ def _samples(picture: Picture) -> NDArray[Any]:
 
 def _encode_png(picture: Picture) -> Parts:
     png = imagecodecs.png_encode(np.ascontiguousarray(_samples(picture)))
-    if picture.icc_profile is None:
-        return [png]
-    body = b"iCCPicc\0\0" + zlib.compress(picture.icc_profile)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    header_end = 33  # signature and IHDR: the profile must come before the pixels
-    return [png[:header_end], chunk, memoryview(png)[header_end:]]  # in parts: a large picture is not copied
+    chunks = [chunk for name, chunk in picture.png_colour.items() if name != b"sRGB" or picture.icc_profile is None]
+    if picture.icc_profile is not None:
+        body = b"iCCPicc\0\0" + zlib.compress(picture.icc_profile)
+        chunks.append(struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
+    header_end = 33  # signature and IHDR: what says the colours must come before the pixels
+    return [png[:header_end], *chunks, memoryview(png)[header_end:]]  # in parts: a large picture is not copied
 
 
 def _encode_tiff(picture: Picture) -> Parts:

@@ -2,8 +2,8 @@
 
 A checkpoint holds, beside Lightning's own entries, `checkpoint["upsweep"]`: the generator's class by name and its
 arguments as plain values (the recipe among them). Names resolve to upsweep's networks and blocks and to the
-modules of `torch.nn`, or to classes that the caller names, and to nothing else. Where the weights were averaged while
-they were trained, `checkpoint["ema"]` holds the average, which is what validation judged.
+activations of `torch.nn`, or to classes that the caller names, and to nothing else. Where the weights were averaged
+while they were trained, `checkpoint["ema"]` holds the average, which is what validation judged.
 
 A release (`.safetensors`) holds the generator's weights alone, and the same description as JSON in its metadata.
 """
@@ -38,7 +38,19 @@ RELEASE = ".safetensors"
 # Sizes are checked against the weights before memory is taken; these bounds keep the check itself short.
 LARGEST_NUMBER = 2048
 DEEPEST = 16
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 LONGEST = 100_000  # characters of a release's description
+DEPTHS = ("depth", "m")  # arguments of upsweep's networks that say how many layers there are, each with a weight
+FEW_LAYERS, MOST_LAYERS, MOST_NETWORKS = 64, 500, 4
+# What of torch.nn may be named: element-wise, and of no size.
+ACTIVATIONS = frozenset(
+    f"torch.nn.{name}"
+    for name in (
+        *("CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"),
+        *("LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "RReLU", "SELU", "Sigmoid", "SiLU", "Softplus"),
+        *("Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold"),
+    )
+)
 
 
 def build(spec: Mapping[str, Any]) -> Network:
@@ -126,6 +138,7 @@ def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[
     state = read(path)
     spec = described(state, path, allow)
     weights = generator_weights(state, ema=ema)
+    _bound(spec, len(weights), path)
     if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
         raise UserError(f"{path} claims more weights than it has bytes; it was not loaded.")
     try:
@@ -194,7 +207,7 @@ def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str
 
 
 def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raise UserError for the first name that only one of `generator` and `weights` has, or whose shapes differ."""
+    """Raise UserError for the first name that one of both lacks, whose shapes differ, or whose values are no numbers."""
     wanted, found = ({name: value.shape for name, value in w.items()} for w in (generator.state_dict(), weights))
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
@@ -203,6 +216,7 @@ def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
                 f"{path} does not fit the generator: {name} is {has} in the file and {needs} in the network"
                 f"{_remedy(found, wanted)}."
             )
+    _refuse_no_numbers(generator, weights, path)
 
 
 def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
@@ -215,13 +229,30 @@ def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
     return ""
 
 
+def _refuse_no_numbers(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of another kind than the generator's by the same names, or that are not finite."""
+    for name, own in generator.state_dict().items():
+        value = weights.get(name)
+        if value is None:
+            continue
+        if value.layout is not torch.strided or value.is_nested or value.is_meta:
+            fault = "no dense tensor"
+        elif value.dtype != own.dtype and not {value.dtype, own.dtype} <= FLOATS:
+            fault = f"{str(value.dtype).removeprefix('torch.')}, where {str(own.dtype).removeprefix('torch.')} is due"
+        elif not value.isfinite().all():
+            fault = "NaN or infinite in places: its training diverged"
+        else:
+            continue
+        raise UserError(f"{path} cannot be used: {name} is {fault}.")
+
+
 def transfer(
     generator: nn.Module, weights: Mapping[str, Tensor], path: Path, *, without: Collection[str] = ()
 ) -> list[str]:
     """Load those weights that the generator has by the same name and shape; the names of its others, left as they are.
 
     The parts of the generator that `without` names keep their own weights whatever fits. Raises UserError where none
-    fits; `path` says where they are from.
+    fits, or one that does is no number in places; `path` says where they are from.
     """
     own = generator.state_dict()
     fitting = {
@@ -231,6 +262,7 @@ def transfer(
     }
     if not fitting:
         raise UserError(f"Nothing in {path} fits this generator: no weight has the same name and shape.")
+    _refuse_no_numbers(generator, fitting, path)
     generator.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
 
@@ -292,6 +324,18 @@ def _vet(path: Path, spec: object, allow: Collection[str]) -> None:
         raise UserError(f"{path} {fault}; it was not loaded.")
 
 
+def _bound(spec: object, most: int, path: Path) -> None:
+    """Refuse a description of more layers than the file has weights, or of many networks: each takes time to build."""
+    nodes = [node for _, _, node in _walk(spec) if isinstance(node, Mapping)]
+    networks = [node for node in nodes if str(node.get("_target_")).startswith("upsweep.networks.")]
+    said = [node[key] for node in networks for key in DEPTHS if isinstance(node.get(key), int | float)]
+    layers = sum(max(0, int(number)) for number in said)
+    if layers > min(max(most, FEW_LAYERS), MOST_LAYERS) or len(networks) > MOST_NETWORKS:
+        raise UserError(
+            f"{path} asks for {layers} layers (in networks: {len(networks)}) and has {most} weights; it was not loaded."
+        )
+
+
 def _walk(spec: object, key: object = "", depth: int = 0) -> Iterator[tuple[int, object, object]]:
     """Depth, key and value of everything in `spec`; no deeper than is needed to see that it is too deep."""
     yield depth, key, spec
@@ -302,9 +346,11 @@ def _walk(spec: object, key: object = "", depth: int = 0) -> Iterator[tuple[int,
 
 
 def _ours(target: str) -> bool:
-    """Whether a name is one of upsweep's networks or blocks, or a module class of torch.nn."""
+    """Whether a name is one of upsweep's networks or blocks, or an activation of torch.nn."""
+    if target in ACTIVATIONS:
+        return True
     module, _, name = renamed(target).rpartition(".")
-    if module != "torch.nn" and not f"{module}.".startswith(("upsweep.networks.", "upsweep.blocks.")):
+    if not f"{module}.".startswith(("upsweep.networks.", "upsweep.blocks.")):
         return False
     try:
         found = getattr(importlib.import_module(module), name, None)

@@ -127,7 +127,10 @@ def _enlarged(photo: Photo, enlarge: Callable[[Picture], Picture], max_pixels: i
         photo.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{photo.target.parent}: cannot be made: {error.strerror}.") from error
-    larger = enlarge(picture)
+    try:
+        larger = enlarge(picture)
+    except UserError as error:
+        raise UserError(f"{photo.source}: {error}") from error
     write_image(photo.target, larger)
     height, width = larger.pixels.shape[:2]
     return f"{photo.source} -> {photo.target} ({width}x{height})"

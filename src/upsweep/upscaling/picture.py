@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isqrt
 from typing import Any
 
@@ -56,6 +57,10 @@ class Painter(Wrapper):
 
     def _made(self, x: Tensor) -> Tensor:
         y: Tensor = self.generator(as_channels_last(x) if x.device.type == "cpu" else x)
+        if not y.isfinite().all() and x.isfinite().all():  # the probe for a network's reach puts NaN in
+            raise UserError(
+                "The generator makes NaN or infinity of this picture, which was not enlarged: train it anew."
+            )
         return y
 
 
@@ -82,7 +87,8 @@ class Enlarger:
         """Enlarge a picture (H, W) of 8 or 16 bits to (s H, s W); `advance` is told of every tile.
 
         Raises:
-            UserError: the picture needs tiles, and the generator cannot be tiled; or the memory is too small.
+            UserError: the picture needs tiles, and the generator cannot be tiled; the memory is too small; or the
+                generator makes NaN or infinity of it.
         """
         lr = picture.samples
         height, width, channels = lr.shape
@@ -100,7 +106,7 @@ class Enlarger:
             place = hr[s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
             np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
             advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
-        return Picture(hr, picture.icc_profile)
+        return replace(picture, samples=hr)
 
     @property
     def device(self) -> torch.device:
