@@ -662,3 +662,8 @@ def test_a_factory_inside_of_a_class_may_stand_in_a_config(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "own_generators", sys.modules[__name__])
     monkeypatch.setattr(Own, "doubling", staticmethod(lambda: Own(2)), raising=False)
     assert isinstance(checkpoints.build({"_target_": "own_generators.Own.doubling"}), Own)
+
+
+@pytest.mark.parametrize("said", [None, [], "x", {"generator": 7}])
+def test_what_a_strangers_checkpoint_says_of_its_generator_is_nothing(said: object) -> None:
+    assert checkpoints.said_of({"upsweep": said}) == {} == checkpoints.said_of({})

@@ -195,6 +195,13 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
+def said_of(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The node of the generator in a checkpoint, as it stands there; empty where a file of somebody else has none."""
+    said = state.get(KEY)
+    node = said.get("generator") if isinstance(said, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
+
+
 def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str, Tensor]:
     """The generator's weights in a Lightning checkpoint: their moving average, where there is one, unless not `ema`."""
     key, prefix = (EMA, "") if ema and EMA in state else ("state_dict", "generator.")
@@ -207,7 +214,7 @@ def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str
 
 
 def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raise UserError for the first name that one of both lacks, whose shapes differ, or whose values are no numbers."""
+    """Raise UserError for the first name that one lacks, whose shapes differ, or whose values are no numbers."""
     wanted, found = ({name: value.shape for name, value in w.items()} for w in (generator.state_dict(), weights))
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):

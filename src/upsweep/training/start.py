@@ -51,7 +51,7 @@ def fitting_weights(path: Path, spec: dict[str, Any]) -> Started:
     """Those weights of a checkpoint that fit (`init_from=`), say for another scale; the others are as initialised."""
     network, state = checkpoints.build(spec), checkpoints.read(path)
     # A deconvolution for another scale is another layer, also where its kernel has the same size (FSRCNN's 9x9).
-    stored = state.get(checkpoints.KEY, {}).get("generator", {})
+    stored = checkpoints.said_of(state)
     without = () if stored.get("scale") == getattr(network, "scale", None) else ("upsampler",)
     new = checkpoints.transfer(network, checkpoints.generator_weights(state), path, without=without)
     _warn_of_another(network, state, path)
@@ -137,7 +137,7 @@ def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _trained_with(network: Network, state: Mapping[str, Any]) -> str:
     """What of a stored network differs from this one where no shape of a weight does, as arguments; or nothing."""
-    stored = state.get(checkpoints.KEY, {}).get("generator", {})
+    stored = checkpoints.said_of(state)
     known = signature(type(network)).parameters if stored else {}
     had = {key: stored.get(key, known[key].default) for key in ("skip", "centre") if key in known}
     return " ".join(f"generator.{key}={value}" for key, value in had.items() if value != getattr(network, key))
