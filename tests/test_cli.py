@@ -8,14 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from PIL import Image
 
-from upsweep import cli
 from upsweep.cli import description
+from upsweep.runs.about import About
+from upsweep.runs.result import Result
 from upsweep.sweeps.live import Status, display
+from upsweep.sweeps.overrides import plain, quoted, readable
 from upsweep.training import console
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,40 +143,119 @@ main()
 """
 
 
-def parsed(argument: str) -> object:
-    return OverridesParser.create().parse_override(cli._quoted(argument, ("input",))).value()
+def parsed(argument: str, *flags: str) -> object:
+    (line,) = readable([*flags, argument])[len(flags) :]
+    assert readable([*flags, line])[len(flags) :] == [line], "ranks and jobs repeat the command line"
+    override = OverridesParser.create().parse_override(line)
+    assert flags or not override.is_sweep_override()
+    if override.is_sweep_override():
+        return [OverridesParser.create().parse_override(f"x={v}").value() for v in override.sweep_string_iterator()]
+    return OmegaConf.create({"x": override.value()}).x
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "my photo (1).jpg",
-        "a,b=c.jpg",
-        "it's.jpg",
-        "~/x.png",
-        "ü.jpg",
-        "C:\\photos\\",
-        "a\\'b",
-        "*.jpg",
-        "a[1]?.jpg",
-        "#",
-    ],
-)
+NAMES = [
+    "my photo (1).jpg",
+    "a,b=c.jpg",
+    "it's.jpg",
+    'say "x".jpg',
+    "ü.jpg",
+    "фото",
+    "C:\\photos\\",
+    "a\\'b",
+    "*.jpg",
+    "a[1]?.jpg",
+    "[2024] x",
+    "{x",
+    "#",
+    "2024",
+    "1e3",
+    "true",
+    " x ",
+    "photos(1)",
+    "cost ${5",
+]
+KEYS = [
+    "input",
+    "data.root",
+    "data.val_root",
+    "hydra.run.dir",
+    "checkpoint",
+    "+mine.lr_path",
+    "data.cache_dir",
+    "init_from",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_name_is_taken_as_it_is_typed(name: str) -> None:
-    assert parsed(f"input={name}") == name
+    assert {str(parsed(f"{key}={name}")) for key in KEYS} == {name}
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
 def test_any_file_name_is(name: str) -> None:
-    if name[0] not in "'\"[" and name != "null":
-        assert parsed(f"input={name}") == name
+    known = name[0] in "'\"[~" or name.lower() == "null" or "\\" in name or "${" in name  # what has a meaning
+    assert known or parsed(f"input={name}") == name
 
 
-def test_lists_and_what_is_quoted_already_stay() -> None:
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12))
+def test_what_hydra_reads_stays_as_it_is_and_all_else_is_read(value: str) -> None:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        assert value.startswith("~") or readable([f"key={value}"]) != [f"key={value}"]
+        OverridesParser.create().parse_override(*readable([f"key={value}"]))
+    else:
+        assert readable([f"key={value}"]) == [f"key={value}"]
+
+
+def test_lists_interpolations_and_what_is_quoted_already_stay() -> None:
     assert parsed("input=[a.jpg,b.jpg]") == ["a.jpg", "b.jpg"]
+    assert parsed("input=[a (1).jpg,'b,c.jpg']") == ["a (1).jpg", "b,c.jpg"]
     assert parsed("input='a b.jpg'") == "a b.jpg"
     assert parsed("input=null") is None
-    assert cli._quoted("tile=a b", ("input",)) == "tile=a b"
+    assert parsed("data.root=a\\,b") == "a,b"
+    for line in ("tile=a b", "root=${oc.env:HOME}/x", "init=he,xavier", "x=interval(1)", "~x=~/a", "input=[a,b]", "a"):
+        assert readable([line]) == [line]
+    assert readable(["root=${x}/(1)"]) == ["root='${x}/(1)'"]
+
+
+def test_the_home_folder_is_known_by_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/it's me")
+    assert parsed("data.root=~/a (1)") == "/home/it's me/a (1)" and parsed("mine.where=~") == "/home/it's me"
+    assert parsed("input=[~/a,b]") == ["/home/it's me/a", "b"] and parsed("data.root=~else/a") == "~else/a"
+    assert readable(["--config-dir=~/c", "-cd", "~=x"]) == ["--config-dir=/home/it's me/c", "-cd", "~=x"]
+
+
+def test_a_comma_parts_the_values_of_a_sweep_and_belongs_to_a_path_elsewhere() -> None:
+    assert parsed("data.root=a,b") == "a,b"
+    for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN", "hparams_search=optuna"):
+        assert parsed("data.root=a,b", flag) == ["a", "b"]
+        assert parsed("data.root=~/a (1),'b,c',it's", flag) == [str(Path.home() / "a (1)"), "b,c", "it's"]
+
+
+def test_what_was_quoted_is_what_it_stands_for() -> None:
+    for name in NAMES:
+        assert plain(quoted(name)) == name and plain(readable([f"resume={name}"])[0].partition("=")[2]) == name
+
+
+@pytest.mark.slow
+def test_a_run_in_a_folder_with_any_name_trains_on_one_and_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "it's (me), é"
+    photos = home / "my, photos=[1] $x"
+    photos.mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(np.full((64, 64, 3), 40 * i, dtype=np.uint8)).save(photos / f"{i}.png")
+    tiny = ["trainer=cpu", "logger=none", "generator.width=4", "generator.depth=1", "data.patch_size=8"]
+    line = ["data=folder", f"data.root=~/{photos.name}", "data.patches_per_epoch=32", "trainer.max_epochs=1"]
+    for words in ([*tiny, *line, "hydra.run.dir=~/out (1)"], ["resume=~/out (1)", "trainer.max_epochs=2"]):
+        done = subprocess.run(
+            [*DOOR, *words], cwd=home, env={**os.environ, "HOME": str(home)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    about = About.read(home / "out (1)")
+    assert about is not None and about.config["data"]["root"] == str(photos)
+    result = Result.read(home / "out (1)")
+    assert result is not None and result.epochs == 2
 
 
 def test_a_users_config_folder_names_classes_of_theirs(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from hydra._internal.config_repository import IConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import run_job as hydras_run_job
 from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -37,7 +36,8 @@ from upsweep.common.ranks import first_rank
 from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
 from upsweep.runs.result import REQUEUE
-from upsweep.sweeps.resuming import MULTIRUN, resumed
+from upsweep.sweeps.overrides import MULTIRUN, readable
+from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
 
@@ -47,7 +47,8 @@ def door(
 ) -> Callable[[Task], Callable[[], None]]:
     """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
 
-    `paths` are keys whose values are file names, taken as they are typed: `input=photo (1).jpg` is no syntax error.
+    What is typed arrives as it was (`overrides.readable`): `input=photo (1).jpg` is no syntax error. `paths` are keys
+    that name files although their names do not say so.
     With `claims` the output folder becomes this process's alone before Hydra writes into it (`folders.writable`), and
     SIGTERM ends it with the code by which a scheduler runs it again.
 
@@ -121,7 +122,7 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))
     try:
         with _ending_with(_before_the_report):
-            sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
+            sys.argv[1:] = resumed(readable(sys.argv[1:], paths))
             _one_folder(sys.argv[1:])
             entry()
     finally:
@@ -154,14 +155,6 @@ def own_targets() -> frozenset[str]:
     files = (file for folder in folders for group in groups for file in sorted((folder / group).glob("*.yaml")))
     nodes = (OmegaConf.load(file) for file in files)
     return frozenset(str(node["_target_"]) for node in nodes if isinstance(node, DictConfig) and "_target_" in node)
-
-
-def _quoted(argument: str, keys: Sequence[str]) -> str:
-    """An override of one of `keys` with its value quoted for Hydra's grammar, which knows few characters."""
-    key, equals, value = argument.partition("=")
-    if key not in keys or not equals or value in ("", "null") or value[0] in "'\"[":
-        return argument
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def _one_folder(arguments: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
+from upsweep.sweeps.overrides import quoted
 from upsweep.sweeps.pool import STOPPED
-from upsweep.sweeps.resuming import quoted
 
 
 class JobsFailedError(UserError):
