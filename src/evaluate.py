@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from upsweep.cli import door, own_targets
 
 
-@door("evaluate", paths=("checkpoint", "sweep", "benchmark"))
+@door("evaluate", paths=("benchmark",))
 def main(cfg: DictConfig) -> None:
     """Judge what the config names; print the tables, and where everything lies."""
     # torch takes seconds to import: `--help` and `--cfg job` do without.

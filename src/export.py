@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from upsweep.cli import door, own_targets
 
 
-@door("export", paths=("checkpoint", "output"))
+@door("export")
 def main(cfg: DictConfig) -> None:
     """Export what the config names, and say what was written."""
     from upsweep.networks.exporting import export

@@ -1,5 +1,6 @@
 """Train one generator, or with -m a sweep of them: python src/train.py -m init=xavier,he norm=bn,none."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -8,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from upsweep.cli import door, importing
+from upsweep.cli import door, hold_to_types, importing
 from upsweep.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ def main(cfg: DictConfig) -> float | None:
 
 def job_of(cfg: DictConfig) -> "Job":
     """The training that a config describes, in the folder that Hydra gave it."""
+    from pytorch_lightning import Callback, Trainer
+
     from upsweep import release
     from upsweep.analysis.ranking import chosen
     from upsweep.runs.folders import writable
+    from upsweep.tasks import Task
     from upsweep.training.job import Job
     from upsweep.training.start import start_of
 
@@ -46,8 +50,8 @@ def job_of(cfg: DictConfig) -> "Job":
     resume = cfg.resume is not None
     folder = writable(Path(hydra.runtime.output_dir), resume=resume)
     refuse_unknown(cfg.data)
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    task = instantiate(cfg.task, _convert_="all")
+    config = hold_to_types(cfg, trainer=Trainer)
+    task = made(cfg.task, "task", Task)
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
     about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
@@ -60,7 +64,7 @@ def job_of(cfg: DictConfig) -> "Job":
         generator=config["generator"],
         training=learning(cfg),
         trainer=config["trainer"],
-        callbacks=[instantiate(c) for c in cfg.callbacks.values() if c is not None],
+        callbacks=[made(c, f"callbacks.{n}", Callback) for n, c in cfg.callbacks.items() if c is not None],
         logger=make_logger and make_logger(folder, **about, figures=task.figures, flat=flat),
         start=start_of(
             folder,
@@ -78,6 +82,15 @@ def job_of(cfg: DictConfig) -> "Job":
     )
 
 
+def made(node: Any, key: str, kind: Any) -> Any:
+    """What a node of the config describes. Raises UserError: that is not of the kind which is needed there."""
+    found = instantiate(node, _convert_="all") if isinstance(node, DictConfig) else node
+    if not isinstance(found, kind):
+        said = node.get("_target_", "nothing") if isinstance(node, DictConfig) else node
+        raise UserError(f"{key}={said} describes no {kind.__name__.lower()}, which a run needs there.")
+    return found
+
+
 def refuse_unknown(data: DictConfig) -> None:
     """Refuse what a data set's file says and nobody reads.
 
@@ -93,15 +106,20 @@ def refuse_unknown(data: DictConfig) -> None:
 
 def learning(cfg: DictConfig) -> "MakeTraining":
     """How the generator learns."""
+    from torch import nn
+
     from upsweep.training.optimizers import by_dotted_name
     from upsweep.training.scaling import RateRule
     from upsweep.training.supervised import Supervised
 
+    objective = made(cfg.objective, "objective", nn.Module)
+    if (reduction := getattr(objective, "reduction", "mean")) not in ("mean", "sum"):
+        raise UserError(f"objective.reduction={reduction} must be mean or sum.")
     return partial(
         Supervised,
-        objective=instantiate(cfg.objective, _convert_="all"),
-        optimizer=instantiate(cfg.optimizer, _convert_="all"),
-        schedule=instantiate(cfg.scheduler, _convert_="all"),
+        objective=objective,
+        optimizer=made(cfg.optimizer, "optimizer", Callable),
+        schedule=made(cfg.scheduler, "scheduler", Callable),
         factors=by_dotted_name(cast(dict[str, Any], OmegaConf.to_container(cfg.factors, resolve=True))),
         rule=RateRule(cfg.lr_rule, cfg.lr_batch_size),
         compiled=cfg.compile,

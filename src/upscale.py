@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from upsweep.cli import door, own_targets
 
 
-@door("upscale", paths=("input", "output", "checkpoint"))
+@door("upscale")
 def main(cfg: DictConfig) -> None:
     """Enlarge what the config names; exit code 1 if any of it was not."""
     # torch takes seconds to import: only who really enlarges pays for it.

@@ -1,22 +1,40 @@
 """What all doors share: help, silence and colour, file names as they are typed, classes that a user's config names."""
 
 import io
+import logging
 import os
 import pty
 import re
+import runpy
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
+import numpy as np
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hydra.errors import HydraException
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from PIL import Image
 
-from upsweep import cli
 from upsweep.cli import description
+from upsweep.common.errors import UserError
+from upsweep.common.ranks import settle_ranks
+from upsweep.runs.about import About
+from upsweep.runs.result import Result
 from upsweep.sweeps.live import Status, display
+from upsweep.sweeps.overrides import plain, quoted, readable
 from upsweep.training import console
+from upsweep.training import job as training_job
+from upsweep.training.job import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
@@ -137,40 +155,119 @@ main()
 """
 
 
-def parsed(argument: str) -> object:
-    return OverridesParser.create().parse_override(cli._quoted(argument, ("input",))).value()
+def parsed(argument: str, *flags: str) -> object:
+    (line,) = readable([*flags, argument])[len(flags) :]
+    assert readable([*flags, line])[len(flags) :] == [line], "ranks and jobs repeat the command line"
+    override = OverridesParser.create().parse_override(line)
+    assert flags or not override.is_sweep_override()
+    if override.is_sweep_override():
+        return [OverridesParser.create().parse_override(f"x={v}").value() for v in override.sweep_string_iterator()]
+    return OmegaConf.create({"x": override.value()}).x
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "my photo (1).jpg",
-        "a,b=c.jpg",
-        "it's.jpg",
-        "~/x.png",
-        "ü.jpg",
-        "C:\\photos\\",
-        "a\\'b",
-        "*.jpg",
-        "a[1]?.jpg",
-        "#",
-    ],
-)
+NAMES = [
+    "my photo (1).jpg",
+    "a,b=c.jpg",
+    "it's.jpg",
+    'say "x".jpg',
+    "ü.jpg",
+    "фото",
+    "C:\\photos\\",
+    "a\\'b",
+    "*.jpg",
+    "a[1]?.jpg",
+    "[2024] x",
+    "{x",
+    "#",
+    "2024",
+    "1e3",
+    "true",
+    " x ",
+    "photos(1)",
+    "cost ${5",
+]
+KEYS = [
+    "input",
+    "data.root",
+    "data.val_root",
+    "hydra.run.dir",
+    "checkpoint",
+    "+mine.lr_path",
+    "data.cache_dir",
+    "init_from",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_name_is_taken_as_it_is_typed(name: str) -> None:
-    assert parsed(f"input={name}") == name
+    assert {str(parsed(f"{key}={name}")) for key in KEYS} == {name}
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
 def test_any_file_name_is(name: str) -> None:
-    if name[0] not in "'\"[" and name != "null":
-        assert parsed(f"input={name}") == name
+    known = name[0] in "'\"[~" or name.lower() == "null" or "\\" in name or "${" in name  # what has a meaning
+    assert known or parsed(f"input={name}") == name
 
 
-def test_lists_and_what_is_quoted_already_stay() -> None:
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12))
+def test_what_hydra_reads_stays_as_it_is_and_all_else_is_read(value: str) -> None:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        assert value.startswith("~") or readable([f"key={value}"]) != [f"key={value}"]
+        OverridesParser.create().parse_override(*readable([f"key={value}"]))
+    else:
+        assert readable([f"key={value}"]) == [f"key={value}"]
+
+
+def test_lists_interpolations_and_what_is_quoted_already_stay() -> None:
     assert parsed("input=[a.jpg,b.jpg]") == ["a.jpg", "b.jpg"]
+    assert parsed("input=[a (1).jpg,'b,c.jpg']") == ["a (1).jpg", "b,c.jpg"]
     assert parsed("input='a b.jpg'") == "a b.jpg"
     assert parsed("input=null") is None
-    assert cli._quoted("tile=a b", ("input",)) == "tile=a b"
+    assert parsed("data.root=a\\,b") == "a,b"
+    for line in ("tile=a b", "root=${oc.env:HOME}/x", "init=he,xavier", "x=interval(1)", "~x=~/a", "input=[a,b]", "a"):
+        assert readable([line]) == [line]
+    assert readable(["root=${x}/(1)"]) == ["root='${x}/(1)'"]
+
+
+def test_the_home_folder_is_known_by_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/it's me")
+    assert parsed("data.root=~/a (1)") == "/home/it's me/a (1)" and parsed("mine.where=~") == "/home/it's me"
+    assert parsed("input=[~/a,b]") == ["/home/it's me/a", "b"] and parsed("data.root=~else/a") == "~else/a"
+    assert readable(["--config-dir=~/c", "-cd", "~=x"]) == ["--config-dir=/home/it's me/c", "-cd", "~=x"]
+
+
+def test_a_comma_parts_the_values_of_a_sweep_and_belongs_to_a_path_elsewhere() -> None:
+    assert parsed("data.root=a,b") == "a,b"
+    for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN", "hparams_search=optuna"):
+        assert parsed("data.root=a,b", flag) == ["a", "b"]
+        assert parsed("data.root=~/a (1),'b,c',it's", flag) == [str(Path.home() / "a (1)"), "b,c", "it's"]
+
+
+def test_what_was_quoted_is_what_it_stands_for() -> None:
+    for name in NAMES:
+        assert plain(quoted(name)) == name and plain(readable([f"resume={name}"])[0].partition("=")[2]) == name
+
+
+@pytest.mark.slow
+def test_a_run_in_a_folder_with_any_name_trains_on_one_and_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "it's (me), é"
+    photos = home / "my, photos=[1] $x"
+    photos.mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(np.full((64, 64, 3), 40 * i, dtype=np.uint8)).save(photos / f"{i}.png")
+    tiny = ["trainer=cpu", "logger=none", "generator.width=4", "generator.depth=1", "data.patch_size=8"]
+    line = ["data=folder", f"data.root=~/{photos.name}", "data.patches_per_epoch=32", "trainer.max_epochs=1"]
+    for words in ([*tiny, *line, "hydra.run.dir=~/out (1)"], ["resume=~/out (1)", "trainer.max_epochs=2"]):
+        done = subprocess.run(
+            [*DOOR, *words], cwd=home, env={**os.environ, "HOME": str(home)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    about = About.read(home / "out (1)")
+    assert about is not None and about.config["data"]["root"] == str(photos)
+    result = Result.read(home / "out (1)")
+    assert result is not None and result.epochs == 2
 
 
 def test_a_users_config_folder_names_classes_of_theirs(tmp_path: Path) -> None:
@@ -184,3 +281,184 @@ def test_a_users_config_folder_names_classes_of_theirs(tmp_path: Path) -> None:
     command = [sys.executable, str(script), "--config-dir", str(tmp_path / "conf"), "input=a (1).jpg"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "'a (1).jpg' ['tiny.Tiny']\n", done.stderr
+
+
+# ---- whatever is typed, or set in the environment, ends in a sentence that names it ----
+
+TINY = [
+    *("trainer=cpu", "logger=none", "generator.width=4", "generator.depth=1", "data.patch_size=8", "quiet=true"),
+    *("data.patches_per_epoch=32", "trainer.max_epochs=1", "trainer.limit_val_batches=1", "callbacks.pictures=null"),
+]
+LEAVES = [
+    *("seed", "scale", "quiet", "compile", "channels_last", "lr_rule", "lr_batch_size", "factors", "checkpoint"),
+    *("optimizer.lr", "optimizer.betas", "optimizer.momentum", "scheduler.final", "scheduler.warmup", "init.gain"),
+    *("generator.width", "generator.kernel", "generator.skip", "generator.recipe", "upsampler.kernel", "recipe"),
+    *("activation.slope", "norm.place", "data.patch_size", "data.copies", "data.augment", "data.source", "data.cache"),
+    *("trainer.precision", "trainer.max_epochs", "trainer.devices", "trainer.benchmark", "trainer.gradient_clip_val"),
+    *("callbacks.ema.decay", "callbacks.best", "callbacks.diagnoses.samples", "task.figures", "task.data", "report"),
+    *("protocol.shave", "degradation.bicubic", "judge_anew", "init_from", "norm._target_", "objective._target_"),
+]
+GROUPS = ["norm", "init", "optimizer", "degradation", "logger", "data", "callbacks", "trainer", "task", "protocol"]
+VALUES = [
+    "null",
+    "abc",
+    "-1",
+    "0",
+    "1.5",
+    "true",
+    "[]",
+    "[x]",
+    "{a: b}",
+    "nan",
+    "1e30",
+    '"1e-3"',
+    "${nope}",
+    "???",
+    "${",
+]
+OVERRIDES = st.builds("{}={}".format, st.sampled_from([*LEAVES, *GROUPS]), st.sampled_from(VALUES)) | st.builds(
+    "~{}".format, st.sampled_from([*LEAVES, *GROUPS])
+)
+
+
+class Said(NamedTuple):
+    code: int
+    text: str
+
+
+def say(*words: str, train: Callable[[Job], object] | None = None, **environment: str) -> Said:
+    """What the door of trainings, in this process, says to a command line; `train` takes the training's place."""
+    script = runpy.run_path(DOOR[1], run_name="train")
+    out, before = io.StringIO(), Path.cwd()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(sys, "argv", [DOOR[1], *TINY, f"data.cache_dir={CACHE}", *words]),
+        mock.patch.dict(os.environ, {"HYDRA_MAIN_MODULE": "__main__", **environment}),
+        mock.patch("upsweep.training.job.train", train or training_job.train),
+        mock.patch("upsweep.cli.watch_parent"),
+        mock.patch("upsweep.training.console.show_end"),
+        redirect_stdout(out),
+        redirect_stderr(out),
+    ):
+        os.chdir(folder)
+        try:
+            script["main"]()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        finally:
+            os.chdir(before)
+            GlobalHydra.instance().clear()
+            logging.getLogger().handlers.clear()
+    return Said(code, out.getvalue())
+
+
+CACHE = Path(tempfile.gettempdir()) / "upsweep-tests-cache"
+
+
+def built(job: Job) -> mock.Mock:
+    """Everything that a config describes is built; nothing is trained."""
+    job.start(job.generator)
+    training_job._trainer(job, [])
+    return mock.Mock(objective=None)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["norm=null"], "norm=null"),
+        (["logger=3"], "logger=3"),
+        (["~logger"], "logger"),
+        (["~norm"], "norm"),
+        (["degradation=[]"], "degradation"),
+        (["seed=-1"], "seed=-1"),
+        (["seed=abc"], "seed=abc"),
+        (["seed=${nope}"], "seed"),
+        (["optimizer.lr=null"], "optimizer.lr=null"),
+        (['optimizer.lr="1e-3"'], "optimizer.lr=1e-3"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]"),
+        (["data.augment=maybe"], "data.augment=maybe"),
+        (["data=folder", "data.root=[a]"], "data.root=['a']"),
+        (["generator.recipe=null"], "generator.recipe=null"),
+        (["trainer.deterministic=x"], "trainer.deterministic=x"),
+        (["norm._target_=null"], "norm={'_target_': None"),
+        (["callbacks.pictures=3"], "callbacks.pictures=3"),
+        (["objective._target_=torch.nn.Foo"], "torch.nn.Foo"),
+        (["+objective.reduction=x"], "objective.reduction=x"),
+        (["scheduler.final=2"], "scheduler.final=2"),
+        (["logger=csv", "logger.flush_logs_every_n_steps=0"], "logger.flush_logs_every_n_steps=0"),
+        (["logger=wandb", "logger.tags=[1]"], "logger.tags=[1]"),
+    ],
+)
+def test_what_cannot_be_used_is_told_by_its_key_and_value(words: list[str], names: str) -> None:
+    said = say(*words, train=built)
+    assert said.code == 1 and "Traceback" not in said.text and names in said.text
+    assert len(said.text.strip().splitlines()) == 1, said.text
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(OVERRIDES, min_size=1, max_size=2))
+def test_no_command_line_ends_in_a_traceback(words: list[str]) -> None:
+    said = say(*words, train=built)
+    assert said.code in (0, 1) and "Traceback" not in said.text, said.text
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
+@given(st.lists(OVERRIDES, min_size=1, max_size=1))
+def test_nor_does_what_then_trains(words: list[str]) -> None:
+    said = say(*words)
+    assert said.code in (0, 1) and "Traceback" not in said.text, said.text
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", "x"), ("WORLD_SIZE", "two"), ("LOCAL_RANK", "-1")])
+def test_a_rank_that_is_no_number_is_told(name: str, value: str) -> None:
+    said = say(train=built, **{name: value})
+    assert said.code == 1 and said.text.startswith(f"{name}={value} in the environment")
+
+
+def test_a_bug_keeps_its_traceback_and_so_does_what_is_asked_for_in_full() -> None:
+    def broken(job: Job) -> object:
+        raise TypeError("a bug")
+
+    assert "Traceback" in (text := say(train=broken).text) and "TypeError: a bug" in text
+    with pytest.raises(UserError, match="seed=-1"):
+        say("seed=-1", train=built, HYDRA_FULL_ERROR="1")
+
+
+def test_a_process_that_srun_did_not_start_is_no_rank_of_its_allocation() -> None:
+    step = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "train", "RANK": ""}
+    shell = {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_JOB_NAME": "bash -l"}
+    for found, name in ((dict(step), "train"), (dict(shell), "interactive"), ({"SLURM_NTASKS": "2"}, "interactive")):
+        settle_ranks(found)
+        assert found["SLURM_JOB_NAME"] == name and "RANK" not in found
+    alone: dict[str, str] = {}
+    settle_ranks(alone)
+    assert alone == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"SLURM_NTASKS": "2"}, None),
+        ({"RANK": "", "WANDB_MODE": ""}, None),
+        ({"PYTHONWARNINGS": "error"}, None),
+        ({"WANDB_DISABLED": "true"}, None),
+        ({"TORCH_LOGS": "foo"}, "foo"),
+        ({"WANDB_SILENT": "maybe"}, "silent"),
+    ],
+)
+def test_no_environment_ends_a_real_run_but_with_a_sentence(
+    tmp_path: Path, environment: dict[str, str], sentence: str | None
+) -> None:
+    done = subprocess.run(
+        [*DOOR, *TINY, "logger=wandb", "hydra.run.dir=out"],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr and done.returncode == (sentence is not None), done.stderr
+    assert sentence is None or sentence in done.stderr
+    assert "WANDB_DISABLED" not in environment or not list((tmp_path / "out").glob("wandb/*run-*"))

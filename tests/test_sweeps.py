@@ -33,7 +33,7 @@ from upsweep.sweeps import pool
 from upsweep.sweeps.jobs import Planned, telling_lines
 from upsweep.sweeps.launcher import OnceEach
 from upsweep.sweeps.live import LiveTable, PlainLines, Status, display, seconds_left
-from upsweep.sweeps.resuming import quoted
+from upsweep.sweeps.overrides import quoted
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,11 +6,14 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 import functools
 import gc
 import os
+import pydoc
+import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -24,21 +27,22 @@ from hydra._internal.config_repository import IConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import run_job as hydras_run_job
-from hydra.errors import CompactHydraException, MissingConfigException
+from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
+from upsweep.common.checks import as_typed, fits, hold_to_signature, wanted
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.common.memory import keep_freed
 from upsweep.common.parents import watch_parent
-from upsweep.common.ranks import first_rank
+from upsweep.common.ranks import first_rank, settle_ranks
 from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
 from upsweep.runs.result import REQUEUE
-from upsweep.sweeps.resuming import MULTIRUN, resumed
+from upsweep.sweeps.overrides import MULTIRUN, plain, readable
+from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
 
@@ -48,7 +52,8 @@ def door(
 ) -> Callable[[Task], Callable[[], None]]:
     """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
 
-    `paths` are keys whose values are file names, taken as they are typed: `input=photo (1).jpg` is no syntax error.
+    What is typed arrives as it was (`overrides.readable`): `input=photo (1).jpg` is no syntax error. `paths` are keys
+    that name files although their names do not say so.
     With `claims` the output folder becomes this process's alone before Hydra writes into it (`folders.writable`), and
     SIGTERM ends it with the code by which a scheduler runs it again.
 
@@ -64,6 +69,7 @@ def door(
         def civil(config: DictConfig) -> float | None:
             begun.set()
             with _ending_with(_of_the_user):
+                _hold_to_defaults(config, config_name)
                 return task(config)
 
         def report(func: Callable[[], Any]) -> Any:
@@ -75,6 +81,7 @@ def door(
 
         @functools.wraps(task)
         def run() -> None:
+            begun.clear()
             with (
                 _replaced(hydra_utils, "run_and_report", report),
                 _replaced(hydra_app, "run_job", _claiming_run_job if claims else hydras_run_job),
@@ -99,14 +106,31 @@ def _ending_with(tell: Callable[[Exception], object]) -> Iterator[None]:
         sys.exit(1)
 
 
-def _of_the_user(error: Exception) -> UserError | None:
+def _of_the_user(error: Exception) -> object:
     """The user's part in an error of the task, unless a `debug` choice asks for all of it."""
     if HydraConfig.get().runtime.choices.get("debug") is not None:
         return None
-    if (mine := next((link for link in _chain(error) if isinstance(link, UserError)), None)) is not None:
-        return mine
-    full = full_disk(error, Path.cwd())
-    return UserError(f"{full}: free some space, and start again.") if full else None
+    links = list(_chain(error))
+    ours = next((link for link in links if isinstance(link, UserError)), None)
+    return ours or next(filter(None, map(_refused, links)), None)
+
+
+def _refused(error: BaseException) -> str | None:
+    """What is told of a config that cannot be read, or of which nothing can be made, and of a file; None of others."""
+    if (full := full_disk(error, Path.cwd())) is not None:
+        return f"{full}: free some space, and start again."
+    key = getattr(error, "full_key", None) or "".join(re.findall(r"full_key: (\S+)", str(error))[:1])
+    reason = " ".join(re.split(r"\n *full_key", str(error.__cause__ or error))[0].split())
+    match error:
+        case InterpolationKeyError():
+            return f"{key} takes what the config has not: {reason}. Choose it, or leave out what takes it away."
+        case ConfigKeyError() | ConfigAttributeError():
+            return f"{key} is needed, and the config has it not: choose it, or leave out what takes it away (~{key})."
+        case InstantiationException() | OmegaConfBaseException():
+            return f"{key}: {reason}." if key else f"{reason}."
+        case OSError(filename=str() as file, strerror=str() as why):
+            return f"Cannot use {file}: {why}."
+    return None
 
 
 def _claiming_run_job(*, config: DictConfig, **others: Any) -> Any:
@@ -125,12 +149,15 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None
         os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     keep_freed()
     never_raise()
+    if sys.warnoptions:
+        warnings.filterwarnings("default")  # PYTHONWARNINGS=error would end a training for the word of a library
     watch_parent()
     if claims and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))
     try:
         with _ending_with(_before_the_report):
-            sys.argv[1:] = [_quoted(argument, paths) for argument in resumed(sys.argv[1:])]
+            settle_ranks(os.environ)
+            sys.argv[1:] = resumed(readable(sys.argv[1:], paths))
             _one_folder(sys.argv[1:])
             entry()
     finally:
@@ -144,10 +171,17 @@ def _before_the_report(error: Exception) -> object:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import heavy modules without garbage collection, a quarter of the time, and leave them out of every later one."""
+    """Import heavy modules without garbage collection, a quarter of the time, and leave them out of every later one.
+
+    Raises:
+        UserError: one cannot be imported here: a variable of the environment says nonsense, or a library is missing.
+    """
     gc.disable()
     try:
         yield
+    except (ValueError, RuntimeError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"torch, or what it needs, cannot start with this environment: {said[:300]}") from error
     finally:
         gc.freeze()
         gc.enable()
@@ -165,14 +199,6 @@ def own_targets() -> frozenset[str]:
     return frozenset(str(node["_target_"]) for node in nodes if isinstance(node, DictConfig) and "_target_" in node)
 
 
-def _quoted(argument: str, keys: Sequence[str]) -> str:
-    """An override of one of `keys` with its value quoted for Hydra's grammar, which knows few characters."""
-    key, equals, value = argument.partition("=")
-    if key not in keys or not equals or value in ("", "null") or value[0] in "'\"[":
-        return argument
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
-
-
 def _one_folder(arguments: Sequence[str]) -> None:
     """Ranks that torchrun or srun starts each compose a config: a folder named after the time differs between them.
 
@@ -184,6 +210,69 @@ def _one_folder(arguments: Sequence[str]) -> None:
         raise UserError(
             "All ranks of torchrun, srun or their like must write into one folder: name it with hydra.run.dir=FOLDER."
         )
+
+
+def _hold_to_defaults(config: DictConfig, name: str) -> None:
+    """Raise UserError for a key that is no truth value, whole number or mapping where the door's own file has one."""
+    (main,) = [source for source in HydraConfig.get().runtime.config_sources if source.provider == "main"]
+    file = Path(main.path) / f"{name}.yaml"
+    defaults = OmegaConf.load(file) if main.schema == "file" and file.is_file() else OmegaConf.create()
+    for key, default in _leaves(OmegaConf.to_container(defaults)):
+        value = OmegaConf.select(config, key, default=default)
+        said = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if key != "hydra" and type(default) in (bool, int, dict) and not fits(said, type(default)):
+            raise UserError(f"{key}={as_typed(said)} must be {wanted(type(default))}.")
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A door's own settings (`seed`, `data.patch_size`): two levels deep, below which nodes are anybody's."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value and key != "hydra" and not prefix:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def hold_to_types(config: DictConfig, **more: Callable[..., Any]) -> dict[str, Any]:
+    """The config as plain values, which are held to the types that whatever takes them asks for.
+
+    That is what a node's `_target_` names, or one of `more`, for a node that names nothing.
+
+    Raises:
+        UserError: a value is of another type; the sentence has the key that sets it.
+    """
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+
+    def hold(said: Any, values: dict[str, Any], key: str) -> None:
+        made = more.get(key) or _located(values.get("_target_"))
+        if made is not None:
+            given = {name: value for name, value in values.items() if not name.startswith("_")}
+            hold_to_signature(made, given, lambda name: _set_by(said.get(name), f"{key}.{name}"))
+        for name, value in values.items():
+            if isinstance(value, dict) and isinstance(
+                said.get(name), dict
+            ):  # what is interpolated is held at its place
+                hold(said[name], value, f"{key}.{name}".lstrip("."))
+
+    hold(raw, plain, "")
+    return plain
+
+
+def _located(target: object) -> Callable[..., Any] | None:
+    """What a `_target_` names; None where that says nothing, which whoever makes it tells better."""
+    with suppress(Exception):
+        return cast(Callable[..., Any] | None, pydoc.locate(str(target))) if target else None
+    return None
+
+
+def _set_by(said: object, key: str) -> str:
+    """The key that sets the value at `key`: another one, where its place in the config says `${that}`."""
+    match = re.fullmatch(r"\$\{(\.*)([\w.]+)\}", str(said))
+    if match is None:
+        return key
+    above = key.split(".")[: -len(match[1])] if match[1] else []
+    return ".".join([*above, match[2]])
 
 
 @contextmanager
@@ -253,12 +342,25 @@ def _sentence(error: Exception) -> str | None:
             # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown.
             options = link.options or GlobalHydra.instance().config_loader().get_group_options(group)
             return _unknown(f"{group}=", name, sorted(options)) if options else None
+        if isinstance(link, ValueError) and "Config group override must be" in str(link):
+            return _no_choice()
         if isinstance(link, OSError):
             what = full_disk(link, Path.cwd()) or f"Cannot use {link.filename}: {link.strerror}"
             return f"{what}. Choose another output folder with hydra.run.dir=... or, for a sweep, hydra.sweep.dir=..."
     return None
 
 
+def _no_choice() -> str | None:
+    """What to tell of a group for which null, or a number, was chosen."""
+    loader = GlobalHydra.instance().config_loader()
+    for key, _, value in (argument.partition("=") for argument in sys.argv[1:]):
+        group = key.lstrip("+").partition("@")[0]
+        if plain(value) not in (known := sorted(loader.get_group_options(group))) and known:
+            return _unknown(f"{group}=", value, known)
+    return None
+
+
 def _unknown(prefix: str, word: str, known: list[str]) -> str:
     meant = "".join(f" Did you mean {prefix}{match}?" for match in get_close_matches(word, known, n=1))
-    return f"There is no {prefix}{word}; choose from {', '.join(known)}.{meant}"
+    choices = f"; choose from {', '.join(known)}" if known else ""
+    return f"There is no {prefix}{word}{choices}.{meant}"

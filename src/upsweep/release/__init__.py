@@ -19,7 +19,13 @@ def available() -> dict[tuple[str, int], Path]:
 
 
 def located(checkpoint: str) -> Path:
-    """The file of the weights that the package carries by that name (`fsrcnn_x2`), or else the path itself."""
+    """The file of the weights that the package carries by that name (`fsrcnn_x2`), or else the path itself.
+
+    Raises:
+        UserError: it is no text.
+    """
+    if not isinstance(checkpoint, str):
+        raise UserError(f"checkpoint={checkpoint} must be the path, or the name, of one checkpoint.")
     return {file.stem: file for file in available().values()}.get(checkpoint, Path(checkpoint))
 
 

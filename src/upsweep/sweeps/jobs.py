@@ -21,7 +21,7 @@ from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
 from upsweep.sweeps.live import Status
-from upsweep.sweeps.resuming import quoted
+from upsweep.sweeps.overrides import quoted
 
 STOPPED = "stopped before it had a result"  # with the whole sweep
 

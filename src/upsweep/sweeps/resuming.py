@@ -12,24 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import Quote, QuotedString
 
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
 from upsweep.runs.layout import HYDRA, MANIFEST, OVERRIDES, RUNS, SWEEPS, newest
 from upsweep.runs.manifest import Manifest
 from upsweep.runs.result import HOW_IT_WENT_ON, key_and_value
+from upsweep.sweeps.overrides import MULTIRUN, SHORT, WITH_VALUE, plain, quoted, searches, sweeps
 
 KEY, PLACE = "resume=", "hydra.run.dir="
-MULTIRUN = {"-m", "--multirun"}
-SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
-WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
 OF_THE_PLACE = {*HOW_IT_WENT_ON, "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
-
-
-def quoted(value: str) -> str:
-    """A value that Hydra's grammar reads back as this very string."""
-    return QuotedString(value.replace("${", "\\${"), Quote.single).with_quotes()
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
@@ -43,13 +35,13 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         UserError: there is no such folder, it is no run's (or, with -m, no sweep's), or another one is named beside it.
     """
     asked = next((a.removeprefix(KEY) for a in reversed(arguments) if a.startswith(KEY)), "null")
-    folder = asked.strip("'\"")
+    folder = plain(asked)
     if folder in ("", "null"):
         return list(arguments)
     placed = [a.removeprefix(PLACE) for a in arguments if a.startswith(PLACE)]
-    if asked in placed and asked.startswith("'"):  # by ourselves: a sweep's job, or another rank
+    if asked in placed and "hydra.mode=RUN" in arguments:  # by ourselves: a sweep's job, or another rank
         return list(arguments)
-    if placed and Path(folder).absolute() == Path(placed[-1].strip("'\"")).absolute():
+    if placed and Path(folder).absolute() == Path(plain(placed[-1])).absolute():
         # One line that begins a run and goes on with it: for a job that is queued a second time.
         if not (Path(folder) / OVERRIDES).is_file():
             return list(arguments)
@@ -60,7 +52,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
             "from its weights with init_from=CHECKPOINT."
         )
     rest = [a for a in arguments if not a.startswith(KEY)]
-    if any(a in MULTIRUN or a == "hydra.mode=MULTIRUN" or _searches(a) for a in rest):
+    if sweeps(rest):
         return _sweep(_folder(folder, SWEEPS, MANIFEST), rest)
     return _run(_folder(folder, RUNS, str(OVERRIDES)), rest)
 
@@ -85,15 +77,10 @@ def _absolute(argument: str, here: Path) -> str:
     """An argument that names a file or folder of `here`, not the choice of a group, with its whole path."""
     key, equals, value = argument.partition("=")
     names = equals and ("." in key or key in ("checkpoint", "init_from") or key.startswith("-"))
-    path = here / value.strip("'\"")
+    path = here / plain(value)
     if not names or not value or not path.exists():
         return argument
     return f"{key}={path if key.startswith('-') else quoted(str(path))}"
-
-
-def _searches(argument: str) -> bool:
-    key, _, value = argument.partition("=")
-    return key == "hparams_search" and value not in ("", "null")
 
 
 def _folder(asked: str, home: str, holds: str) -> Path:
@@ -169,7 +156,7 @@ def _said(about: About) -> tuple[list[str], list[str]]:
 def _sweep(folder: Path, given: list[str]) -> list[str]:
     manifest = Manifest.read(folder) or Manifest(about=About())
     flags, overrides = _split(_back_to(manifest.about.directory, given))
-    if all(a.startswith(("hydra.", "hydra/")) or _searches(a) for a in overrides):
+    if all(a.startswith(("hydra.", "hydra/")) or searches(a) for a in overrides):
         old_flags, old = _said(manifest.about)
         new = {_key(a) for a in overrides}
         overrides = [*(a for a in old if _key(a) not in new), *overrides]

@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from upsweep.common.checks import at_least
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import CSV
@@ -31,6 +32,7 @@ class CsvRun(CSVLogger):
         overrides: Sequence[str] = (),
         flush_logs_every_n_steps: int = 100,
     ) -> None:
+        at_least("logger", 1, flush_logs_every_n_steps=flush_logs_every_n_steps)
         super().__init__(Path(folder) / CSV, name=None, flush_logs_every_n_steps=flush_logs_every_n_steps)
         said = {**(choices or {}), **(flat or {}), "overrides": list(overrides), "config": dict(config or {})}
         self.log_hyperparams(said)

@@ -28,6 +28,7 @@ log = logging.getLogger("upsweep")
 
 MODES: dict[str, Literal["online", "offline", "disabled"]]
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+KEPT = ("max", "min", "mean", "last")
 SOURCE = Path(__file__).resolve().parent
 
 
@@ -90,7 +91,7 @@ class WandbRun(Logger):
         overrides: of this job's command line, for its name.
 
     Raises:
-        UserError: if `mode` is none of the above.
+        UserError: `mode` is none of the above, or a summary cannot keep what `best` says.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class WandbRun(Logger):
         folder: str | Path,
         *,
         mode: str = "offline",
-        project: str = "upsweep",
+        project: str | None = "upsweep",
         entity: str | None = None,
         group: str | None = None,
         name: str | None = None,
@@ -112,8 +113,16 @@ class WandbRun(Logger):
         overrides: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        if os.environ.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "on"):
+            mode = "disabled"  # as transformers and older clients have it
+        for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+            del os.environ[name]  # the client takes an empty one for nonsense
+        mode = mode or "offline"  # WANDB_MODE was one of them
         if mode not in MODES:
             raise UserError(f"logger.mode={mode} is unknown; choose one of online, offline, disabled.")
+        for metric, how in (best or {}).items():
+            if how not in KEPT:
+                raise UserError(f"logger.best.{metric}={how} must be one of {', '.join(KEPT)}.")
         choices = choices or {}
         self.mode, self.folder = MODES[mode], Path(folder).resolve()
         sweep = sweep_of(self.folder)
@@ -223,7 +232,7 @@ class WandbRun(Logger):
         if self.mode == "online" and problem is None:
             try:
                 run = self._start()
-            except wandb.Error as error:
+            except (wandb.Error, ValueError) as error:
                 server = wandb.setup().settings.base_url
                 problem = f"{server} refuses the run ({error}); check the key, entity and project"
         if problem:
@@ -232,7 +241,11 @@ class WandbRun(Logger):
         if run is None:
             os.environ["WANDB_ERROR_REPORTING"] = "false"
             os.environ["WANDB_CONFIG_DIR"] = cache  # or else the client looks into the home folder
-            run = self._start()
+            try:
+                run = self._start()
+            except (wandb.Error, ValueError) as error:  # the latter is pydantic's
+                said = " ".join(str(error).partition(" For further")[0].split())
+                raise UserError(f"W&B refuses logger.* or a variable WANDB_* of the environment: {said}") from error
         self.directory = None if self.mode == "disabled" else Path(run.dir).parent
         if problem:
             log.warning("W&B goes on offline: %s. To upload the run later: %s", problem, self.sync_command)
@@ -248,7 +261,7 @@ class WandbRun(Logger):
         return wandb.init(
             **self._init,
             dir=str(self.folder),
-            id=self.version,
+            id=None if self.mode == "disabled" else self.version,
             mode=self.mode,
             resume="allow",  # offline too, or else an upload of a resumed part overwrites the first
             settings=wandb.Settings(

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from upsweep.blocks.layout import as_channels_last, in_channels_last
+from upsweep.common.errors import UserError, first_line
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.runs.identity import Identity
@@ -155,7 +156,10 @@ class Training(pl.LightningModule):
     def _configured(self, player: Player) -> Any:
         """A player's optimizer, its rate fitted to the batch, and its schedule over the whole training."""
         groups = [*parameter_groups(player.network, player.factors), *parameter_groups(player.objective)]
-        optimizer = player.optimizer(groups)
+        try:
+            optimizer = player.optimizer(groups)
+        except (TypeError, ValueError, LookupError, AssertionError) as error:
+            raise UserError(f"The optimizer refuses its arguments, see optimizer.* ({first_line(error)}).") from error
         scale_rates(optimizer)
         trainer, rule, first = self.trainer, self._rule, optimizer.param_groups[0]
         trainer.fit_loop.setup_data()  # or there is no loader yet

@@ -59,6 +59,8 @@ class Job:
     judge_anew: bool = False  # go on although images or judging are others, and forget the best figures
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed} must lie in 0 to {2**32 - 1}.")
         for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
             number = self.trainer.get(key, None if key == "max_epochs" else 1)
             if type(number) is not int or number < 1:
@@ -228,6 +230,6 @@ def _trainer(job: Job, ours: Sequence[Callback]) -> pl.Trainer:
             use_distributed_sampler=False,  # the data modules have samplers that neither pad nor repeat
         )
     # No such device, more devices than there are, a precision or a number that Lightning does not know.
-    except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError, LookupError, RuntimeError) as error:
         given = {key: job.trainer.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
         raise UserError(f"This machine cannot train with {given}: {error}") from error

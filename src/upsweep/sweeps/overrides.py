@@ -1,0 +1,109 @@
+"""Overrides as they are typed, and as Hydra's grammar, which knows few characters, reads them.
+
+What the grammar cannot read is quoted, so that it arrives as it was typed. What it reads stays as it is, but for keys
+that name a path: `data.root=2024` is no number, and without `-m` `data.root=a,b` is one folder.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
+from hydra.errors import HydraException
+
+MULTIRUN = {"-m", "--multirun"}
+SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
+WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
+
+# The last word of a key that names a file or folder, in anybody's config: data.val_root, hydra.run.dir, checkpoint.
+PATH = re.compile(r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_from|resume|sweep|study|input|output)")
+FUNCTION = re.compile(rf"({'|'.join(create_functions().functions)})\(.*\)", re.DOTALL)
+ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'(?=\s*(?:,|$))|"(?:\\.|[^"\\])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)""", re.DOTALL)
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra's grammar reads back as this very string."""
+    return QuotedString(value.replace("${", "\\${"), Quote.single).with_quotes()
+
+
+def plain(value: str) -> str:
+    """The string that a value of the command line stands for: without quotes, if it has any."""
+    read = _read(value)
+    return read.replace("\\${", "${") if isinstance(read := getattr(read, "text", read), str) else value
+
+
+def sweeps(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for several jobs."""
+    return any(a in MULTIRUN or a == "hydra.mode=MULTIRUN" or searches(a) for a in arguments)
+
+
+def searches(argument: str) -> bool:
+    """Whether an override asks for a search."""
+    key, _, value = argument.partition("=")
+    return key == "hparams_search" and value not in ("", "null")
+
+
+def readable(arguments: Sequence[str], paths: Collection[str] = ()) -> list[str]:
+    """A command line that Hydra reads as it was typed; `~/` at the start of a value is the home folder.
+
+    Quoted are values that the grammar cannot read and, of a key that names a path (see `PATH`, and `paths`), those
+    that it takes for a number or a truth value or, where there is one job alone, for a sweep. Lists, interpolations,
+    null, functions and what is quoted already stay. In a list, and with -m, a comma parts values that are each read so.
+    """
+    write = partial(_readable, paths=paths, sweep=sweeps(arguments))
+    before = ("", *arguments)
+    return [a if last in WITH_VALUE else write(a) for last, a in zip(before, arguments, strict=False)]
+
+
+def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or key.startswith("~"):
+        return argument
+    if key.startswith("-"):
+        return f"{key}={_at_home(value)}"
+    path = key in paths or PATH.fullmatch(key.lstrip("+")) is not None
+    return f"{key}={_written(value, path=path, sweep=sweep)}"
+
+
+def _written(value: str, *, path: bool, sweep: bool) -> str:
+    """A value for Hydra's grammar."""
+    value = _at_home(value)
+    read = _read(value)
+    if read is ValueError:
+        for opening, closing in (("[", "]"), ("choice(", ")"), *((("", ""),) if sweep else ())):
+            inner = value.removeprefix(opening).removesuffix(closing)
+            items = list(_items(inner))
+            if f"{opening}{inner}{closing}" == value and all(items) and (opening or len(items) > 1):
+                return f"{opening}{','.join(_written(item, path=path, sweep=False) for item in items)}{closing}"
+        return value if FUNCTION.fullmatch(value) and not path else _quoted(value)
+    one = isinstance(read, ChoiceSweep) and read.simple_form and not sweep
+    other = isinstance(read, bool | int | float) or (isinstance(read, str) and read != value and "\\" not in value)
+    return _quoted(value) if path and (one or other) else value
+
+
+def _quoted(value: str) -> str:
+    """As `quoted`, but that an interpolation remains one."""
+    return QuotedString(value, Quote.single).with_quotes() if re.search(r"\$\{.*\}", value) else quoted(value)
+
+
+def _items(text: str) -> Iterator[str]:
+    """What commas part; those within quotes do not."""
+    end = -1
+    while end < len(text) and (match := ITEM.match(text, max(end, 0))):
+        yield match[1].strip()
+        end = match.end() if match[0].endswith(",") else len(text)
+
+
+def _at_home(value: str) -> str:
+    return os.path.expanduser(value) if value == "~" or value.startswith("~/") else value  # noqa: PTH111 - as it is
+
+
+def _read(value: str) -> Any:
+    """What Hydra's grammar takes a value for; the type ValueError where it cannot read it."""
+    try:
+        return OverridesParser.create().parse_override(f"key={value}")._value
+    except HydraException:
+        return ValueError
