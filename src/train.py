@@ -27,8 +27,10 @@ def main(cfg: DictConfig) -> float | None:
     if cfg.quiet:
         console.hush()
     job = job_of(cfg)
-    if not cfg.quiet:
+    if cfg.verbose:
         console.show_config(job.config, job.choices)
+    elif not cfg.quiet:
+        console.show_choices(job)
     result = train(job)
     console.show_end(job, result, quiet=cfg.quiet)
     return result.objective
