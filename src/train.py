@@ -58,7 +58,7 @@ def job_of(cfg: DictConfig) -> "Job":
     about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
     checkpoint, init_from = (said and release.located(said) for said in (cfg.checkpoint, cfg.init_from))
-    epochs = config["trainer"]["max_epochs"]
+    epochs = cfg.trainer.max_epochs
     flat = {"seed": cfg.seed, "scale": cfg.scale}
     return Job(
         folder=folder,
