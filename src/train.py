@@ -51,8 +51,8 @@ def job_of(cfg: DictConfig) -> "Job":
     # the door has claimed it for a run; the jobs of hydra/launcher=basic do not pass through there
     resume = cfg.resume is not None
     folder = writable(Path(hydra.runtime.output_dir), resume=resume)
-    refuse_unknown(cfg.data)
     config = hold_to_types(cfg, trainer=Trainer)
+    refuse_unknown(cfg.data)
     task = made(cfg.task, "task", Task)
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
     about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
