@@ -5,12 +5,13 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from upsweep.cli import door, own_targets
+from upsweep.cli import door, hold_to_defaults, own_targets
 
 
 @door("evaluate", paths=("benchmark",))
 def main(cfg: DictConfig) -> None:
     """Judge what the config names; print the tables, and where everything lies."""
+    hold_to_defaults(cfg)
     # torch takes seconds to import: `--help` and `--cfg job` do without.
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate

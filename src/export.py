@@ -4,12 +4,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from upsweep.cli import door, own_targets
+from upsweep.cli import door, hold_to_defaults, own_targets
 
 
 @door("export")
 def main(cfg: DictConfig) -> None:
     """Export what the config names, and say what was written."""
+    hold_to_defaults(cfg)
     from upsweep.networks.exporting import export
 
     checkpoint, output = (said and Path(said).expanduser() for said in (cfg.checkpoint, cfg.output))

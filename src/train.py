@@ -27,8 +27,10 @@ def main(cfg: DictConfig) -> float | None:
     if cfg.quiet:
         console.hush()
     job = job_of(cfg)
-    if not cfg.quiet:
+    if cfg.verbose:
         console.show_config(job.config, job.choices)
+    elif not cfg.quiet:
+        console.show_choices(job)
     result = train(job)
     console.show_end(job, result, quiet=cfg.quiet)
     return result.objective
@@ -49,14 +51,14 @@ def job_of(cfg: DictConfig) -> "Job":
     # the door has claimed it for a run; the jobs of hydra/launcher=basic do not pass through there
     resume = cfg.resume is not None
     folder = writable(Path(hydra.runtime.output_dir), resume=resume)
-    refuse_unknown(cfg.data)
     config = hold_to_types(cfg, trainer=Trainer)
+    refuse_unknown(cfg.data)
     task = made(cfg.task, "task", Task)
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
     about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
     make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
     checkpoint, init_from = (said and release.located(said) for said in (cfg.checkpoint, cfg.init_from))
-    epochs = config["trainer"]["max_epochs"]
+    epochs = cfg.trainer.max_epochs
     flat = {"seed": cfg.seed, "scale": cfg.scale}
     return Job(
         folder=folder,

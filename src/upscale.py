@@ -2,12 +2,13 @@
 
 from omegaconf import DictConfig
 
-from upsweep.cli import door, own_targets
+from upsweep.cli import door, hold_to_defaults, own_targets
 
 
 @door("upscale")
 def main(cfg: DictConfig) -> None:
     """Enlarge what the config names; exit code 1 if any of it was not."""
+    hold_to_defaults(cfg)
     # torch takes seconds to import: only who really enlarges pays for it.
     from upsweep.common.devices import device_of
     from upsweep.upscaling.files import enlarge_all, plan, renamed

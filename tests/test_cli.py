@@ -24,10 +24,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
+from tests.small_job import small_job
 
 from upsweep.cli import description
 from upsweep.common.errors import UserError
 from upsweep.common.ranks import settle_ranks
+from upsweep.common.table import Table
 from upsweep.runs.about import About
 from upsweep.runs.result import Result
 from upsweep.sweeps.live import Status, display
@@ -107,6 +109,19 @@ def test_the_config_is_coloured_on_a_terminal_alone_and_not_where_no_color_is_se
     assert "seed" in out.getvalue()
     assert bool(COLOUR.search(out.getvalue())) == (terminal and not no_colour)
     assert terminal or ESCAPE not in out.getvalue()
+
+
+def test_a_run_says_its_choices_and_what_was_set_in_ten_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in (3, 300):
+        overrides = ["init=xavier", *(f"+a.key_{i}={'x' * 20}" for i in range(more)), "hydra.run.dir=x"]
+        job = small_job(tmp_path, tmp_path, overrides=overrides, choices={"init": "xavier", "norm": "bn"})
+        console.show_choices(job)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"{'choices':<12}init=xavier norm=bn" and lines[1].startswith(f"{'set':<12}a.key_0=")
+        assert lines[-1] == f"{'config':<12}{tmp_path / 'about.json'} (verbose=true prints it)"
+        assert len(lines) <= 10 and "hydra" not in "".join(lines)
 
 
 def test_a_quiet_sweep_shows_nothing_while_it_runs(tmp_path: Path) -> None:
@@ -281,6 +296,36 @@ def test_a_users_config_folder_names_classes_of_theirs(tmp_path: Path) -> None:
     command = [sys.executable, str(script), "--config-dir", str(tmp_path / "conf"), "input=a (1).jpg"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "'a (1).jpg' ['tiny.Tiny']\n", done.stderr
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_table_is_readable_in_eighty_columns(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    headers = ["job", "optimizer.lr", "generator.width", "PSNR", "SSIM", "gain dB", "parameters", "seconds", "state"]
+    cells = [[str(i), "0.001", "16", "33.00", "0.9121", "+2.61", "12,464", "1234.5", "finished"] for i in range(rows)]
+    table = Table("", headers, cells, left=3, least=["SSIM", "gain dB", "parameters", "seconds"])
+    table.print(out := Terminal())
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+    said = "\n".join(lines)
+    assert max(map(len, lines)) <= 80 and all(header in said for header in headers)
+    if rows == 1:
+        assert [line.split() for line in lines][1] == ["optimizer.lr", "0.001"]
+    else:
+        assert lines[0] == "not shown: parameters, seconds" and "1234.5" not in said and len(lines) == 2 + rows
+    table.print(plain := io.StringIO())
+    assert plain.getvalue() == f"{table.plain()}\n" and "1234.5" in plain.getvalue()
+
+
+def test_a_table_for_which_no_terminal_is_wide_enough_is_a_list() -> None:
+    wide = Table("title", ["job", "x" * 90], [["a", "1"], ["b", "2"]], styles=["red"])
+    assert [list(row) for row in wide.within(80).rows] == [
+        ["job", "a"],
+        ["x" * 90, "1"],
+        ["", ""],
+        ["job", "b"],
+        ["x" * 90, "2"],
+    ]
+    assert wide.within(100) == wide and wide.within(80).title == "title"
 
 
 # ---- whatever is typed, or set in the environment, ends in a sentence that names it ----

@@ -69,7 +69,6 @@ def door(
         def civil(config: DictConfig) -> float | None:
             begun.set()
             with _ending_with(_of_the_user):
-                _hold_to_defaults(config, config_name)
                 return task(config)
 
         def report(func: Callable[[], Any]) -> Any:
@@ -212,10 +211,10 @@ def _one_folder(arguments: Sequence[str]) -> None:
         )
 
 
-def _hold_to_defaults(config: DictConfig, name: str) -> None:
+def hold_to_defaults(config: DictConfig) -> None:
     """Raise UserError for a key that is no truth value, whole number or mapping where the door's own file has one."""
     (main,) = [source for source in HydraConfig.get().runtime.config_sources if source.provider == "main"]
-    file = Path(main.path) / f"{name}.yaml"
+    file = Path(main.path) / f"{HydraConfig.get().job.config_name}.yaml"
     defaults = OmegaConf.load(file) if main.schema == "file" and file.is_file() else OmegaConf.create()
     for key, default in _leaves(OmegaConf.to_container(defaults)):
         value = OmegaConf.select(config, key, default=default)
@@ -241,6 +240,7 @@ def hold_to_types(config: DictConfig, **more: Callable[..., Any]) -> dict[str, A
     Raises:
         UserError: a value is of another type; the sentence has the key that sets it.
     """
+    hold_to_defaults(config)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
 

@@ -52,6 +52,7 @@ def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
             for name, result in ranked.items()
         ],
         left=1 + len(columns),
+        least=[*(title for title, *_ in numbers[1:]), "parameters", "seconds"],
         styles=[STYLE.get(result.state, "") for result in results],
     )
 
@@ -88,6 +89,7 @@ def _spread_table(results: Sequence[Result], columns: Sequence[str], title: str)
             for key, count, done in sorted(groups, key=lambda group: -mean_worth(group[-1]))
         ],
         left=len(columns),
+        least=[title for title, *_ in numbers[1:]],
     )
 
 

@@ -99,7 +99,9 @@ class LiveTable:
         for job in self._jobs.values():
             if job.state == "running":
                 job.progress = Progress.read(job.folder)
-        self._live.update(self.table(self._live.console.height - 4).rich(), refresh=True)
+        console = self._live.console
+        table = self.table(console.height - 4)
+        self._live.update(table.within(console.width).rich(), refresh=True)
 
     def close(self) -> None:
         """Remove the table: the ranked one follows."""
@@ -119,6 +121,7 @@ class LiveTable:
             headers=["job", *self._columns, "epoch", self._headline.title, "time left", "state"],
             rows=[[name, *self._cells(self._jobs[name])] for name in shown],
             left=1 + len(self._columns),
+            least=[*self._columns, "epoch", "time left"],
         )
 
     def _cells(self, job: Status) -> list[str]:

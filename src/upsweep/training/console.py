@@ -1,7 +1,9 @@
-"""What a run says on the terminal: its config at the start, where everything lies at the end."""
+"""What a run says on the terminal: its choices at the start, where everything lies at the end."""
 
 import logging
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +14,37 @@ from rich.syntax import Syntax
 
 from upsweep.analysis.tables import print_results
 from upsweep.runs.about import without_repeats
-from upsweep.runs.layout import CHECKPOINTS, PICTURES
-from upsweep.runs.result import Result
+from upsweep.runs.layout import ABOUT, CHECKPOINTS, HYDRA, PICTURES
+from upsweep.runs.result import Result, key_and_value
 from upsweep.runs.verdicts import read_sentences
 from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.job import Job
+
+LINES = 10  # that a run's choices may take
+
+
+@rank_zero_only
+def show_choices(job: Job) -> None:
+    """Print which names were chosen, what was set besides, and where the whole config is, in ten lines at most."""
+    by_hand = map(key_and_value, job.overrides)
+    besides = [f"{key}={value}" for key, value in by_hand if key not in job.choices and not key.startswith("hydra.")]
+    said = {"choices": [f"{group}={name}" for group, name in job.choices.items()], "set": besides}
+    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
+    lines = [
+        line
+        for what, words in said.items()
+        for line in textwrap.wrap(
+            " ".join(words),
+            width,
+            initial_indent=f"{what:<12}",
+            subsequent_indent=" " * 12,
+            break_on_hyphens=False,
+        )
+    ]
+    files = (job.folder / name for name in (f"{HYDRA}/config.yaml", ABOUT))
+    whole = next((file for file in files if file.is_file()), job.folder / ABOUT)
+    shown = lines if len(lines) < LINES else [*lines[: LINES - 2], f"{'':<12}..."]
+    print("\n".join([*shown, f"{'config':<12}{whole} (verbose=true prints it)"]), flush=True)
 
 
 @rank_zero_only
