@@ -494,6 +494,7 @@ def test_a_network_of_another_task_is_kept_and_is_no_upscaler(path: Path, monkey
     loaded = load_generator(path, allow=[spec["_target_"]])
     assert isinstance(loaded, Denoiser) and torch.equal(loaded(x), network(x))
     assert cost(network) == Cost(9 * 4 + 4 + 2 * 4 + 4 * 9 + 1, 2 * 9 * 4)
+    assert cost(network.double()) == cost(network.float()), "whatever the precision"
     with pytest.raises(UserError, match=r"best\.ckpt names a Denoiser, which is no upscaler"):
         load_upscaler(path, allow=[spec["_target_"]])
 

@@ -90,7 +90,7 @@ class Cost:
 def cost(network: Network, side: int = 32) -> Cost:
     """Count parameters, and the multiply-adds of convolutions (a bicubic skip's included) on a side x side input."""
     parameters = sum(p.numel() for p in network.parameters())
-    counted = copy.deepcopy(network).cpu().eval()
+    counted = copy.deepcopy(network).cpu().float().eval()
     run_as(counted, "deconv")  # its sub-pixel form multiplies by some zeros
     with FlopCounterMode(display=False) as counter:
         y = counted(network.example(side, side))
