@@ -54,7 +54,7 @@ def sparse_cache(images: Path, cache: Path) -> int:
         (images / f"{number:04}.png").touch()
         at = number * (hr + lr)
         places = {"hr": [at, 3, HEIGHT, WIDTH], "lr": [at + hr, 3, HEIGHT // SCALE, WIDTH // SCALE]}
-        entries.append({"name": f"{number:04}.png", **places, "rgb_hr": None, "rgb_lr": None})
+        entries.append({"name": f"{number:04}.png", **places, "rgb_hr": None, "rgb_lr": None, "digest": ""})
     settings = store.Settings(SCALE, 3, colour=False)
     pairs: store.Files = {path.name: (path, None) for path in sorted(images.iterdir())}
     folder = cache / store._key(pairs, settings)

@@ -73,7 +73,6 @@ def job_of(cfg: DictConfig) -> "Job":
             config,
             epochs,
             resume=resume,
-            judge_anew=cfg.judge_anew,
             checkpoint=checkpoint,
             init_from=init_from,
         ),

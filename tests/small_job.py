@@ -57,7 +57,6 @@ def small_job(folder: Path, cache: Path, **changes: Any) -> Job:
     }
     learning |= {key: given.pop(key) for key in list(given) if key in (*learning, "factors", "rule", "compiled")}
     begins = {key: given.pop(key) for key in list(given) if key in ("resume", "checkpoint", "init_from")}
-    begins |= {key: changes[key] for key in ("judge_anew",) if key in changes}
     protocol, data = given.pop("protocol", Protocol()), given.pop("data", None)
     if data is None:
         small: dict[str, Any] = {"patch_size": 8, "batch_size": 4, "patches_per_epoch": 12, "cache_dir": str(cache)}

@@ -507,3 +507,8 @@ def test_no_environment_ends_a_real_run_but_with_a_sentence(
     assert "Traceback" not in done.stderr and done.returncode == (sentence is not None), done.stderr
     assert sentence is None or sentence in done.stderr
     assert "WANDB_DISABLED" not in environment or not list((tmp_path / "out").glob("wandb/*run-*"))
+
+
+def test_a_switch_is_no_path_and_lists_of_lists_are_hydras() -> None:
+    typed = ["generator.checkpoint=true", "data.root=2024", "data.root=true x", "-m", "k=[a (1),b],[c,d]"]
+    assert readable(typed) == [typed[0], "data.root='2024'", "data.root=true x", "-m", typed[-1]]

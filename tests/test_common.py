@@ -19,7 +19,9 @@ from upsweep.common.disks import full_disk
 from upsweep.common.files import PART, as_csv, whole, write_whole
 from upsweep.common.locks import keep, locked
 from upsweep.common.names import LONGEST, file_names, safe_name
+from upsweep.common.parents import watch_parent
 from upsweep.common.progress import Bar, clock
+from upsweep.common.ranks import PARENT, clean_environment
 
 # names
 
@@ -241,3 +243,16 @@ def test_what_is_not_to_be_shown_says_nothing(
     with Bar(4, "work", shown=False) as bar:
         bar.advance()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_job_on_another_machine_or_without_a_parent_begins_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    monkeypatch.setenv(PARENT, str(gone.pid))
+    assert PARENT not in clean_environment()
+    watch_parent()  # as the first rank
+    assert os.environ[PARENT] == str(os.getpid())
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv(PARENT, str(gone.pid))
+    with pytest.raises(SystemExit, match="which started this rank, has gone"):
+        watch_parent()

@@ -65,7 +65,7 @@ def test_a_run_goes_on_with_its_own_overrides_and_the_new_ones_go_first(tmp_path
 def test_a_run_goes_on_in_the_directory_of_its_start_and_new_paths_are_those_of_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("there", "here", "here/photos", "here/he"):
+    for name in ("there", "here", "here/photos", "here/he", "here/8", "here/train"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "there")
     folder = a_run(tmp_path / "run", ["data.root=photos"])
@@ -73,12 +73,14 @@ def test_a_run_goes_on_in_the_directory_of_its_start_and_new_paths_are_those_of_
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("PYTHONPATH", "mine")
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    line = resumed(["resume=../run", "init=he", "data.val_root=photos", "--config-dir", "photos"])
+    typed = ["init=he", "generator.width=8", "data.val_root=photos", "--config-dir", "photos", "--config-name=train"]
+    line = resumed(["resume=../run", *typed])
     assert Path.cwd() == tmp_path / "there" and "Going on in" in capsys.readouterr().err
     assert sys.argv == [str(tmp_path / "here" / "train.py")]
     assert os.environ["PYTHONPATH"] == str(tmp_path / "here" / "mine")
     photos = tmp_path / "here" / "photos"
-    assert line[:4] == [f"--config-dir={photos}", "data.root=photos", "init=he", f"data.val_root='{photos}'"]
+    assert line[:2] == [f"--config-dir={photos}", "--config-name=train"]
+    assert line[2:6] == ["data.root=photos", "init=he", "generator.width=8", f"data.val_root='{photos}'"]
 
 
 @pytest.mark.parametrize("name", ["overrides.yaml", "hydra.yaml"])

@@ -433,3 +433,11 @@ def test_where_wandb_fails_that_is_told_once_and_the_run_goes_on(
     run.finish()
     assert len(calls) == 1
     assert caplog.text.count("W&B failed (Connection lost) and gets nothing more of this run, which goes on.") == 1
+
+
+def test_an_empty_variable_of_wandbs_is_none_and_the_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_NOTES", "")
+    run = WandbRun(tmp_path, name="mine", mode="disabled")
+    assert run._init["name"] == "mine" and "WANDB_NOTES" not in os.environ

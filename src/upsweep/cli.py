@@ -148,7 +148,7 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None
         os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     keep_freed()
     never_raise()
-    if sys.warnoptions:
+    if any(option.startswith("error") for option in sys.warnoptions):
         warnings.filterwarnings("default")  # PYTHONWARNINGS=error would end a training for the word of a library
     watch_parent()
     if claims and threading.current_thread() is threading.main_thread():
@@ -250,9 +250,8 @@ def hold_to_types(config: DictConfig, **more: Callable[..., Any]) -> dict[str, A
             given = {name: value for name, value in values.items() if not name.startswith("_")}
             hold_to_signature(made, given, lambda name: _set_by(said.get(name), f"{key}.{name}"))
         for name, value in values.items():
-            if isinstance(value, dict) and isinstance(
-                said.get(name), dict
-            ):  # what is interpolated is held at its place
+            # what is interpolated is held at its place
+            if isinstance(value, dict) and isinstance(said.get(name), dict):
                 hold(said[name], value, f"{key}.{name}".lstrip("."))
 
     hold(raw, plain, "")

@@ -7,9 +7,8 @@ import sys
 import threading
 import time
 
-from upsweep.common.ranks import first_rank
+from upsweep.common.ranks import PARENT, first_rank
 
-PARENT = "UPSWEEP_PARENT"  # which of our processes started this one
 GRACE = 10.0  # seconds that a job has for its last words
 
 
@@ -29,11 +28,11 @@ def watch_parent() -> None:
     os.environ[PARENT] = str(os.getpid())
     if said is None or not said.isdigit():
         return
-    if int(said) != parent:
-        if not _alive(int(said)):
-            sys.exit(f"process {said}, which started this one, has gone.")
-        return  # a shell, or a scheduler, stands between them
     rank = not first_rank(os.environ)
+    if int(said) != parent:
+        if rank and not _alive(int(said)):
+            sys.exit(f"process {said}, which started this rank, has gone.")
+        return  # a shell, or a scheduler, stands between them
     if rank:
         end_with_parent(signal.SIGKILL)
 

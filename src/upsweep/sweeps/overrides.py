@@ -20,6 +20,7 @@ WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
 
 # The last word of a key that names a file or folder, in anybody's config: data.val_root, hydra.run.dir, checkpoint.
 PATH = re.compile(r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_from|resume|sweep|study|input|output)")
+SWITCH = re.compile(r".*\.(file|checkpoint|sweep|input|output)")  # as somebody's class may call one, too
 FUNCTION = re.compile(rf"({'|'.join(create_functions().functions)})\(.*\)", re.DOTALL)
 ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'(?=\s*(?:,|$))|"(?:\\.|[^"\\])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)""", re.DOTALL)
 
@@ -50,7 +51,7 @@ def readable(arguments: Sequence[str], paths: Collection[str] = ()) -> list[str]
     """A command line that Hydra reads as it was typed; `~/` at the start of a value is the home folder.
 
     Quoted are values that the grammar cannot read and, of a key that names a path (see `PATH`, and `paths`), those
-    that it takes for a number or a truth value or, where there is one job alone, for a sweep. Lists, interpolations,
+    that it takes for a number or, where there is one job alone, for a sweep. Lists, interpolations,
     null, functions and what is quoted already stay. In a list, and with -m, a comma parts values that are each read so.
     """
     write = partial(_readable, paths=paths, sweep=sweeps(arguments))
@@ -65,6 +66,8 @@ def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
     if key.startswith("-"):
         return f"{key}={_at_home(value)}"
     path = key in paths or PATH.fullmatch(key.lstrip("+")) is not None
+    if SWITCH.fullmatch(key) and key not in paths and value.lower() in ("true", "false"):
+        return argument
     return f"{key}={_written(value, path=path, sweep=sweep)}"
 
 
@@ -73,6 +76,8 @@ def _written(value: str, *, path: bool, sweep: bool) -> str:
     value = _at_home(value)
     read = _read(value)
     if read is ValueError:
+        if value.startswith("[") and value.endswith("]") and set("[]") & set(value[1:-1]):
+            return value  # lists in lists, or several of them: Hydra says what it cannot read
         for opening, closing in (("[", "]"), ("choice(", ")"), *((("", ""),) if sweep else ())):
             inner = value.removeprefix(opening).removesuffix(closing)
             items = list(_items(inner))
@@ -80,7 +85,7 @@ def _written(value: str, *, path: bool, sweep: bool) -> str:
                 return f"{opening}{','.join(_written(item, path=path, sweep=False) for item in items)}{closing}"
         return value if FUNCTION.fullmatch(value) and not path else _quoted(value)
     one = isinstance(read, ChoiceSweep) and read.simple_form and not sweep
-    other = isinstance(read, bool | int | float) or (isinstance(read, str) and read != value and "\\" not in value)
+    other = isinstance(read, int | float) or (isinstance(read, str) and read != value and "\\" not in value)
     return _quoted(value) if path and (one or other) else value
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from upsweep.common.errors import UserError
 from upsweep.common.parents import end_with_parent
-from upsweep.common.ranks import clean_environment
+from upsweep.common.ranks import PARENT, clean_environment
 from upsweep.runs.layout import JOB_LOG
 from upsweep.sweeps.jobs import STOPPED, Planned
 
@@ -116,7 +116,7 @@ def _environment(devices: tuple[str, ...], threads: int | None, port: int) -> di
     # Within an allocation of SLURM these would have Lightning wait for tasks that nobody starts.
     slurm = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
     env = {name: value for name, value in clean_environment().items() if not name.startswith(slurm)}
-    env["MASTER_PORT"] = str(port)
+    env |= {"MASTER_PORT": str(port), PARENT: str(os.getpid())}
     if devices:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     if threads is not None:

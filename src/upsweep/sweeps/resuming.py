@@ -18,7 +18,7 @@ from upsweep.runs.about import About
 from upsweep.runs.layout import HYDRA, MANIFEST, OVERRIDES, RUNS, SWEEPS, newest
 from upsweep.runs.manifest import Manifest
 from upsweep.runs.result import HOW_IT_WENT_ON, key_and_value
-from upsweep.sweeps.overrides import MULTIRUN, SHORT, WITH_VALUE, plain, quoted, searches, sweeps
+from upsweep.sweeps.overrides import MULTIRUN, PATH, SHORT, WITH_VALUE, plain, quoted, searches, sweeps
 
 KEY, PLACE = "resume=", "hydra.run.dir="
 OF_THE_PLACE = {*HOW_IT_WENT_ON, "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
@@ -75,12 +75,12 @@ def _back_to(directory: str, given: Sequence[str]) -> list[str]:
 
 def _absolute(argument: str, here: Path) -> str:
     """An argument that names a file or folder of `here`, not the choice of a group, with its whole path."""
-    key, equals, value = argument.partition("=")
-    names = equals and ("." in key or key in ("checkpoint", "init_from") or key.startswith("-"))
+    key, _, value = argument.partition("=")
+    flag = SHORT.get(key, key) in ("--config-dir", "--config-path")
     path = here / plain(value)
-    if not names or not value or not path.exists():
+    if not (flag or PATH.fullmatch(key.lstrip("+"))) or not value or not path.exists():
         return argument
-    return f"{key}={path if key.startswith('-') else quoted(str(path))}"
+    return f"{key}={path if flag else quoted(str(path))}"
 
 
 def _folder(asked: str, home: str, holds: str) -> Path:

@@ -115,8 +115,8 @@ class WandbRun(Logger):
         super().__init__()
         if os.environ.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "on"):
             mode = "disabled"  # as transformers and older clients have it
-        for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
-            del os.environ[name]  # the client takes an empty one for nonsense
+        for variable in [key for key, value in os.environ.items() if key.startswith("WANDB_") and not value]:
+            del os.environ[variable]  # the client takes an empty one for nonsense
         mode = mode or "offline"  # WANDB_MODE was one of them
         if mode not in MODES:
             raise UserError(f"logger.mode={mode} is unknown; choose one of online, offline, disabled.")

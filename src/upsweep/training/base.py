@@ -91,6 +91,7 @@ class Training(pl.LightningModule):
         self.players = dict(players)
         self.best: Best | None = None
         self.identity: Identity | None = None  # what the figures hang on, once it is known
+        self.epochs_before = 0  # that the checkpoint has behind it from which the training goes on
         self.begun_as: str | None = None  # the digest of that in the checkpoint from which the training goes on
         self.iterations = 0  # steps of the generator's optimizer: Lightning's global_step counts those of all players
         self.seconds_before = 0.0  # of training, before this process went on with it
@@ -186,7 +187,7 @@ class Training(pl.LightningModule):
         said = checkpoint[checkpoints.KEY]
         self.iterations = said.get("iterations", checkpoint["global_step"])  # format 1 had one optimizer
         self.seconds_before = said["seconds"]
-        self.begun_as = said.get("identity")
+        self.begun_as, self.epochs_before = said.get("identity"), int(checkpoint["epoch"]) + 1
         best = said["best"]
         if best and "figures" not in best:  # format 1: all in one
             figures = {f.name: best[f.name] for f in self.task.figures if f.name in best}

@@ -26,8 +26,10 @@ LINES = 10  # that a run's choices may take
 @rank_zero_only
 def show_choices(job: Job) -> None:
     """Print which names were chosen, what was set besides, and where the whole config is, in ten lines at most."""
-    by_hand = map(key_and_value, job.overrides)
-    besides = [f"{key}={value}" for key, value in by_hand if key not in job.choices and not key.startswith("hydra.")]
+    keys = {word: key_and_value(word)[0] for word in job.overrides}
+    besides = [
+        word.lstrip("+") for word, key in keys.items() if key not in job.choices and not key.startswith("hydra.")
+    ]
     said = {"choices": [f"{group}={name}" for group, name in job.choices.items()], "set": besides}
     width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
     lines = [

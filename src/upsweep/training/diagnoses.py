@@ -62,6 +62,10 @@ class Diagnoses(Accessory):
         self._judged = [Judgement.of(judgement) for judgement in state_dict["judged"]]
         self._next_step, self._next_epoch = state_dict["next"]
 
+    def forget(self) -> None:
+        """Judge from here on as from the start: what was judged so far does not count."""
+        self._judged, self._next_epoch = [], 0
+
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if module.compiled and trainer.is_global_zero:
             log.info("Compiled: the diagnoses see the weights' gradients, but neither activations nor dead units.")

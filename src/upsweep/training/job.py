@@ -183,7 +183,7 @@ class _Run:
             **self._price,
             seconds=time.perf_counter() - self._clock + (0.0 if module is None else module.seconds_before),
             objective=best.figures.get(job.task.headline.name) if state == "finished" else None,
-            checkpoint=str(weights) if weights.is_file() else None,
+            checkpoint=str(weights) if best.figures and weights.is_file() else None,
             judged_on=module.identity.yardstick if module and module.identity else None,
         )
         if self._begun:

@@ -20,6 +20,7 @@ from upsweep.runs.record import found
 from upsweep.training.accessory import Accessory
 from upsweep.training.base import Best, Training
 from upsweep.training.callbacks import EarlyStopping
+from upsweep.training.diagnoses import Diagnoses
 
 log = logging.getLogger("upsweep")
 
@@ -35,14 +36,33 @@ class KeepIdentity(Callback):
 
     def __init__(self, folder: str | Path, judging: Mapping[str, Any], anew: bool = False) -> None:
         self.folder, self.judging, self.anew = Path(folder), dict(judging), anew
+        self._forgets = False
 
     def on_fit_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        """Raises UserError: the run was begun as another one."""
-        now = self._now(module)
-        if module.begun_as not in (None, now.digest):
+        """Raises UserError: the run was begun as another one. Nothing in its folder is changed yet."""
+        now = module.identity = self._now(module)
+        if trainer.ckpt_path is None or module.begun_as == now.digest:
+            return
+        self._forgets = self.anew
+        if module.begun_as is not None:
             self._another(found(Identity.read, self.folder), now)
+        elif not self.anew and trainer.is_global_zero:
+            log.warning(
+                "%s does not say which images it was begun with: if others are held out now, begin its figures anew "
+                "with judge_anew=true.",
+                self.folder,
+            )
+        if self.anew and module.epochs_before >= (trainer.max_epochs or 0):
+            raise UserError(
+                f"{self.folder} has all its {module.epochs_before} epochs behind it: judge_anew=true needs more "
+                "trainer.max_epochs."
+            )
+
+    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        """Write it down, now that all of the checkpoint has been found to fit."""
+        if self._forgets:
             self._forget(trainer, module)
-        self._keep(now, trainer, module)
+        self._keep(module.identity or self._now(module), trainer, module)
 
     def on_validation_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if module.identity is None:  # nothing is trained
@@ -70,7 +90,7 @@ class KeepIdentity(Callback):
     def _forget(self, trainer: pl.Trainer, module: Training) -> None:
         module.best = None
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping):
+            if isinstance(callback, EarlyStopping | Diagnoses):
                 callback.forget()
         if trainer.is_global_zero:
             (self.folder / HISTORY).unlink(missing_ok=True)

@@ -59,19 +59,10 @@ def fitting_weights(path: Path, spec: dict[str, Any]) -> Started:
     return Started(network, f"The weights are those of {path}{rest}.")
 
 
-def going_on(
-    folder: Path,
-    config: Mapping[str, Any],
-    epochs: int,
-    otherwise: Start,
-    spec: dict[str, Any],
-    *,
-    judge_anew: bool = False,
-) -> Started:
+def going_on(folder: Path, config: Mapping[str, Any], epochs: int, otherwise: Start, spec: dict[str, Any]) -> Started:
     """Where the run in a folder stopped (`resume=`): its newest checkpoint that can be read, or else as `otherwise`.
 
-    `config` is all that is set now, to be held against what was set before; `epochs`, how many there are to be: one
-    more at least than there were, where `judge_anew` forgets the best so far.
+    `config` is all that is set now, to be held against what was set before; `epochs`, how many there are to be.
     Raises UserError: the checkpoint is that of another generator or optimizer, or of a longer training.
     """
     path = newest(folder)
@@ -87,8 +78,6 @@ def going_on(
     done = int(state["epoch"]) + 1
     if done > epochs:
         raise UserError(f"{path} has {done} epochs behind it: trainer.max_epochs={epochs} must be {done} or more.")
-    if done == epochs and judge_anew:
-        raise UserError(f"{folder} has all its {done} epochs behind it: judge_anew=true needs more trainer.max_epochs.")
     return Started(network, f"Going on from {path}.", checkpoint=path)
 
 
@@ -98,7 +87,6 @@ def start_of(
     epochs: int,
     *,
     resume: bool = False,
-    judge_anew: bool = False,
     checkpoint: Path | None = None,
     init_from: Path | None = None,
 ) -> Start:
@@ -110,7 +98,7 @@ def start_of(
         begin = partial(all_weights, checkpoint)
     if init_from is not None:
         begin = partial(fitting_weights, init_from)
-    return partial(going_on, folder, config, epochs, begin, judge_anew=judge_anew) if resume else begin
+    return partial(going_on, folder, config, epochs, begin) if resume else begin
 
 
 def newest(folder: Path) -> Path | None:
