@@ -464,7 +464,10 @@ def test_known_images_stay_on_their_side_when_others_are_added(known: set[int], 
     before = held_out([f"{number}.png" for number in known], share)
     after = held_out([f"{number}.png" for number in known | more], share)
     assert set(after) & {f"{number}.png" for number in known} == set(before)
-    assert 0.5 * share < len(before) / len(known) < 1.5 * share + 0.2
+
+
+def test_about_the_share_is_held_out() -> None:
+    assert len(held_out([f"{number}.png" for number in range(4000)], 0.1)) == pytest.approx(400, abs=60)
 
 
 def test_a_run_says_how_many_images_it_uses_and_what_it_passed_over(make, folder: Path, caplog) -> None:
