@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from upsweep.common.names import listed
 from upsweep.runs.result import Result
 
 JUDGED = "judged on"
@@ -17,7 +18,6 @@ YARDSTICK = ("scale", "protocol", "degradation", "data", "task")  # groups and n
 # What `data` says of feeding alone: it moves no yardstick, and is worth comparing.
 FEEDING = {"patch_size", "batch_size", "patches_per_epoch", "num_workers", "augment", "copies", "even", "cache"}
 FEEDING |= {"cache_dir", "strict"}
-MOST_NAMED = 10  # jobs, in a sentence
 
 
 def moves_yardstick(key: str) -> bool:
@@ -66,8 +66,7 @@ def sentences(jobs: Mapping[str, Result]) -> Iterator[str]:
 
 
 def _named(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > MOST_NAMED else ""
-    return f"job{'s' if len(names) > 1 else ''} {', '.join(names[:MOST_NAMED])}{more}"
+    return f"job{'s' if len(names) > 1 else ''} {listed(names, 10)}"
 
 
 def _baselines(results: Sequence[Result]) -> str:

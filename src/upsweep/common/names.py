@@ -1,12 +1,13 @@
-"""Names of files and of keys in a log, made from names that somebody else chose."""
+"""Names of files and of keys in a log, made from names that somebody else chose; and the first few, in a sentence."""
 
 import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
+MOST_NAMED = 3  # in a sentence
 LONGEST = 96  # bytes: with an ending and a number it stays below the 143 that some file systems allow
 
 
@@ -31,6 +32,15 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     short = {name: safe_name(name.removesuffix(PurePath(name).suffix)) for name in names}
     often = Counter(name.casefold() for name in short.values())  # some file systems take A and a for one
     return {name: found if often[found.casefold()] == 1 else _marked(name) for name, found in short.items()}
+
+
+def listed(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """The first of some names, for a sentence.
+
+    >>> listed(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
 def _plain(text: str) -> str:

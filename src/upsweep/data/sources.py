@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from upsweep.common.errors import UserError
+from upsweep.common.names import MOST_NAMED, listed
 from upsweep.common.ranks import first_rank
 from upsweep.data.fetch import fetch
 from upsweep.data.known import TRAINING, data_root, find, training_files
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.data.store import StoredImage
 from upsweep.imaging.files import SUFFIXES, files_below
-
-NAMED = 3  # files, in a sentence
 
 
 class Split(NamedTuple):
@@ -52,8 +51,8 @@ class Contents(NamedTuple):
         said = f"{len(self.training)} images to train on, {len(self.validation)} to validate on"
         if not self.passed_over:
             return f"{said}."
-        count, first = len(self.passed_over), ", ".join(self.passed_over[:NAMED])
-        return f"{said}, {count} file{'s' if count > 1 else ''} passed over: {first}{', ...' if count > NAMED else '.'}"
+        count, end = len(self.passed_over), "" if len(self.passed_over) > MOST_NAMED else "."
+        return f"{said}, {count} file{'s' if count > 1 else ''} passed over: {listed(self.passed_over)}{end}"
 
 
 class Prepare(Protocol):

@@ -14,6 +14,7 @@ from PIL import Image
 from upsweep.analysis.ranking import TUNED, by_choices
 from upsweep.analysis.yardsticks import sentences, told_apart
 from upsweep.common.errors import UserError
+from upsweep.common.names import listed
 from upsweep.runs import history
 from upsweep.runs.about import About
 from upsweep.runs.layout import CROP, GAP, HISTORY, MANIFEST, RESULT, SWEEPS, newest
@@ -70,7 +71,7 @@ def find_sweep(asked: str) -> Path:
     if not (folder / MANIFEST).is_file() and not (folder / RESULT).is_file():
         inside = sorted({path.parent.name for name in (MANIFEST, RESULT) for path in folder.glob(f"*/{name}")})
         if inside:
-            named = ", ".join(inside[:10]) + (", ..." if len(inside) > 10 else "")
+            named = listed(inside, 10)
             raise UserError(f"sweep={asked} holds several ({named}): give one of these folders.")
         what = f"has neither {MANIFEST} nor {RESULT}" if folder.is_dir() else "does not exist"
         raise UserError(f"sweep={asked} {what}: give the folder of a sweep, or of one run.")
@@ -92,7 +93,7 @@ def read_sweep(folder: Path) -> Sweep:
         nothing = f"{folder}: none of its {len(jobs)} jobs has a result yet, there is nothing to report."
         raise UserError(notes[0] if notes else nothing)
     if without := [job for job, run in zip(jobs, read, strict=True) if run is None]:
-        names = ", ".join(job.name for job in without[:10]) + (", ..." if len(without) > 10 else "")
+        names = listed([job.name for job in without], 10)
         notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
     runs += [_without_result(job, runs[0].result) for job in without]
     about = manifest.about if manifest else runs[0].about or About()

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from upsweep.common.names import listed
 from upsweep.runs.layout import IDENTITY
 from upsweep.runs.record import read, values_in, write_record
 
 VERSION = 1
 JUDGING = ("scale", "degradation", "protocol", "task")  # nodes of a config
-NAMED = 3  # images, in a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,5 +89,4 @@ def _digest(*values: Any) -> str:
 
 def _counted(names: Iterable[str], what: str) -> str:
     first = sorted(names)
-    named = ", ".join(first[:NAMED]) + (", ..." if len(first) > NAMED else "")
-    return f"{len(first)} image{'s' if len(first) > 1 else ''} {what} ({named})"
+    return f"{len(first)} image{'s' if len(first) > 1 else ''} {what} ({listed(first)})"
