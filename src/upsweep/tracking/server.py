@@ -34,7 +34,8 @@ def obstacle(url: str) -> str | None:
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(request, timeout=PATIENCE).close()
+            # The socket waits longer than the caller, so that silence has one sentence and not two.
+            urllib.request.urlopen(request, timeout=2 * PATIENCE).close()
             answer.append(None)
         except urllib.error.HTTPError as error:
             answer.append(None if error.code < 500 else f"it answers {error.code}")
