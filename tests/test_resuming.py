@@ -111,7 +111,23 @@ def test_a_sweep_without_overrides_is_the_one_that_was_started(tmp_path: Path) -
         *("-m", "--config-dir=x", "init=he,xavier", "hydra.launcher.parallel=3"),
         *place,
     ]
-    assert resumed(["-m", "init=he,orthogonal", f"resume={tmp_path}"]) == ["-m", "init=he,orthogonal", *place]
+
+
+def test_values_that_are_typed_beside_a_sweep_are_added_to_it(tmp_path: Path) -> None:
+    command = ["python", "train.py", "-m", "init=he,xavier", "+a.b=1", "seed=1,2,3", "hydra.launcher.parallel=2"]
+    (tmp_path / "sweep.json").write_text(json.dumps({"command": command, "directory": "/d", "jobs": []}))
+    line = resumed(["-m", f"resume={tmp_path}", "seed=4,5", "a.b=2"])
+    kept = ["-m", "init=he,xavier", "hydra.launcher.parallel=2", "seed=1,2,3,4,5", "++a.b=2"]
+    place = [f"hydra.sweep.dir='{tmp_path}'", "hydra.launcher.resume=true"]
+    assert line == [*kept, *place]
+    for typed, said in {
+        "seed=range(3,6)": "seed=1,2,3,4,5",
+        "seed=2": "seed=1,2,3",
+        "init=icnr": "init=he,xavier,icnr",
+        "init='a b',c": "init=he,xavier,'a b',c",
+    }.items():
+        assert said in resumed(["-m", f"resume={tmp_path}", typed])
+    assert "a.b=2" in "".join(line), "a single value takes the place of a single value"
 
 
 def test_a_search_is_a_sweep_also_without_m(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +249,7 @@ def test_a_resumed_sweep_runs_only_what_is_missing_failed_or_new(tmp_path: Path)
     assert (folder / "1" / "result.json").stat().st_mtime_ns != stamps["1"]
     assert "Going on from" in (folder / "1" / "job.log").read_text()
     out = train(*sweep[:-1], "init=xavier,he_small_last", f"resume={folder}", cwd=tmp_path).stdout
-    assert "1 of 2 jobs are kept, 1 to run." in out
+    assert "2 of 3 jobs are kept, 1 to run." in out
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {"0", "1", "2"}
     assert [job["name"] for job in json.loads((folder / "sweep.json").read_text())["jobs"]] == ["0", "1", "2"]
 

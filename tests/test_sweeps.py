@@ -174,6 +174,20 @@ def test_the_config_of_a_job_is_composed_once_for_the_sweeper_and_the_launcher()
     assert once(master, ["a"]).choice == "a", "two jobs may be alike"
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_composing_that_takes_long_is_told_once_and_never_in_a_quiet_sweep(monkeypatch, capsys, quiet):
+    class Loader:
+        def load_sweep_config(self, master, overrides):
+            return OmegaConf.create({})
+
+    clock = iter(range(0, 100, 3))
+    monkeypatch.setattr("upsweep.sweeps.launcher.time.monotonic", lambda: float(next(clock)))
+    once = OnceEach(cast(Any, Loader()))
+    for job in (["a"], ["b"], ["c"]):
+        once(OmegaConf.create({"quiet": quiet}), job)
+    assert capsys.readouterr().err.count("Composing the configs of all jobs") == (0 if quiet else 1)
+
+
 def test_a_log_tells_which_error_came_first_and_how_it_ended(tmp_path):
     log = tmp_path / "job.log"
     log.write_text(
@@ -404,6 +418,18 @@ def test_the_same_job_twice_is_run_once_and_the_sweep_goes_on_later(door):
     assert [job["name"] for job in json.loads((door / "sweep/sweep.json").read_text())["jobs"]] == ["0", "1"]
     again = run(door, "-m", "seed=1,2,1", "hydra.launcher.resume=true")
     assert again.returncode == 0 and "2 of 2 jobs are kept, 0 to run." in again.stdout
+
+
+def test_a_sweep_goes_on_with_more_seeds_alone_and_its_table_has_all(door):
+    assert run(door, "-m", "init=he,xavier", "seed=1,2").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in door.glob("sweep/*/result.json")}
+    done = run(door, "-m", "resume=sweep", "seed=3")
+    assert done.returncode == 0 and "0 of 2 jobs are kept, 2 to run." in done.stdout
+    assert "6 of 6 jobs finished" in done.stdout and before == {path: path.stat().st_mtime_ns for path in before}
+    with (door / "sweep/results.csv").open(newline="") as file:
+        ran = {(row["init"], row["seed"]) for row in csv.DictReader(file)}
+    assert ran == {(init, seed) for init in ("he", "xavier") for seed in "123"}
+    assert len(json.loads((door / "sweep/sweep.json").read_text())["jobs"]) == 6
 
 
 @pytest.mark.parametrize("stream", ["pipe", "/dev/full", "closed"])

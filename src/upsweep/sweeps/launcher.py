@@ -57,7 +57,8 @@ class OnceEach:
             self._patient_until = time.monotonic() + 2.0
         if time.monotonic() > self._patient_until:
             self._patient_until = math.inf
-            print("Composing the configs of all jobs ...", file=sys.stderr, flush=True)
+            if not OmegaConf.select(master_config, "quiet"):
+                print("Composing the configs of all jobs ...", file=sys.stderr, flush=True)
         made = self._compose(master_config, sweep_overrides)
         self._made[key] = copy.deepcopy(made)  # whoever asks first may change what it gets
         return made
@@ -103,7 +104,7 @@ class LaunchedSweep:
             _warn(f"{what}: that job is run anew.")
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-        """Run a batch of jobs, numbered from `first`; print and write the table of all jobs so far.
+        """Run a batch of jobs, numbered from `first`; print and write the table of all jobs of the sweep so far.
 
         Exits with 128 + its number if a signal stopped the batch, with 75 (EX_TEMPFAIL) if that was SIGTERM.
         """
@@ -116,7 +117,7 @@ class LaunchedSweep:
                 f"{done} holds a run already: -m resume={self.folder} goes on with that sweep, another "
                 "hydra.sweep.dir begins a new one."
             )
-        others = (job for job in self.before.jobs if job.name not in self.planned)
+        others = [job for job in self.before.jobs if job.name not in self.planned]
         planned = (Entry(job.name, job.number, job.overrides) for job in self.planned.values())
         Manifest(about=self.about, jobs=(*others, *planned)).write(self.folder)
         missing = [job for job in jobs if not self._kept(job)]
@@ -124,7 +125,8 @@ class LaunchedSweep:
             self._say(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are kept, {len(missing)} to run.")
         stopped = self._run(missing)
         results = {name: job.status.result for name, job in self.planned.items() if job.status.result is not None}
-        self._tell(results)
+        earlier = {job.name: found(Result.read, self.folder / job.name) for job in others}
+        self._tell({name: result for name, result in earlier.items() if result is not None} | results)
         if stopped is not None:
             sys.exit(REQUEUE if stopped is Signals.SIGTERM else 128 + stopped)
         return self._returned(asked, results)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
@@ -27,8 +29,8 @@ OF_THE_PLACE = {*HOW_IT_WENT_ON, "hydra.run.dir", "hydra.mode"}  # said anew by 
 def resumed(arguments: Sequence[str]) -> list[str]:
     """The arguments with `resume=` replaced by what the named folder was started with; others stay as they are.
 
-    What is given beside it goes before what the folder says (`resume=X trainer.max_epochs=40`). A sweep
-    (`-m resume=X`) without further overrides is the one that X was started as. This process moves to the directory in
+    What is given beside it goes before what the folder says: `resume=X trainer.max_epochs=40`; `-m resume=X seed=4,5`
+    adds these seeds to what a sweep goes through, and runs what is missing. This process moves to the directory in
     which X was begun, if there is one: what was relative to it (`data.root=photos`) means what it meant.
 
     Raises:
@@ -103,17 +105,24 @@ def _folder(asked: str, home: str, holds: str) -> Path:
 def _run(folder: Path, given: list[str]) -> list[str]:
     old_flags, old, directory = _started(folder)
     flags, overrides = _split(_back_to(directory, given))
-    said = {*map(_flag, flags), *map(_key, overrides), *MULTIRUN, *OF_THE_PLACE}
-    added = {_key(a) for a in old if a.startswith("+")}  # no config knows these keys
-    overrides = [f"++{a}" if _key(a) in added and a[0] not in "+~" else a for a in overrides]
+    said = {*map(_flag, flags), *MULTIRUN}
     return [
         *(a for a in old_flags if _flag(a) not in said),
         *flags,
-        *(a for a in old if _key(a) not in said),
-        *overrides,
+        *_said_anew([a for a in old if _key(a) not in OF_THE_PLACE], overrides),
         f"{KEY}{quoted(str(folder))}",
         f"{PLACE}{quoted(str(folder))}",
         "hydra.mode=RUN",  # a trial of a search would begin another search
+    ]
+
+
+def _said_anew(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Overrides that were given before, then new ones, which take the place of those with the same key."""
+    said = {*map(_key, new)}
+    added = {_key(a) for a in old if a.startswith("+")}  # no config knows these keys
+    return [
+        *(a for a in old if _key(a) not in said),
+        *(f"++{a}" if _key(a) in added and a[0] not in "+~" else a for a in new),
     ]
 
 
@@ -156,13 +165,31 @@ def _said(about: About) -> tuple[list[str], list[str]]:
 def _sweep(folder: Path, given: list[str]) -> list[str]:
     manifest = Manifest.read(folder) or Manifest(about=About())
     flags, overrides = _split(_back_to(manifest.about.directory, given))
-    if all(a.startswith(("hydra.", "hydra/")) or searches(a) for a in overrides):
-        old_flags, old = _said(manifest.about)
-        new = {_key(a) for a in overrides}
-        overrides = [*(a for a in old if _key(a) not in new), *overrides]
-        flags = flags if set(flags) - MULTIRUN else old_flags
-    kept = [a for a in overrides if _key(a) not in ("hydra.sweep.dir", "hydra.launcher.resume")]
+    old_flags, old = _said(manifest.about)
+    flags = flags if set(flags) - MULTIRUN else old_flags
+    before = {} if any(map(searches, (*old, *overrides))) else {_key(a): a for a in old if not a.startswith("hydra")}
+    added = [_united(before[_key(a)], a) if _key(a) in before else a for a in overrides]
+    kept = [a for a in _said_anew(old, added) if _key(a) not in ("hydra.sweep.dir", "hydra.launcher.resume")]
     return [*flags, *kept, f"hydra.sweep.dir={quoted(str(folder))}", "hydra.launcher.resume=true"]
+
+
+def _united(old: str, new: str) -> str:
+    """Two overrides of one key, of which one is a sweep, as a sweep over the values of both; else the new one."""
+    before, now = _values(old), _values(new)
+    if before is None or now is None or len(before) == len(now) == 1:
+        return new
+    return f"{new.partition('=')[0]}={','.join(dict.fromkeys([*before, *now]))}"
+
+
+def _values(override: str) -> list[str] | None:
+    """What an override goes through, as typed; None: it is a continuum, or no sweep that can be counted."""
+    try:
+        read = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+    if read.is_discrete_sweep():
+        return list(map(str, read.sweep_string_iterator()))
+    return None if read.is_sweep_override() else [override.partition("=")[2]]
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
