@@ -78,6 +78,7 @@ def job_of(cfg: DictConfig) -> "Job":
         ),
         channels_last=cfg.channels_last,
         judge_anew=cfg.judge_anew,
+        tuned=list(cfg.tuned),
         **flat,
         **about,
     )

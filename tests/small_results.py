@@ -15,7 +15,7 @@ def result(value: float | None, state: State = "finished", figure: Figure = PSNR
         choices=CHOICES | {key: value for key, value in keys.items() if key in CHOICES},
         overrides=[f"{key}={value}" for key, value in keys.items()],
         seed=int(keys.get("seed", 1)),
-        scale=2,
+        scale=int(keys.get("scale", 2)),
         declared=(figure,),
         figures={} if value is None else {figure.name: value},
     )

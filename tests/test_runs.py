@@ -48,6 +48,18 @@ def test_a_figure_that_is_not_finite_is_none_at_all(tmp_path: Path) -> None:
     assert read.figures == {"ssim": 0.9} and read.value is None and read.seconds is None
 
 
+def test_a_record_without_a_last_epoch_is_compared_at_its_best(tmp_path: Path) -> None:
+    path = result(psnr=31.0, ssim=0.9).write(tmp_path)
+    said = json.loads(path.read_text())
+    for key in ("last", "tuned"):
+        del said[key]
+    path.write_text(json.dumps(said))
+    read = Result.read(tmp_path)
+    assert read is not None and read.value == 31.0 and read.tuned == ["optimizer.lr"]
+    assert replace(read, last={"psnr": 30.0}).value == 30.0
+    assert replace(read, last={"ssim": 0.8}).value is None, "the last psnr was not a number"
+
+
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_missing_record_is_none_and_a_broken_one_is_named(tmp_path: Path, text: str) -> None:
     assert Result.read(tmp_path) is None and Progress.read(tmp_path) is None and About.read(tmp_path) is None

@@ -312,6 +312,21 @@ def test_the_best_figures_are_those_of_the_best_epoch(job: Job) -> None:
     assert best["epoch"] + 1 == result.epoch == state["epoch"] + 1, "one best: file and figures agree"
 
 
+def test_the_last_figures_are_those_of_the_last_epoch_also_of_a_run_that_had_nothing_left(
+    tmp_path: Path, cache: Path
+) -> None:
+    job = recorded(make_job(tmp_path / "run", cache))
+    result = train(job)
+    last = lines_of(job)[-1]
+    assert result.last == pytest.approx({"psnr": last["psnr"], "ssim": last["ssim"]}, abs=1e-4)
+    assert result.value == result.last["psnr"] and set(result.last) == set(result.figures)
+    assert result.figures["psnr"] >= result.last["psnr"]
+    again = train(recorded(make_job(tmp_path / "run", cache, resume=True)))
+    assert (again.last, again.figures) == (result.last, result.figures)
+    read = Result.read(job.folder)
+    assert read is not None and read.last == result.last and read.tuned == ["optimizer.lr"]
+
+
 # the average of the weights, and stopping early
 
 

@@ -55,8 +55,8 @@ class Figure:
         return self.worth(value) - self.worth(over)
 
     def format(self, value: float | None, sign: str = "") -> str:
-        """The value to the figure's digits, `-` where there is none; a `sign` of `+` shows it always."""
-        return "-" if value is None else f"{value:{sign}.{self.digits}f}"
+        """The value to the figure's digits, `-` where there is none, never -0; a `sign` of `+` shows it always."""
+        return "-" if value is None else f"{round(value, self.digits) + 0.0:{sign}.{self.digits}f}"
 
     def text(self, value: float | None, sign: str = "") -> str:
         """The value with its unit: `34.04 dB`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from upsweep.runs.record import checked, read, values_in, write_record
 State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
 REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
 VERSION = 2
+TUNED = ("optimizer.lr",)
 HOW_IT_WENT_ON = ("resume", "judge_anew")  # keys that every command says anew
 
 
@@ -27,12 +29,14 @@ class Result:
         reason: why the job is not `finished`.
         epoch, epochs: the best one, and how many there were to be.
         declared: what the task is judged by, the headline first.
-        figures: name -> value at the best epoch.
+        figures: name -> value at the best epoch, which is the checkpoint's.
+        last: the same at the last epoch, by which results are compared: the best of many is also the luckiest.
         baseline: name of a figure -> the baseline's value.
         parameters, macs_per_pixel: of the network; multiply-adds per output pixel.
         seconds: wall time.
         objective: the number that a sweeper maximises or minimises.
         checkpoint: the best one's path.
+        tuned: keys whose values are no choices: every choice may have its own best ones.
         judged_on: the digest of the images it was judged on, and of how; see `upsweep.runs.identity`.
     """
 
@@ -46,6 +50,7 @@ class Result:
     epochs: int = 0
     declared: tuple[Figure, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
     baseline: dict[str, float] = field(default_factory=dict)
     parameters: int | None = None
     macs_per_pixel: float | None = None
@@ -53,6 +58,7 @@ class Result:
     objective: float | None = None
     checkpoint: str | None = None
     judged_on: str | None = None
+    tuned: list[str] = field(default_factory=lambda: [*TUNED])
 
     def write(self, folder: Path) -> Path:
         """Write `result.json` into `folder`, whole or not at all."""
@@ -67,8 +73,8 @@ class Result:
     def _read(cls, path: Path) -> "Result":
         said = values_in(path, VERSION, _of_version_1)
         said["declared"] = figures_of(said["declared"])
-        for key in ("figures", "baseline"):
-            said[key] = {name: value for name, value in said[key].items() if value is not None}
+        for key in ("figures", "last", "baseline"):
+            said[key] = {name: value for name, value in said.get(key, {}).items() if value is not None}
         return checked(cls(**said))
 
     @property
@@ -83,22 +89,27 @@ class Result:
 
     @property
     def value(self) -> float | None:
-        """The headline's value."""
-        return None if self.headline is None else self.figures.get(self.headline.name)
+        """The headline's value at the last epoch."""
+        return None if self.headline is None else self.final(self.headline.name)
 
-    def lead(self) -> float | None:
-        """By how much the headline is better than its baseline; None where either is not known."""
+    def final(self, name: str) -> float | None:
+        """A figure's value at the last epoch; at the best one in records of before upsweep 0.2, which have no other."""
+        return self.last.get(name) if self.last else self.figures.get(name)
+
+    def lead(self, *, best: bool = False) -> float | None:
+        """By how much the headline is better than its baseline, at the last (or best) epoch; None: not known."""
         figure = self.headline
-        if figure is None or figure.name not in self.figures or figure.name not in self.baseline:
+        value = None if figure is None else self.figures.get(figure.name) if best else self.final(figure.name)
+        if figure is None or value is None or figure.name not in self.baseline:
             return None
-        return figure.lead(self.figures[figure.name], self.baseline[figure.name])
+        return figure.lead(value, self.baseline[figure.name])
 
-    @property
+    @cached_property
     def by_hand(self) -> dict[str, str]:
         """What the command line sets."""
         return dict(map(key_and_value, said_at_first(self.overrides)))
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, str]:
         """Everything that was set: the groups' choices, then single values, then scale and seed."""
         numbers = {"scale": self.scale, "seed": self.seed}

@@ -90,6 +90,7 @@ class Training(pl.LightningModule):
         self.generator, self.task = generator, task
         self.players = dict(players)
         self.best: Best | None = None
+        self.last: dict[str, float] = {}  # the figures of the last epoch that was judged
         self.identity: Identity | None = None  # what the figures hang on, once it is known
         self.epochs_before = 0  # that the checkpoint has behind it from which the training goes on
         self.begun_as: str | None = None  # the digest of that in the checkpoint from which the training goes on
@@ -147,6 +148,7 @@ class Training(pl.LightningModule):
             if figure.baseline:
                 self.log(f"val/{figure.baseline_name}", baseline[figure.name])
                 self.log(f"val/{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
+        self.last = figures
         before = -math.inf if self.best is None else headline.worth(self.best.figures[headline.name])
         if headline.worth(figures[headline.name]) > before:  # never of what is not a number
             self.best = Best(self.current_epoch, figures, dict(baseline))
@@ -178,6 +180,7 @@ class Training(pl.LightningModule):
         checkpoint[checkpoints.KEY] = checkpoints.describe(
             self._spec,
             best={} if self.best is None else asdict(self.best),
+            last=self.last,
             identity=None if self.identity is None else self.identity.digest,
             iterations=self.iterations,
             seconds=self.seconds_before + time.perf_counter() - self._started,
@@ -193,4 +196,4 @@ class Training(pl.LightningModule):
             figures = {f.name: best[f.name] for f in self.task.figures if f.name in best}
             baseline = {f.name: best[f.baseline_name] for f in self.task.figures if f.baseline_name in best}
             best = {"epoch": best["epoch"], "figures": figures, "baseline": baseline}
-        self.best = Best(**best) if best else None
+        self.best, self.last = Best(**best) if best else None, dict(said.get("last", {}))

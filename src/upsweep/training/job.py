@@ -21,7 +21,7 @@ from upsweep.networks.network import cost
 from upsweep.runs.about import About
 from upsweep.runs.identity import judging_of
 from upsweep.runs.layout import BEST
-from upsweep.runs.result import REQUEUE, Result, State
+from upsweep.runs.result import REQUEUE, TUNED, Result, State
 from upsweep.tasks import Task
 from upsweep.tracking.csv_run import CsvRun
 from upsweep.tracking.wandb_run import WandbRun
@@ -56,6 +56,7 @@ class Job:
     overrides: list[str] = field(default_factory=list)  # the job's command line
     config: dict[str, Any] = field(default_factory=dict)  # all that was set, as plain values: to be held against later
     channels_last: bool | str = "auto"  # weights and batches laid out as NHWC; auto: where that is faster
+    tuned: Sequence[str] = TUNED  # keys whose values are no choices, for the result
     judge_anew: bool = False  # go on although images or judging are others, and forget the best figures
 
     def __post_init__(self) -> None:
@@ -179,11 +180,13 @@ class _Run:
             epochs=job.trainer["max_epochs"],
             declared=job.task.figures,
             figures=best.figures,
+            last=module.last if module else {},
             baseline=best.baseline,
             **self._price,
             seconds=time.perf_counter() - self._clock + (0.0 if module is None else module.seconds_before),
             objective=best.figures.get(job.task.headline.name) if state == "finished" else None,
             checkpoint=str(weights) if best.figures and weights.is_file() else None,
+            tuned=[*job.tuned],
             judged_on=module.identity.yardstick if module and module.identity else None,
         )
         if self._begun:
