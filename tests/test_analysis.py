@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from tests.small_results import CHOICES, PSNR, result
 
-from upsweep.analysis.effects import Effect, effects, paired_interval, sentence, swept
+from upsweep.analysis.effects import Effect, Opposite, effects, findings, studies, swept
 from upsweep.analysis.ranking import at_best_rate, chosen, differing, rank
+from upsweep.analysis.sentences import error_sentence, power_sentence, sentence
 from upsweep.analysis.tables import job_table, print_results, seed_table, tuned_table, write_table
 from upsweep.analysis.yardsticks import FEEDING
 from upsweep.metrics.figure import Figure
@@ -94,10 +94,10 @@ def test_seeds_are_summed_up_by_mean_and_sample_deviation() -> None:
 
 def test_every_choice_is_held_to_its_own_best_rate() -> None:
     psnr = {
-        ("none", "1e-3"): (31.0, 31.2),
-        ("none", "1e-2"): (32.0, None),  # higher, but one seed diverged
-        ("bn", "1e-3"): (29.0, 31.9),
-        ("bn", "1e-2"): (30.9, 31.0),
+        ("none", "1e-3"): (31.0, 31.2, 31.1),
+        ("none", "1e-2"): (32.0, None, None),  # higher, but two seeds diverged
+        ("bn", "1e-3"): (29.0, 31.9, 29.0),
+        ("bn", "1e-2"): (30.9, 31.0, 30.8),
     }
     jobs = {
         f"{norm} {rate} {seed}": job(
@@ -115,12 +115,68 @@ def test_every_choice_is_held_to_its_own_best_rate() -> None:
     assert table is not None
     assert list(table.headers) == ["norm", "optimizer.lr", "PSNR", "SSIM", "gain dB", "seeds"]
     assert table.rows == [
-        ["none", "1e-3", "31.10 ± 0.14", "-", "+1.10 ± 0.14", "2 of 2"],
-        ["bn", "1e-2", "30.95 ± 0.07", "-", "+0.95 ± 0.07", "2 of 2"],
+        ["none", "1e-3", "31.10 ± 0.10", "-", "+1.10 ± 0.10", "3 of 3"],
+        ["bn", "1e-2", "30.90 ± 0.10", "-", "+0.90 ± 0.10", "3 of 3"],
     ]
     only_rates = {name: job for name, job in jobs.items() if name.startswith("bn")}
     one_rate = {name: job for name, job in jobs.items() if "1e-3" in name}
     assert tuned_table(only_rates) is None and tuned_table(one_rate) is None
+
+
+def test_a_rate_is_picked_for_each_seed_on_the_other_seeds() -> None:
+    """One lucky run makes its rate the best: but not for the seed that had the luck."""
+    psnr = {"1e-3": (30.0, 30.1, 30.2), "1e-2": (33.0, 29.0, 29.1)}
+    runs = [
+        result(value, norm="bn", optimizer__lr=rate, seed=str(seed))
+        for rate, values in psnr.items()
+        for seed, value in enumerate(values)
+    ]
+    picked = {run.seed: (run.settings["optimizer.lr"], run.value) for run in at_best_rate(runs)}
+    assert picked == {0: ("1e-3", 30.0), 1: ("1e-2", 29.0), 2: ("1e-2", 29.1)}
+    (table,) = [tuned_table({str(i): run for i, run in enumerate([*runs, result(28.0, norm="none", seed="0")])})]
+    assert table is not None and table.rows[0][:3] == ["bn", "1e-2, 1e-3", f"{88.1 / 3:.2f} ± 0.55"]
+    alone = [run for run in runs if run.seed == 0]
+    assert [run.value for run in at_best_rate(alone)] == [33.0], "one seed has no others"
+
+
+@pytest.mark.parametrize(("seeds", "rates"), [(2, 2), (3, 3), (5, 4)])
+def test_picking_among_equal_rates_gains_nothing_on_average(seeds: int, rates: int) -> None:
+    """The best of several equal rates is above their mean by luck; a figure that had no say in the choice is not."""
+    rng = np.random.default_rng(seeds)
+    found = []
+    for _ in range(200):
+        noise = rng.standard_normal((rates, seeds))
+        runs = [
+            result(float(noise[rate, seed]), optimizer__lr=str(rate), seed=str(seed))
+            for rate in range(rates)
+            for seed in range(seeds)
+        ]
+        found.append(statistics.fmean(run.value or 0.0 for run in at_best_rate(runs)))
+    assert abs(statistics.fmean(found)) < 5 * statistics.stdev(found) / np.sqrt(len(found))
+
+
+def test_whatever_is_marked_as_tuned_is_no_choice() -> None:
+    runs = [
+        replace(result(value, norm=norm, optimizer__betas=betas, seed=seed), tuned=["optimizer.betas"])
+        for (norm, betas), value in {("bn", "a"): 30, ("bn", "b"): 31, ("none", "a"): 33, ("none", "b"): 29}.items()
+        for seed in "12"
+    ]
+    (effect,) = effects(runs)
+    assert (effect.key, effect.better, effect.difference) == ("norm", "none", 2.0)
+
+
+def test_jobs_are_ranked_by_their_last_epoch_and_both_are_columns(tmp_path: Path) -> None:
+    lucky = replace(result(33.0, norm="bn"), last={"psnr": 30.0}, baseline={"psnr": 29.0})
+    steady = replace(result(31.0, norm="none"), last={"psnr": 31.0}, baseline={"psnr": 29.0})
+    jobs = {"lucky": lucky, "steady": steady}
+    assert list(rank(jobs)) == ["steady", "lucky"]
+    table = job_table(jobs)
+    assert list(table.headers)[2:5] == ["PSNR", "PSNR last", "gain dB"]
+    assert [row[2:5] for row in table.rows] == [["31.00", "31.00", "+2.00"], ["33.00", "30.00", "+4.00"]]
+    with write_table(tmp_path / "results.csv", jobs).open(newline="") as file:
+        assert [(row["psnr"], row["psnr_last"]) for row in csv.DictReader(file)] == [("31.0", "31.0"), ("33.0", "30.0")]
+    (effect,) = effects([lucky, steady])
+    assert (effect.better, effect.difference) == ("none", 1.0)
 
 
 def test_outside_a_terminal_nothing_is_cut_and_columns_are_aligned() -> None:
@@ -165,24 +221,8 @@ def test_choices_are_those_of_the_project() -> None:
 # ------------------------------------------------------------------------------------------- effects
 
 
-def test_an_interval_is_students_by_hand() -> None:
-    # Mean 2, deviation 1, three differences: t(0.975, 2) = 4.302653, over sqrt(3).
-    assert paired_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2 - 2.484138, 2 + 2.484138), abs=1e-6)
-    with pytest.raises(ValueError, match="1 difference"):
-        paired_interval([1.0])
-
-
-@given(st.lists(st.floats(-50, 50), min_size=2, max_size=40), st.sampled_from([0.8, 0.95, 0.99]))
-def test_an_interval_is_scipys(differences: list[float], level: float) -> None:
-    mean, low, high = paired_interval(differences, level)
-    assert low <= mean <= high
-    if np.ptp(differences) > 1e-6:
-        theirs = stats.ttest_rel(differences, np.zeros(len(differences))).confidence_interval(level)
-        assert (low, high) == pytest.approx((theirs.low, theirs.high), rel=1e-6, abs=1e-9)
-
-
 def test_pairs_differ_in_the_choice_alone_so_that_a_small_effect_is_seen_under_large_ones() -> None:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(4)
     runs, differences = [], []
     for init, seed in product(("he", "xavier", "torch"), "123"):
         level = 30 + 5 * rng.standard_normal()  # of this init and seed: far more than the norm is worth
@@ -191,14 +231,170 @@ def test_pairs_differ_in_the_choice_alone_so_that_a_small_effect_is_seen_under_l
         runs += [result(level, init=init, norm="bn", seed=seed), result(level + gap, init=init, norm="none", seed=seed)]
     rng.shuffle(runs)
     (effect,) = [e for e in effects(runs) if e.key == "norm"]
-    theirs = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    # Three settings of three pairs: what the pairs vary by within settings, 6 degrees of freedom, over sqrt(9).
+    within = [values - values.mean() for values in np.array(differences).reshape(3, 3)]
+    half = stats.t.ppf(0.975, 6) * np.sqrt(np.square(within).sum() / 6 / 9)
     assert (effect.better, effect.worse, effect.pairs, effect.planned) == ("none", "bn", 9, 9)
+    assert (effect.settings, effect.ahead_in, effect.seeds, effect.verdict) == (3, 3, 3, "beats")
     assert effect.difference == pytest.approx(np.mean(differences))
-    assert (effect.low, effect.high) == pytest.approx((theirs.low, theirs.high))
+    assert effect.alone is not None and effect.low is not None and effect.low < effect.alone[0]
+    assert effect.alone == pytest.approx((np.mean(differences) - half, np.mean(differences) + half))
+    assert "For init a seed counts once, whatever the number of settings" in error_sentence(studies(runs)[0])
     assert sentence(effect) == (
-        f"norm=none beats norm=bn by {np.mean(differences):.2f} dB ({theirs.low:.2f} to {theirs.high:.2f}) "
-        "on this data; the article expects the opposite."
+        f"norm=none beats norm=bn by {np.mean(differences):.2f} dB ({effect.low:.2f} to {effect.high:.2f}) "
+        "over these 3 settings; the article expects the opposite."
     )
+
+
+def crossed(size: float, seeds: int = 3) -> list[Result]:
+    """norm=none is worth 2 dB, but with activation=sigmoid it is behind by `size`."""
+    rng = np.random.default_rng(1)
+    return [
+        result(
+            30 + 0.1 * rng.standard_normal() + (0 if norm == "bn" else -size if act == "sigmoid" else 2),
+            activation=act, norm=norm, init=init, seed=str(seed),
+        )
+        for act in ("relu", "tanh", "sigmoid") for norm in ("bn", "none") for init in ("he", "xavier")
+        for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def test_a_choice_that_loses_in_a_setting_is_ahead_and_the_sentence_says_where() -> None:
+    (effect,) = [e for e in effects(crossed(1.0)) if e.key == "norm"]
+    assert (effect.better, effect.verdict, effect.settings, effect.ahead_in) == ("none", "ahead", 6, 4)
+    (opposite,) = effect.behind
+    assert opposite.where == {"activation": "sigmoid"} and opposite.difference is not None
+    assert opposite.difference == pytest.approx(-1.0, abs=0.2)
+    said = f"with activation=sigmoid it is behind by {-opposite.difference:.2f} dB"
+    assert f"over these 6 settings, in 4 of them; {said}" in sentence(effect)
+    (unsure,) = [e for e in effects(crossed(0.3)) if e.key == "norm"]
+    assert unsure.verdict == "ahead" and unsure.behind == [] and unsure.may_be is not None
+    assert "activation=sigmoid it was behind by" in sentence(unsure) and "which may be chance" in sentence(unsure)
+
+
+def test_with_one_seed_what_is_behind_is_said_to_be_one_run() -> None:
+    (effect,) = [e for e in effects(crossed(-0.5, seeds=1)) if e.key == "norm"]
+    assert (effect.verdict, effect.settings, effect.ahead_in) == ("beats", 6, 6)
+    (effect,) = [e for e in effects(crossed(0.0, seeds=1)) if e.key == "norm"]
+    assert effect.behind == [] and effect.verdict in ("ahead", "not shown")
+    assert effect.verdict == "not shown" or "one run each, which may be chance" in sentence(effect)
+
+
+def test_what_is_not_shown_in_the_mean_may_depend_and_says_on_what() -> None:
+    (effect,) = [e for e in effects(crossed(4.0)) if e.key == "norm"]
+    assert (
+        effect.verdict == "not shown"
+        and "norm=none against norm=bn depends: with activation=sigmoid it is behind by 3." in sentence(effect)
+    )
+
+
+def test_a_choice_that_diverges_where_the_other_one_does_not_is_not_said_to_beat_it() -> None:
+    runs = [
+        replace(run, state="diverged", figures={}) if {"norm=none", "activation=sigmoid"} <= {*run.overrides} else run
+        for run in crossed(-2.0)
+    ]
+    (effect,) = [e for e in effects(runs) if e.key == "norm"]
+    assert effect.behind == [Opposite(where={"activation": "sigmoid"}, difference=None)]
+    assert (effect.better, effect.verdict, effect.settings) == ("none", "ahead", 4)
+    said = sentence(effect)
+    assert "with activation=sigmoid its runs diverged" in said
+    assert said.endswith("6 of 18 pairs are missing: norm=none diverged (6).")
+
+
+def test_with_one_seed_the_error_is_what_interactions_leave() -> None:
+    psnr = {("he", "bn"): 30.0, ("he", "none"): 31.0, ("xavier", "bn"): 30.5, ("xavier", "none"): 31.9}
+    runs = [result(value, init=init, norm=norm) for (init, norm), value in psnr.items()]
+    (effect,) = [e for e in effects(runs) if e.key == "norm"]
+    theirs = stats.ttest_1samp([1.0, 1.4], 0)
+    assert effect.alone == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    assert effect.p_alone == pytest.approx(theirs.pvalue)
+    assert "unreplicated factorial" in error_sentence(studies(runs)[0])
+
+
+def test_two_values_that_cross_are_never_the_same() -> None:
+    runs = [
+        result(
+            30 + (2 if (norm == "bn") == (act == "tanh") else 0) + 0.0051 * int(seed),
+            norm=norm, activation=act, seed=seed,
+        )
+        for norm in ("bn", "none") for act in ("relu", "tanh") for seed in "123"
+    ]  # fmt: skip
+    for effect in effects(runs):
+        assert effect.verdict == "not shown" and "depends: with" in sentence(effect)
+
+
+def test_figures_that_were_rounded_are_no_surer_than_that() -> None:
+    """Four runs to 0.1 dB, both settings with the same difference: not a standard error of nothing."""
+    runs = [
+        result(value, norm=norm, activation=act)
+        for (norm, act), value in {
+            ("bn", "relu"): 30.1, ("none", "relu"): 30.2, ("bn", "tanh"): 31.3, ("none", "tanh"): 31.4
+        }.items()
+    ]  # fmt: skip
+    (effect,) = [e for e in effects(runs) if e.key == "norm"]
+    assert effect.verdict == "not shown" and effect.alone is not None
+    # Each figure is rounded by 0.1 / sqrt(12), a mean of two differences of two figures by as much; one df.
+    half = stats.t.ppf(0.975, 1) * 0.1 / np.sqrt(12)
+    assert effect.alone == pytest.approx((0.1 - half, 0.1 + half))
+
+
+def test_what_is_within_the_noise_is_the_same() -> None:
+    rng = np.random.default_rng(1)
+    runs = [
+        result(30 + 0.01 * rng.standard_normal(), norm=norm, seed=str(seed)) for norm in ("a", "b") for seed in range(9)
+    ]
+    (effect,) = effects(runs)
+    assert effect.verdict == "same" and "differ by less than the 0.05 dB that matter" in sentence(effect)
+
+
+def test_holm_and_the_intervals_are_over_all_comparisons_of_the_page() -> None:
+    rng = np.random.default_rng(3)
+    runs = [
+        result(30 + (init == "he") + rng.standard_normal(), init=init, norm=norm, seed=str(seed))
+        for init in ("he", "xavier", "torch", "lsuv") for norm in ("bn", "none") for seed in range(4)
+    ]  # fmt: skip
+    found = findings(runs)
+    assert found.comparisons == len(found.effects) == 7
+    adjusted = multipletests([e.p_alone for e in found.effects], method="holm")[1]
+    assert [e.p for e in found.effects] == pytest.approx(list(adjusted))
+    for effect in found.effects:
+        assert effect.shown == (effect.p is not None and effect.p <= 0.05)
+        assert effect.low is not None and effect.alone is not None and effect.low <= effect.alone[0]
+
+
+def test_scales_are_compared_apart_and_each_sentence_says_which() -> None:
+    runs = [
+        result(30 + lead * (norm == "none") + int(seed) / 100, scale=scale, norm=norm, seed=seed)
+        for scale, lead in (("2", 1.0), ("3", -1.0))
+        for norm in ("bn", "none")
+        for seed in "123"
+    ]
+    two, three = effects(runs)
+    assert (two.on, two.better, three.on, three.better) == ("scale=2", "none", "scale=3", "bn")
+    assert [two.difference, three.difference] == pytest.approx([1.0, 1.0])
+    assert sentence(three).startswith("With scale=3, norm=bn beats norm=none by 1.00 dB")
+
+
+def test_more_seeds_are_counted_for_the_difference_that_is_asked_for() -> None:
+    """Against simulation: with so many seeds the difference is shown in 80 % of sweeps, with fewer in less."""
+    rng = np.random.default_rng(0)
+
+    def sweep(seeds: int, lead: float) -> list[Result]:
+        return [
+            result(float(rng.normal(lead * (norm == "a"))), norm=norm, init=init, seed=str(seed))
+            for norm in "ab" for init in "cd" for seed in range(seeds)
+        ]  # fmt: skip
+
+    def shown(seeds: int, lead: float) -> float:
+        found = [next(e for e in effects(sweep(seeds, lead)) if e.key == "norm") for _ in range(300)]
+        return statistics.fmean(effect.shown and effect.better == "a" for effect in found)
+
+    many = [e for _ in range(40) for e in effects(sweep(6, 0.0), detect=1.0) if e.key == "norm"]
+    needed = statistics.median(e.seeds_needed or 0 for e in many)
+    assert shown(round(needed), 1.0) == pytest.approx(0.8, abs=0.08)
+    assert shown(6, statistics.median(e.detectable or 0 for e in many)) == pytest.approx(0.8, abs=0.08)
+    said = power_sentence(many[:1], 1.0)
+    assert f"to find 1.00 dB in all of them, it takes about {many[0].seeds_needed} seeds." in said
 
 
 def test_each_choice_stands_at_its_own_best_rate_and_a_rate_is_no_choice() -> None:
@@ -244,7 +440,7 @@ def test_one_pair_shows_nothing() -> None:
     [
         (
             ("activation", "relu", "tanh", 0.2, 0.1, 0.3),
-            "by 0.20 dB (0.10 to 0.30) on this data; the article expects so.",
+            "relu beats activation=tanh by 0.20 dB (0.10 to 0.30) on this data; the article expects so.",
         ),
         (("activation", "relu", "elu", 0.03, 0.02, 0.04), "on this data, less than the 0.05 dB that matter."),
         (("init", "he", "xavier", 0.1, -0.1, 0.3), "no difference that these runs can show; init=he is 0.10 dB ahead"),
@@ -332,9 +528,13 @@ def test_nothing_is_averaged_over_what_was_judged_on_different_images(tmp_path: 
 
 def test_effects_are_paired_within_the_images_and_these_are_no_choice() -> None:
     runs = list(two_yardsticks().values())
-    (effect,) = effects(runs)
-    assert (effect.key, effect.better, effect.pairs) == ("init", "xavier", 2)
-    assert effect.difference == pytest.approx(0.3) and swept(runs) == ["init", "seed"]
+    found = effects(runs)
+    assert [(e.on, e.key, e.better, e.pairs) for e in found] == [
+        ("images 1", "init", "xavier", 1),
+        ("images 2", "init", "xavier", 1),
+    ]
+    assert [e.difference for e in found] == pytest.approx([0.2, 0.4])
+    assert swept(runs) == ["init", "seed"]
     (crossed,) = effects([judged(30.0, 29.28, norm="bn"), judged(34.0, 33.08, norm="none")])
     assert crossed.difference is None and "norm=none was judged on other images (1)" in sentence(crossed)
 
@@ -378,13 +578,17 @@ def test_a_sweep_may_choose_its_yardstick_and_noise_is_none(
     assert effects(list(jobs.values())) == [] or "generator" in runs[-1][-1] or apart
 
 
-def test_jobs_of_two_tasks_are_said_to_be_and_only_the_first_figure_is_compared() -> None:
+def test_jobs_of_two_tasks_are_said_to_be_and_compared_apart() -> None:
     other = replace(result(0.2, figure=RMSE, init="he", seed="2"), baseline={"rmse": 0.5})
     jobs = {"0": judged(30.0, 29.0, init="he"), "1": judged(31.0, 29.0, init="xavier"), "2": other}
     jobs["3"] = replace(other, overrides=["init=xavier", "seed=2"], choices=CHOICES | {"init": "xavier"})
-    assert "different figures (PSNR in jobs 0, 1, RMSE in jobs 2, 3): only PSNR is compared.\n" in told(jobs)
-    (effect,) = effects(list(jobs.values()))
-    assert (effect.pairs, effect.difference) == (1, 1.0) and effect.missing["init=he has no PSNR"] == 1
+    assert (
+        "different figures (PSNR in jobs 0, 1, RMSE in jobs 2, 3): they are ranked by PSNR and compared apart.\n"
+        in told(jobs)
+    )
+    psnr, rmse = effects(list(jobs.values()))
+    assert (psnr.figure.title, psnr.pairs, psnr.difference) == ("PSNR", 1, 1.0)
+    assert (rmse.figure.title, rmse.pairs, rmse.difference) == ("RMSE", 1, 0.0)
     assert [row[-4] for row in job_table(jobs).rows] == ["+2.00", "+1.00", "-", "-"], "no gain in another unit"
 
 

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from upsweep.analysis.yardsticks import told_apart
 from upsweep.metrics.figure import Figure
-from upsweep.runs.result import Result, State
+from upsweep.runs.result import TUNED, Result, State
 
-TUNED = "optimizer.lr"  # what every choice may have its own best value of
 CHAINS = ("degradation",)  # groups of which several may be chosen, in an order
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -67,10 +66,20 @@ def grouped(results: Iterable[Result], columns: Sequence[str]) -> dict[tuple[str
     return gathered(results, lambda result: tuple(result.settings.get(key, "") for key in columns))
 
 
+def tuned(results: Iterable[Result]) -> tuple[str, ...]:
+    """The keys that are no choices, but have their best values for each: as the first of the results says."""
+    return next((tuple(result.tuned) for result in results), TUNED)
+
+
+def rates(results: Sequence[Result]) -> list[str]:
+    """Those of the tuned keys of which several values were run."""
+    return [key for key in tuned(results) if len({result.settings.get(key) for result in results}) > 1]
+
+
 def by_choices(results: Sequence[Result]) -> list[list[Result]]:
     """The results of every set of choices, judged on the same images, at whatever learning rates and with any seeds."""
     results = told_apart(results)
-    return list(grouped(results, differing([r.settings for r in results], but=(TUNED, "seed"))).values())
+    return list(grouped(results, differing([r.settings for r in results], but=(*tuned(results), "seed"))).values())
 
 
 def finished(group: Iterable[Result]) -> list[Result]:
@@ -87,11 +96,24 @@ def mean_worth(group: Iterable[Result]) -> float:
 def at_best_rate(results: Sequence[Result]) -> list[Result]:
     """The results of every set of choices at the learning rate that is best for it; all, where no rates were swept.
 
-    One rate for all would decide which choice wins. The best rate is that of the best mean headline over the seeds,
-    among those with which the most seeds finished.
+    One rate for all would decide which choice wins. A rate is picked for each seed on the other seeds, that it is not
+    judged by the luck which made it the best: the rate with which the most of them finished, then of the best mean.
+    Where there is one seed, it is picked on that. The same for whatever else is tuned.
     """
-    best: list[Result] = []
+    kept: list[Result] = []
     for group in by_choices(results):
-        rates = grouped(group, [TUNED]).values()
-        best += max(rates, key=lambda seeds: (len(finished(seeds)), mean_worth(finished(seeds))))
-    return best
+        by_rate = list(grouped(group, tuned(results)).values())
+        for of_seed in gathered(group, lambda result: result.seed).values() if len(by_rate) > 1 else [group]:
+            kept += max(_by_rate(of_seed, by_rate), key=lambda pair: _merit(pair[1], of_seed[0].seed))[0]
+    return kept
+
+
+def _by_rate(of_seed: Sequence[Result], rates: Sequence[Sequence[Result]]) -> list[tuple[list[Result], list[Result]]]:
+    """The runs of one seed at each of its rates, and all that are at this rate."""
+    pairs = [([run for run in rate if any(run is one for one in of_seed)], list(rate)) for rate in rates]
+    return [(own, rate) for own, rate in pairs if own]
+
+
+def _merit(rate: Sequence[Result], seed: int | None) -> tuple[int, float]:
+    others = [run for run in rate if run.seed != seed] or rate
+    return len(finished(others)), mean_worth(finished(others))

@@ -1,13 +1,24 @@
 """The tables of a sweep: every job, the means over seeds, each choice at its best learning rate; and results.csv."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from upsweep.analysis.ranking import TUNED, at_best_rate, declared, differing, finished, grouped, mean_worth, rank
-from upsweep.analysis.yardsticks import jobs_apart, sentences
+from upsweep.analysis.ranking import (
+    at_best_rate,
+    declared,
+    differing,
+    finished,
+    grouped,
+    mean_worth,
+    rank,
+    rates,
+    tuned,
+)
+from upsweep.analysis.yardsticks import jobs_apart, moves_yardstick, sentences
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.table import Table
 from upsweep.metrics.figure import Figure
@@ -16,26 +27,43 @@ from upsweep.runs.result import Result, State
 STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
 MEASURED = ("parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
 
-Column = tuple[str, Figure, str, Callable[[Result], float | None]]
+Column = tuple[str, str, Figure, str, Callable[[Result], float | None]]
 
 
-def _numbers(figures: Sequence[Figure]) -> list[Column]:
-    """The columns of figures: title, figure, sign and value; last the headline's lead over its baseline."""
-    own: list[Column] = [(f.title, f, "", lambda result, f=f: result.figures.get(f.name)) for f in figures]  # type: ignore[misc]
-    held = [f for f in figures[:1] if f.baseline]
-    return [*own, *((f"{f.margin} {f.unit}".rstrip(), f, "+", partial(_lead, figure=f)) for f in held)]
+def _numbers(results: Sequence[Result]) -> list[Column]:
+    """The columns of figures: title, name in results.csv, figure, sign and value.
+
+    The figures of the best epoch, which are the checkpoint's, and their lead over the baseline; after each the one of
+    the last epoch, by which jobs are ranked and compared.
+    """
+    columns: list[Column] = []
+    last = any(result.last for result in results)
+    for f in declared(results):
+        columns.append((f.title, f.name, f, "", lambda run, f=f: run.figures.get(f.name)))  # type: ignore[misc]
+        if last:
+            columns.append((f"{f.title} last", f"{f.name}_last", f, "", lambda run, f=f: run.last.get(f.name)))  # type: ignore[misc]
+    held = [f for f in declared(results)[:1] if f.baseline]
+    return [*columns, *((f"{f.margin} {f.unit}".rstrip(), f.margin, f, "+", partial(_lead, figure=f)) for f in held)]
+
+
+def _printed(results: Sequence[Result]) -> list[Column]:
+    """Those that a printed table has room for: of the last epoch only the headline."""
+    columns = _numbers(results)
+    headline = columns[0][2] if columns else None
+    return [column for column in columns if column[2] is headline or not column[1].endswith("_last")]
 
 
 def _lead(result: Result, figure: Figure) -> float | None:
     """The lead in this figure: a job of another task leads in another one."""
-    return result.lead() if result.headline is not None and result.headline.name == figure.name else None
+    mine = result.headline is not None and result.headline.name == figure.name
+    return result.lead(best=True) if mine else None
 
 
 def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
     """A row a job, best first: what differs (of one job: what was set by hand), then what it came to."""
     ranked = rank(jobs_apart(jobs))
     results = list(ranked.values())
-    numbers = _numbers(declared(results))
+    numbers = _printed(results)
     columns = [*results[0].by_hand] if len(results) == 1 else differing([result.settings for result in results])
     return Table(
         title=title,
@@ -44,7 +72,7 @@ def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
             [
                 name,
                 *(result.settings.get(column, "") for column in columns),
-                *(figure.format(value(result), sign) for _, figure, sign, value in numbers),
+                *(figure.format(value(result), sign) for _, _, figure, sign, value in numbers),
                 "-" if result.parameters is None else f"{result.parameters:,}",
                 "-" if result.seconds is None else f"{result.seconds:.1f}",
                 result.state,
@@ -68,29 +96,36 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
 def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     """As `seed_table`, each choice at its best learning rate; None where no rates, or no choices beside, were swept."""
     results = list(jobs_apart(jobs).values())
-    columns = differing([result.settings for result in results], but=(TUNED, "seed"))
-    if not columns or len({result.settings.get(TUNED) for result in results}) < 2:
+    columns = differing([result.settings for result in results], but=(*tuned(results), "seed"))
+    if not columns or not rates(results):
         return None
-    return _spread_table(at_best_rate(results), [*columns, TUNED], title)
+    return _spread_table(at_best_rate(results), columns, title, rates(results))
 
 
-def _spread_table(results: Sequence[Result], columns: Sequence[str], title: str) -> Table:
-    numbers = _numbers(declared(results))
-    groups = [(key, len(group), finished(group)) for key, group in grouped(results, columns).items()]
+def _spread_table(results: Sequence[Result], columns: Sequence[str], title: str, tried: Sequence[str] = ()) -> Table:
+    """`tried`: what seeds of one row may differ in, all of their values are told."""
+    numbers = _printed(results)
+    groups = [(key, group, finished(group)) for key, group in grouped(results, columns).items()]
     return Table(
         title=title,
-        headers=[*columns, *(title for title, *_ in numbers), "seeds"],
+        headers=[*columns, *tried, *(title for title, *_ in numbers), "seeds"],
         rows=[
             [
                 *key,
-                *(_spread(figure, map(value, done), sign) for _, figure, sign, value in numbers),
-                f"{len(done)} of {count}",
+                *(_values(every, rate) for rate in tried),
+                *(_spread(figure, map(value, done), sign) for _, _, figure, sign, value in numbers),
+                f"{len(done)} of {len(every)}",
             ]
-            for key, count, done in sorted(groups, key=lambda group: -mean_worth(group[-1]))
+            for key, every, done in sorted(groups, key=lambda group: -mean_worth(group[-1]))
         ],
-        left=len(columns),
+        left=len(columns) + len(tried),
         least=[title for title, *_ in numbers[1:]],
     )
+
+
+def _values(results: Iterable[Result], key: str) -> str:
+    """`0.001, 0.004`: the most frequent first."""
+    return ", ".join(value for value, _ in Counter(result.settings.get(key, "") for result in results).most_common())
 
 
 def _spread(figure: Figure, values: Iterable[float | None], sign: str = "") -> str:
@@ -98,6 +133,11 @@ def _spread(figure: Figure, values: Iterable[float | None], sign: str = "") -> s
     if len(known) < 2:
         return figure.format(known[0] if known else None, sign)
     return f"{figure.format(statistics.fmean(known), sign)} ± {figure.format(statistics.stdev(known))}"
+
+
+def at_the_best(results: Sequence[Result]) -> str:
+    """Of a caption: `at the best optimizer.lr of each choice`."""
+    return f"at the best {' and '.join(rates(results))} of each choice"
 
 
 def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> None:
@@ -109,7 +149,7 @@ def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> Non
     for table in (
         job_table(jobs, f"{done} of {len(jobs)} jobs finished" if len(jobs) > 1 else ""),
         seed_table(jobs, "mean ± sample sd over seeds"),
-        tuned_table(jobs, f"at the best {TUNED} of each choice: mean ± sample sd over seeds"),
+        tuned_table(jobs, f"{at_the_best(list(jobs.values()))}: mean ± sample sd over seeds"),
     ):
         if table is not None:
             table.print(file)
@@ -121,13 +161,18 @@ def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> Non
 
 
 def write_table(path: Path, jobs: Mapping[str, Result]) -> Path:
-    """Write the ranked table with unrounded numbers to `path`, whole or not at all."""
+    """Write the ranked table with unrounded numbers to `path`, whole or not at all.
+
+    Seeds, and what jobs were judged on, are there although they do not differ: another table may stand beside this one.
+    """
     ranked = rank(jobs_apart(jobs))
-    figures = declared(ranked.values())
-    held = [figure for figure in figures if figure.baseline]
-    numbers = _numbers(figures)
-    columns = differing([result.settings for result in ranked.values()])
-    header = [f.margin if sign else f.name for _, f, sign, _ in numbers] + [f.baseline_name for f in held]
+    held = [figure for figure in declared(ranked.values()) if figure.baseline]
+    numbers = _numbers(list(ranked.values()))
+    settings = [result.settings for result in ranked.values()]
+    differ = differing(settings)
+    said = dict.fromkeys(key for each in settings for key in each)
+    columns = [key for key in said if key in differ or key == "seed" or moves_yardstick(key)]
+    header = [name for _, name, *_ in numbers] + [f.baseline_name for f in held]
     rows = [
         [
             name,

@@ -53,7 +53,8 @@ def sentences(jobs: Mapping[str, Result]) -> Iterator[str]:
             by_figure.setdefault(result.headline.title, []).append(name)
     if len(by_figure) > 1:
         said = ", ".join(f"{figure} in {_named(of)}" for figure, of in by_figure.items())
-        yield f"The jobs are judged by different figures ({said}): only {next(iter(by_figure))} is compared."
+        first = next(iter(by_figure))
+        yield f"The jobs are judged by different figures ({said}): they are ranked by {first} and compared apart."
     for alike in _judged_alike(results):
         if len(alike) < 2:
             continue

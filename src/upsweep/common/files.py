@@ -75,6 +75,16 @@ def _harmless(cell: object) -> object:
     return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
 
 
+def read_cell(cell: str) -> str:
+    """A cell of such a file as it was before it was made harmless.
+
+    >>> read_cell("'=cmd"), read_cell("'s"), read_cell("-0.5")
+    ('=cmd', "'s", '-0.5')
+    """
+    said = cell.removeprefix("'")
+    return said if said != _harmless(said) else cell
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""What a figure varies by: each choice, each pair of choices, the seeds, and the rest, as shares of the variance.
+
+Sums of squares of type II (Yates 1934; Langsrud, Stat. Comput. 13, 2003): what a term explains beside all terms that do
+not hold it. On a full grid they are the textbook's and add up to the whole; where runs are missing they need not.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+from scipy.special import fdtrc
+
+from upsweep.analysis.effects import MOST_VALUES, UNKNOWN, Study
+from upsweep.analysis.inference import ErrorTerm
+
+LARGE, SURE = 0.02, 0.05  # an interaction is shown from this share on, and to this p
+MOST_SHOWN = 3
+SEED, REST = "seed", "rest"
+Term = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Of the variance: `of` names a choice, two choices, `seed` or `rest`.
+
+    `p` of it being chance; None where no second seed tells what chance is.
+    """
+
+    of: Term
+    share: float
+    df: int
+    p: float | None = None
+
+    @property
+    def name(self) -> str:
+        """`norm`, `activation x norm`."""
+        return " x ".join(self.of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interaction:
+    """The means that show how one choice hangs on another: `means[i][j]` of the i-th row's and j-th column's value.
+
+    None where no run finished.
+    """
+
+    of: tuple[str, str]
+    share: float
+    rows: Sequence[str]
+    columns: Sequence[str]
+    means: Sequence[Sequence[float | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variance:
+    """Of the runs of a study; `left_out` counts those that have no figure, by how they ended."""
+
+    shares: Sequence[Share]
+    runs: int
+    left_out: Mapping[str, int]
+    interactions: Sequence[Interaction]
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the shares are those of a whole."""
+        return math.isclose(math.fsum(share.share for share in self.shares), 1, abs_tol=1e-6)
+
+
+@cache
+def explained(study: Study) -> Variance | None:
+    """The table of a study; None where nothing varies, or fewer than three runs finished.
+
+    Page and JSON ask for the same one: it is worked out once.
+    """
+    cells = {cell: runs for cell, runs in study.cells.items() if UNKNOWN not in cell}
+    rows = [(*cell, seed) for cell, runs in cells.items() for seed in runs]
+    y = np.array([value for runs in cells.values() for value in runs.values()])
+    if len(y) < 3 or np.ptp(y) == 0:
+        return None
+    named = dict(zip((*study.keys, SEED), zip(*rows, strict=True), strict=True))
+    main = [key for key in study.keys if 2 <= len(set(named[key])) <= MOST_VALUES]
+    terms: list[Term] = [(key,) for key in main] + list(combinations(main, 2))
+    terms += (
+        [(SEED,)] if study.term.kind in ("pure error, paired by seed", "seeds") else []
+    )  # else it is not told apart
+    if not terms:
+        return None
+    y = y - y.mean()
+    model = _Model(y, {term: _columns(named, term) for term in terms})
+    total, (rest, rest_df) = float(y @ y), model.left(terms)
+    shares = [_share(term, terms, model, total, study.term) for term in terms]
+    shares.append(Share(of=(REST,), share=rest / total, df=rest_df))
+    ends = Counter(run.state for by_seed in study.runs.values() for runs in by_seed.values() for run in runs[:1])
+    left_out: dict[str, int] = {state: count for state, count in ends.items() if state != "finished"}
+    shown = sorted((one for one in shares if len(one.of) == 2), key=lambda one: -one.share)
+    shown = [one for one in shown if one.share >= LARGE and (one.p is None or one.p <= SURE)][:MOST_SHOWN]
+    return Variance(
+        shares=shares, runs=len(y), left_out=left_out, interactions=[_interaction(study, one) for one in shown]
+    )
+
+
+def _share(term: Term, terms: Sequence[Term], model: "_Model", total: float, error: ErrorTerm) -> Share:
+    """Beside all that do not hold it; p against the seeds' error, as of the effects."""
+    without = [other for other in terms if not {*term} <= {*other}]
+    (before, before_df), (after, after_df) = model.left(without), model.left([*without, term])
+    squares, df = max(0.0, before - after), before_df - after_df
+    known = df > 0 and error.df > 0 and error.variance > 1e-12 * total
+    p = float(fdtrc(df, error.df, squares / df / error.variance)) if known else None
+    return Share(of=term, share=squares / total, df=df, p=p)
+
+
+def _columns(named: Mapping[str, Sequence[str]], term: Term) -> np.ndarray:
+    """A dummy column for each value of the term, but the first of each of its keys."""
+    columns = np.ones((len(next(iter(named.values()))), 1))
+    for key in term:
+        values = list(dict.fromkeys(named[key]))[1:]
+        dummies = np.array([[float(one == value) for value in values] for one in named[key]])
+        columns = (columns[:, :, None] * dummies[:, None, :]).reshape(len(dummies), -1)
+    return columns
+
+
+class _Model:
+    """Least squares on any of the terms' columns and a mean: products of all columns are taken once."""
+
+    def __init__(self, y: np.ndarray, columns: Mapping[Term, np.ndarray]) -> None:
+        self._y, start = y, 0
+        self._places: dict[Term, range] = {}
+        for term, block in columns.items():
+            self._places[term] = range(start, start + block.shape[1])
+            start += block.shape[1]
+        matrix = np.hstack(list(columns.values()))
+        matrix = matrix - matrix.mean(axis=0)
+        self._gram, self._with_y = matrix.T @ matrix, matrix.T @ y
+
+    def left(self, terms: Sequence[Term]) -> tuple[float, int]:
+        """The sum of squares that these terms leave, and its degrees of freedom."""
+        at = [place for term in terms for place in self._places[term]]
+        if not at:
+            return float(self._y @ self._y), len(self._y) - 1
+        values, vectors = np.linalg.eigh(self._gram[np.ix_(at, at)])
+        kept = values > 1e-9 * max(1.0, float(values[-1]))
+        parts = vectors[:, kept].T @ self._with_y[at] / np.sqrt(values[kept])
+        return max(0.0, float(self._y @ self._y) - float(parts @ parts)), len(self._y) - 1 - int(kept.sum())
+
+
+def _interaction(study: Study, share: Share) -> Interaction:
+    """Means over the cells, each of the same weight, in the figure's own sense."""
+    a, b = (study.keys.index(key) for key in share.of)
+    rows, columns = (list(dict.fromkeys(cell[at] for cell in study.cells if UNKNOWN not in cell)) for at in (a, b))
+    worth = {cell: statistics.fmean(runs.values()) for cell, runs in study.cells.items() if runs}
+    groups: dict[tuple[str, str], list[float]] = {}
+    for cell, value in worth.items():
+        groups.setdefault((cell[a], cell[b]), []).append(study.figure.worth(value))  # its own inverse
+    means = [[statistics.fmean(found) if (found := groups.get((r, c))) else None for c in columns] for r in rows]
+    return Interaction(of=(share.of[0], share.of[1]), share=share.share, rows=rows, columns=columns, means=means)
