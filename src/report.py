@@ -1,17 +1,22 @@
-"""Make the page of a sweep: python src/report.py sweep=multirun/...; see docs/report.md."""
+"""Make the page of a sweep, or of tables alone: python src/report.py sweep=multirun/...; see docs/report.md."""
 
-from omegaconf import DictConfig
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
 
 from upsweep.cli import door
 
 
-@door("report")
+@door("report", paths=("results", "json"))
 def main(cfg: DictConfig) -> None:
-    """Write report.html, and effects.svg where choices were swept, into the sweep's folder."""
-    from upsweep.reporting.report import write_report
-    from upsweep.reporting.sweep import find_sweep
+    """Write the page and what else is asked for; say where it lies."""
+    from upsweep.common.checks import hold_to_signature
+    from upsweep.reporting.request import Request
 
-    print(f"Report: {write_report(find_sweep(str(cfg.sweep))).resolve()}")
+    asked = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    hold_to_signature(Request, asked)
+    for line in Request(**asked).answer():
+        print(line)
 
 
 if __name__ == "__main__":

@@ -92,17 +92,17 @@ def results(sweep: Path) -> dict[str, Result]:
 def test_it_sweeps_and_the_least_error_is_the_best(sweep: Path) -> None:
     found = results(sweep)
     assert len(found) == 8 and {result.state for result in found.values()} == {"finished"}
-    errors = [result.figures["rmse"] for result in rank(found).values()]
+    errors = [result.last["rmse"] for result in rank(found).values()]
     assert errors == sorted(errors), "the first has the least error"
     with (sweep / TABLE).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["rmse"]) for row in rows] == errors
+    assert [float(row["rmse_last"]) for row in rows] == errors
     for row in rows:
         assert float(row["gain"]) == pytest.approx(float(row["rmse_noisy"]) - float(row["rmse"]))
     assert len({row["rmse_noisy"] for row in rows}) == 1, "every seed is validated on the same noise"
     for effect in effects(list(found.values())):
         better, worse = (
-            [r.figures["rmse"] for r in found.values() if r.settings[effect.key] == value]
+            [r.last["rmse"] for r in found.values() if r.settings[effect.key] == value]
             for value in (effect.better, effect.worse)
         )
         assert sum(better) < sum(worse) and effect.difference is not None and effect.difference > 0

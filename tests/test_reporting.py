@@ -11,9 +11,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import product
+from html import unescape
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,14 +22,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
-from tests.small_results import CHOICES, result
+from scipy import stats
+from tests.small_results import CHOICES, PSNR, result
 
-from upsweep.analysis.effects import Effect, effects
+from upsweep.analysis.effects import Effect, effects, findings
+from upsweep.analysis.sentences import chance, interaction_sentence, power_sentence, sentence
+from upsweep.analysis.variance import Interaction, explained
 from upsweep.common.errors import UserError
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.figure import Figure
-from upsweep.reporting.plots import axes, cells, pareto, span, ticks
-from upsweep.reporting.report import forest, write_report
+from upsweep.reporting.plots import LINE, axes, cells, kept_apart, lines, pareto, span, ticks
+from upsweep.reporting.report import forest, html, write_report
 from upsweep.reporting.sweep import find_sweep, read_sweep
 from upsweep.runs.about import About
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result, State
@@ -91,7 +95,9 @@ def write_result(
     rng: np.random.Generator | None = None,
     figures: tuple[Figure, ...] = FIGURES_OF_VERSION_1,
     baseline: float = 31.5,
+    luck: Mapping[str, float] | None = None,
 ) -> Result:
+    """`luck`: by how much the best epoch is ahead of the last, by the norm."""
     state: State = "diverged" if final is None else "finished"
     rest: dict[str, Any] = {"reason": "the loss was not finite in epoch 3 (step 375)"} if final is None else {}
     result = Result(
@@ -99,9 +105,10 @@ def write_result(
         choices=CHOICES | {key: value for key, value in settings.items() if key in CHOICES},
         overrides=list(overrides),
         seed=int(settings.get("seed", 1)),
-        scale=2,
+        scale=int(settings.get("scale", 2)),
         declared=figures,
-        figures={} if final is None else {figures[0].name: final},
+        figures={} if final is None else {figures[0].name: final + (luck or {}).get(settings.get("norm", ""), 0.0)},
+        last={} if final is None else {figures[0].name: final},
         baseline={figures[0].name: baseline},
         parameters=parameters,
         seconds=30.0 + (0 if rng is None else 5 * rng.random()) + (12.0 if settings.get("norm") == "bn" else 0.0),
@@ -109,6 +116,69 @@ def write_result(
     )
     result.write(job)
     return result
+
+
+# ------------------------------------------------------------------------------- the worked example
+
+DOCUMENT = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"\| (\w+) \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", DOCUMENT)
+
+
+def example() -> list[Result]:
+    """The twelve runs of docs/report.md."""
+    return [
+        result(float(value), activation=activation, norm=norm, seed=str(seed))
+        for activation, norm, *values, _ in ROWS
+        for seed, value in enumerate(values, 1)
+    ]
+
+
+def test_every_number_of_the_worked_example_is_recomputed_from_its_table() -> None:
+    table = np.array([[float(value) for value in values] for _, _, *values, _ in ROWS])
+    means = table.mean(axis=1)
+    assert [f"{mean:.2f}" for mean in means] == [row[-1] for row in ROWS]
+    pairs = np.array([table[0] - table[1], table[2] - table[3]])
+    relu, tanh = pairs.mean(axis=1)
+    squares, df = ((pairs - pairs.mean(axis=1)[:, None]) ** 2).sum(), 2 * (3 - 1)
+    deviation = np.sqrt(squares / df)
+    error, error_of_one = deviation / np.sqrt(6), deviation / np.sqrt(3)
+    both, alone = stats.t.ppf(1 - 0.05 / 2 / 2, df), stats.t.ppf(1 - 0.05 / 2, df)
+    norm, activation = (relu + tanh) / 2, (means[2:] - means[:2]).mean()
+    total = ((table - table.mean()) ** 2).sum()
+    crossed = means.reshape(2, 2) - means.reshape(2, 2).mean(0) - means.reshape(2, 2).mean(1)[:, None] + table.mean()
+    shares = {
+        "activation": 12 * (activation / 2) ** 2,
+        "norm x activation": 3 * (crossed**2).sum(),
+        "norm": 12 * (norm / 2) ** 2,
+        "seed": 4 * ((table.mean(axis=0) - table.mean()) ** 2).sum(),
+        "rest": ((table - means[:, None] - table.mean(axis=0) + table.mean()) ** 2).sum(),
+    }
+
+    said = " ".join(DOCUMENT.split())
+    for told in (
+        f"{relu:.2f} dB with ReLU and {tanh:.2f} dB with tanh, {norm:.2f} dB on average",
+        " dB with ReLU, by ".join(f"{a:.2f}, {b:.2f} and {c:.2f}" for a, b, c in pairs),
+        f"sum to {squares:.4f}, with 2 + 2 = {df} degrees of freedom",
+        f"√({squares:.4f} / {df}) = {deviation:.2f} dB",
+        f"{deviation:.2f} dB / √6 = {error:.4f} dB",
+        f"Student's t is {both:.2f} in place of {alone:.2f}",
+        f"{norm:.2f} ± {both:.2f} × {error:.4f} dB, from {norm - both * error:.2f} to {norm + both * error:.2f} dB",
+        f"it is {tanh:.2f} ± {both:.2f} × {deviation:.2f} / √3 dB",
+        f"from {tanh - both * error_of_one:.2f} to {tanh + both * error_of_one:.2f} dB",
+        ", ".join(f"{name} {100 * share / total:.1f} %" for name, share in shares.items()),
+    ):
+        assert told in said
+    found = findings(example())
+    assert found.comparisons == 2
+    assert all(f"> {sentence(effect)}" in said for effect in found.effects)
+    assert power_sentence(found.effects) in said
+    of_norm, of_activation = found.effects
+    assert (of_norm.difference, of_activation.difference) == pytest.approx((norm, activation))
+    assert (of_norm.low, of_norm.high) == pytest.approx((norm - both * error, norm + both * error))
+    variance = explained(found.studies[0])
+    assert variance is not None
+    for share in variance.shares:
+        assert share.share == pytest.approx(shares[share.name] / total)
 
 
 # --------------------------------------------------------------------------------------------- plots
@@ -187,6 +257,36 @@ def test_the_small_picture_is_an_svg_that_names_every_effect() -> None:
     assert texts[0] == "A & B"
     assert f"norm: none over {trap}" in texts
     assert any(text.startswith("1.05 (") for text in texts)
+
+
+def test_the_small_picture_tells_verdicts_by_form_and_by_word() -> None:
+    drawn = ET.fromstring(forest(effects(example()), "Worth"))
+    words = [node.text for node in drawn.iter() if node.tag.endswith("tspan")]
+    marks = [(node.tag.partition("}")[2], node.get("class")) for node in drawn.iter() if node.get("stroke-width")]
+    assert dict(zip(words, marks, strict=True)) == {"ahead": ("rect", "ahead"), "beats": ("circle", "beats")}
+    assert any("95 % intervals, together" in text for text in drawn.itertext())
+
+
+@given(st.lists(st.floats(0, 100), max_size=16))
+def test_names_at_lines_keep_their_order_and_their_distance_inside_the_picture(places: list[float]) -> None:
+    height = max(170, LINE * len(places))
+    moved = kept_apart(places, LINE, height)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    gaps = [moved[b] - moved[a] for a, b in pairwise(order)]
+    assert all(gap >= LINE - 1e-9 for gap in gaps)
+    assert all(-1e-9 <= place <= height for place in moved)
+    if all(places[b] - places[a] >= LINE for a, b in pairwise(order)):
+        assert moved == places, "what is apart stays"
+
+
+def test_a_line_breaks_where_no_run_finished_and_higher_means_lie_higher() -> None:
+    means = [[30.0, None, 31.0], [None, None, None], [29.0, 32.0, 30.5]]
+    of = {"of": ("norm", "init"), "share": 0.1, "rows": ["none", "bn", "in"], "columns": ["a", "b", "c"]}
+    none, bn, instance = lines(Interaction(means=means, **of))["rows"]  # type: ignore[arg-type]
+    assert [point is None for point in none["points"]] == [False, True, False] and none["end"] == none["points"][2]
+    assert bn["end"] is None and bn["label"] is None
+    ys = [instance["points"][i][1] for i in (1, 2, 0)]
+    assert ys == sorted(ys), "the y of a picture grows downwards"
 
 
 # ---------------------------------------------------------------------------------------------- page
@@ -298,10 +398,207 @@ def test_the_page_knows_the_figure_of_another_task(tmp_path: Path) -> None:
     assert (data["figure"]["better"], data["baseline"]) == ("lower", 0.5)
     assert data["cells"][0]["settings"]["norm"] == "none"
     text = " ".join(re.sub(r"<[^>]*>", "", without_scripts(html)).split())
-    assert re.search(r"Best: init=\w+ norm=none with 0\.20\d ± 0\.00\d % over 3 seeds, \+0\.29\d % against noisy", text)
-    assert "norm=none beats norm=bn by 0.1" in text and "Mean difference in RMSE" in text
+    assert re.search(
+        r"Best of 4: init=\w+ norm=none with 0\.20\d ± 0\.00\d % over 3 seeds, \+0\.29\d % against noisy\.", text
+    )
+    assert "norm=none beats norm=bn by 0.1" in text and "mean difference in RMSE (in %; lower values are" in text
     assert "Validation RMSE, %" in text and "PSNR" not in text and "dB" not in text.split("How it was made")[0]
-    assert "%, 95 % interval" in (folder / "effects.svg").read_text()
+    assert "%, 95 % intervals, together" in (folder / "effects.svg").read_text()
+
+
+def text_of(html: str) -> str:
+    """What a reader sees, its white space made one."""
+    shown = re.sub(r"<style.*?</style>", "", without_scripts(html), flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", shown)).split())
+
+
+def hanging(settings: Mapping[str, str], rng: np.random.Generator) -> float:
+    """Batch norm helps the ReLU and harms tanh."""
+    worth = 0.5 if settings["activation"] == "relu" else -1.1
+    return 31.0 + worth * (settings["norm"] == "bn") + 0.03 * rng.standard_normal()
+
+
+TWO = {"norm": ["none", "bn"], "activation": ["relu", "tanh"], "seed": ["1", "2", "3"]}
+
+
+def test_the_page_says_each_verdict_in_a_word_and_its_mark(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, TWO, hanging, crops=False)
+    html, found = page_of(folder), findings([run.result for run in read_sweep(folder).runs])
+    said = re.findall(r'<li class="effect ([\w-]+)">\s*<b class="verdict"><i [^>]*></i>([^<]*)</b>', html)
+    assert sorted(said) == sorted((effect.verdict.replace(" ", "-"), effect.verdict) for effect in found.effects)
+    assert {effect.verdict for effect in found.effects} == {"ahead", "beats"}
+    text = text_of(html)
+    assert all(sentence(effect) in text for effect in found.effects)
+    assert "With 2 comparisons, chance has 2 chances to fool us" in text and "all bars hold the true difference" in text
+    assert "in some, the other value is or may be better." in text and "differ within a setting" in text
+    assert text.index(sentence(found.effects[0])) < text.index("How to read it"), "effects are read first"
+    assert "cannot tell which is better" not in text, "what no effect has is not explained"
+
+
+def test_the_page_says_how_many_seeds_would_show_what_was_asked_for(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, TWO, hanging, crops=False)
+    (seeds,) = {max(e.seeds_needed or 0 for e in effects([r.result for r in read_sweep(folder).runs], 0.03))}
+    sweep = read_sweep(folder)
+    html_of_it = html(sweep, findings([run.result for run in sweep.runs], 0.03))
+    assert f"to find 0.03 dB in all of them, it takes about {seeds} seeds." in text_of(html_of_it)
+    assert "to find 0.10 dB in all of them" in text_of(page_of(folder)), "twice what is noise"
+
+
+def test_yardsticks_have_headings_of_their_own(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, {"scale": ["2", "3"], "norm": ["none", "bn"], "seed": ["1", "2"]}, typical)
+    headings = re.findall(r"<h3>(.*?)</h3>", re.sub(r"</?span[^>]*>", "", page_of(folder)))
+    assert headings == ["norm with scale=2", "norm with scale=3", "With scale=2", "With scale=3"]
+
+
+def test_each_yardstick_has_its_own_best_and_nothing_is_the_best_of_all(tmp_path: Path) -> None:
+    def psnr(settings: Mapping[str, str], rng: np.random.Generator) -> float | None:
+        lost = settings == {"scale": "3", "norm": "bn", "seed": "2"}
+        return None if lost else {"2": 33.0, "3": 30.0}[settings["scale"]] + (settings["norm"] == "bn")
+
+    grid = {"scale": ["2", "3"], "norm": ["none", "bn"], "seed": ["1", "2"]}
+    text = text_of(page_of(write_sweep(tmp_path, grid, psnr, crops=False)))
+    assert "With scale=2: Best of 2: norm=bn with 34.00 ± 0.00 dB over 2 seeds, +2.50 dB against bicubic." in text
+    assert "With scale=3: Best of 2: norm=bn with 31.00 dB over 1 of 2 seeds, -0.50 dB against bicubic." in text
+    assert text.count("Best of") == 2
+
+
+def test_the_best_stands_on_rates_that_were_picked_on_other_seeds(tmp_path: Path) -> None:
+    """Each rate of norm=bn is lucky with one seed: the best rate cell has 33, and what the other seed picks 31."""
+    lucky = {("0.1", "1"): 35.0, ("0.2", "2"): 35.0}
+
+    def psnr(settings: Mapping[str, str], rng: np.random.Generator) -> float:
+        return 32.0 if settings["norm"] == "none" else lucky.get((settings["optimizer.lr"], settings["seed"]), 31.0)
+
+    grid = {"norm": ["none", "bn"], "optimizer.lr": ["0.1", "0.2"], "seed": ["1", "2"]}
+    text = text_of(page_of(write_sweep(tmp_path, grid, psnr, crops=False)))
+    best = "Best of 2: norm=none with 32.00 ± 0.00 dB over 2 seeds, +0.50 dB against bicubic, at its best optimizer.lr."
+    assert best in text
+    assert "runs (each choice at its best rate), by type II" in text
+
+
+def test_shares_have_no_p_where_no_second_seed_tells_what_chance_is(tmp_path: Path) -> None:
+    grid = {"init": ["a", "b", "c"], "norm": ["none", "bn"], "activation": ["x", "y"]}
+    folder = write_sweep(tmp_path, grid, typical, crops=False)
+    (study,) = findings([run.result for run in read_sweep(folder).runs]).studies
+    variance = explained(study)
+    assert variance is not None and study.term.kind == "interactions"
+    assert variance.shares[-1].df > 0 and all(share.p is None for share in variance.shares)
+    assert "No second seed tells how much is chance, so p is not known" in text_of(page_of(folder))
+
+
+def test_an_effect_that_is_nowhere_behind_names_no_place() -> None:
+    """Ahead in half of the settings, the very same figures in the others, as of a dropout that is not used."""
+    rng = np.random.default_rng(0)
+    runs = [
+        result(31 + 0.01 * rng.standard_normal() + (init in "ab") * (norm == "none"), init=init, norm=norm, seed=seed)
+        for init, seed in product("abcd", "123")
+        for norm in ("none", "bn")
+    ]
+    same = {(run.settings["init"], run.seed): run for run in runs if run.settings["norm"] == "bn"}
+    runs = [
+        replace(run, figures=same[run.settings["init"], run.seed].figures) if run.settings["init"] in "cd" else run
+        for run in runs
+    ]
+    (norm,) = [effect for effect in effects(runs) if effect.key == "norm"]
+    assert norm.verdict == "ahead" and "in 2 of them; the article" in sentence(norm)
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (0.0312, "p = 0.031"),
+        (0.0501, "p = 0.0501"),
+        (0.04996, "p = 0.04996"),
+        (0.05, "p = 0.05"),
+        (1.0, "p = 1"),
+        (1e-9, "p < 0.001"),
+    ],
+)
+def test_a_p_is_told_from_what_is_shown_by_its_digits(p: float, said: str) -> None:
+    assert chance(p) == said
+
+
+def test_the_table_of_variance_has_every_share_and_counts_what_is_left_out(tmp_path: Path) -> None:
+    def psnr(settings: Mapping[str, str], rng: np.random.Generator) -> float | None:
+        return None if settings == {"norm": "bn", "activation": "relu", "seed": "2"} else hanging(settings, rng)
+
+    folder = write_sweep(tmp_path, TWO, psnr, crops=False)
+    html = page_of(folder)
+    (study,) = findings([run.result for run in read_sweep(folder).runs]).studies
+    variance = explained(study)
+    assert variance is not None and not variance.adds_up
+    rows = re.findall(r'<td class="word">([^<]*)</td>\s*<td class="number">([\d.]+) %</td>', html)
+    expected = {" × ".join(share.of): f"{100 * share.share:.1f}" for share in variance.shares}
+    assert dict(rows) == expected and [name for name, _ in rows][2:] == ["norm × activation", "seed", "rest"]
+    text = text_of(html)
+    assert "Of the variance between 11 runs" in text and "do not add up to 100 %" in text
+    assert "Left out, since they have no figure: 1 diverged." in text
+    (interaction,) = variance.interactions
+    means = [f"{mean:.2f}" for row in interaction.means for mean in row if mean is not None]
+    assert re.findall(r'<td class="number">(\d\d\.\d\d)</td>', html.split('id="depends"')[1])[:4] == means
+    hangs = r"hangs on activation: norm=bn with relu \(by 0\.\d\d dB\); norm=none with tanh \(by 1\.\d\d dB\)\."
+    assert re.search(f"Which norm has the best mean {hangs}", text)
+    assert "Mean PSNR, dB (higher is better)" in text
+
+
+def test_a_lead_that_changes_is_told_of_a_value_that_is_best_everywhere() -> None:
+    means = [[30.0, 31.0, None], [29.5, 29.0, 28.0]]
+    of = {"of": ("norm", "init"), "share": 0.1, "rows": ["none", "bn"], "columns": ["he", "xavier", "torch"]}
+    told = interaction_sentence(Interaction(means=means, **of), PSNR)  # type: ignore[arg-type]
+    assert told == (
+        "norm=none has the best mean with every init, but its lead changes: with he (by 0.50 dB), xavier (by 2.00 dB)."
+    )
+
+
+def test_choices_that_do_not_hang_on_each_other_are_said_to_do_so(tmp_path: Path) -> None:
+    html = page_of(write_sweep(tmp_path / "choices", GRID, typical, crops=False))
+    assert "No pair of choices has a clear share (2 % or more)." in html and 'class="lines"' not in html
+    assert 'id="depends"' not in page_of(write_sweep(tmp_path / "seeds", {"seed": ["1", "2", "3"]}, typical))
+
+
+def test_runs_are_ranked_by_their_last_epoch_and_pictured_with_their_best_one(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, GRID, typical, luck={"bn": 2.0})
+    html = page_of(folder)
+    (data,) = map(json.loads, re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL))
+    assert data["cells"][0]["settings"]["norm"] == "none" and data["cells"][0]["value"] < 32.2
+    text = text_of(html)
+    assert re.search(r"Best of 4: init=\w+ norm=none with 3[12]\.\d\d", text)
+    assert "compared by the PSNR of their last epoch (PSNR last)" in text
+    tiles = re.findall(r"<figcaption><b>\d+</b> <span class=\"number\">([\d.]+) dB</span><br>[^<]*norm=bn", html)
+    assert len(tiles) == 6 and all(33 < float(value) < 34 for value in tiles)
+
+
+def test_records_without_a_last_epoch_are_said_to_be_compared_at_their_best(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, {"norm": ["none", "bn"], "seed": ["1", "2"]}, typical, crops=False)
+    mixed = "runs have no figures of their last epoch, and stand at their best one. That is a lucky epoch"
+    assert mixed not in page_of(folder)
+    for job in ("0", "1", "2", "3"):
+        made = Result.read(folder / job)
+        assert made is not None
+        replace(made, last={}).write(folder / job)
+        assert (f"{int(job) + 1} of 4 {mixed}" in page_of(folder)) == (job != "3")
+    text = text_of(page_of(folder))
+    assert "Only the best epoch is on record. That favours choices whose curve jumps." in text
+    assert "PSNR last" not in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (["1", "2"], "picked for each seed on the other seeds"),
+        (["1"], "picked on the very runs that it is judged by, since there is one seed"),
+    ],
+)
+def test_the_page_says_on_what_a_learning_rate_was_picked(tmp_path: Path, seeds: list[str], said: str) -> None:
+    grid = {"norm": ["none", "bn"], "optimizer.lr": ["0.1", "0.2"], "seed": seeds}
+    folder = write_sweep(tmp_path, grid, typical, crops=False)
+    for job in folder.glob("*/result.json"):
+        made = Result.read(job.parent)
+        assert made is not None
+        replace(made, tuned=["optimizer.lr", "optimizer.momentum"]).write(job.parent)
+    text = text_of(page_of(folder))
+    assert f"Each choice stands at its own best optimizer.lr, {said}" in text
+    assert "At the best optimizer.lr of each choice, mean" in text, "what was not swept is not named"
 
 
 def test_the_page_says_which_jobs_were_judged_on_different_images(tmp_path: Path) -> None:
@@ -333,8 +630,8 @@ def test_a_job_without_a_result_has_the_scale_and_the_seed_of_its_command_line(t
         (folder / job / "result.json").unlink()
     runs = read_sweep(folder).runs
     assert [(run.result.scale, run.result.seed) for run in runs[4:]] == [(3, 1), (3, 2), (3, 1), (3, 2)]
-    (norm,) = effects([run.result for run in runs])
-    assert (norm.pairs, norm.planned) == (2, 4)
+    counted = [(norm.on, norm.pairs, norm.planned) for norm in effects([run.result for run in runs])]
+    assert counted == [("scale=2", 2, 2), ("scale=3", 0, 2)]
 
 
 def test_the_page_says_how_it_was_made(tmp_path: Path) -> None:
@@ -466,9 +763,9 @@ def test_every_plot_is_drawn_and_the_effects_are_read_first(page: Page) -> None:
         lines = page.locator(f"#plot-{name} .scatterlayer .trace")
         assert lines.count() >= 2, name
     headings = page.locator("h2").all_inner_texts()
-    assert headings[:2] == ["What each choice is worth", "Ranking"]
+    assert headings[:3] == ["What each choice is worth", "What it depends on", "Ranking"]
     assert "norm=none beats norm=bn by 0.4" in page.locator("#effects").inner_text()
-    assert page.locator("#effects .dot").count() == 2
+    assert page.locator("#effects .strip .mark").count() == 2
     assert "found in 4 of 6 runs" in page.locator("#diagnoses").inner_text()
 
 
@@ -481,7 +778,9 @@ def test_what_gets_into_the_page_does_not_run(tmp_path: Path, browser: Browser) 
     page.goto(report.as_uri())
     assert page.locator("#plot-paths .trace").count() >= 2, "the page's own script ran"
     assert page.evaluate("[window.ran, document.getElementById('trap').style.left]") == [None, ""]
-    left = page.evaluate("[...document.querySelectorAll('#effects .dot')].map((dot) => parseFloat(dot.style.left))")
+    left = page.evaluate(
+        "[...document.querySelectorAll('#effects .strip .mark')].map((dot) => parseFloat(dot.style.left))"
+    )
     assert left and all(0 <= place <= 100 for place in left)
     page.close()
 
@@ -489,7 +788,7 @@ def test_what_gets_into_the_page_does_not_run(tmp_path: Path, browser: Browser) 
 @needs_browser
 def test_the_table_sorts_by_any_column_and_what_has_no_figure_comes_last(page: Page) -> None:
     last = page.locator("#ranking table").last
-    psnr = last.get_by_role("button", name="PSNR")
+    psnr = last.get_by_role("button", name="PSNR", exact=True)
     psnr.focus()
     page.keyboard.press("Enter")
     assert last.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
@@ -590,8 +889,8 @@ def test_the_best_is_first_and_on_top_where_less_is_better(tmp_path: Path, brows
     with opened(browser) as page:
         page.goto(write_report(folder).as_uri())
         last = page.locator("#ranking table").last
-        last.get_by_role("button", name="RMSE").click()
-        found = [float(cell) for cell in column(page, "RMSE")]
+        last.get_by_role("button", name="RMSE last").click()
+        found = [float(cell) for cell in column(page, "RMSE last")]
         assert found == sorted(found), "the first click puts the best first"
         tops = page.evaluate(
             "document.getElementById('plot-paths').layout.annotations.filter((a) => a.x === 2 && a.y <= 1)"
@@ -617,6 +916,31 @@ def test_the_page_fits_a_phone_and_a_desk(page: Page, width: int, tmp_path: Path
     with Image.open(tmp_path / "page.png") as shot:
         assert shot.width == width
         assert len(set(shot.convert("L").resize((40, 40)).get_flattened_data())) > 20, "not a blank page"
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_long_names_and_the_pictures_of_pairs_fit_a_phone_and_can_be_read(
+    scheme: Literal["light", "dark"], tmp_path: Path, browser: Browser
+) -> None:
+    trap = "a_very_long_name_of_a_norm_<b>_that_nobody_would_give_it"
+
+    def psnr(settings: Mapping[str, str], rng: np.random.Generator) -> float:
+        return hanging({**settings, "norm": "bn" if settings["norm"] == trap else "none"}, rng)
+
+    folder = write_sweep(tmp_path, {**TWO, "norm": ["none", trap]}, psnr, crops=False)
+    with opened(browser, color_scheme=scheme) as page:
+        page.set_viewport_size({"width": 400, "height": 900})
+        page.goto(write_report(folder).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        (drawn,) = page.locator("svg.lines").all()
+        assert page.evaluate(
+            "svg => svg.getBBox().x + svg.getBBox().width <= svg.viewBox.baseVal.width", drawn.element_handle()
+        )
+        assert drawn.locator("text").all_text_contents()[-2:] == ["none", f"{trap[:13]}…"]
+        assert page.locator("#depends tbody").first.inner_text().count("%") == 5
+        ink, paper = (page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("color", "backgroundColor"))
+        assert drawn.locator("text").last.evaluate("text => getComputedStyle(text).fill") == ink != paper
 
 
 @pytest.mark.slow

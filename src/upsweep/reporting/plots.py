@@ -5,15 +5,19 @@ import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from upsweep.analysis.effects import MOST_VALUES, Effect, swept
 from upsweep.analysis.ranking import finished, grouped, headline
-from upsweep.analysis.yardsticks import JUDGED, told_apart
+from upsweep.analysis.variance import Interaction
+from upsweep.analysis.yardsticks import JUDGED
 from upsweep.reporting.sweep import Run
 from upsweep.runs.result import Result
 
 COSTS = ("parameters", "seconds")
+LETTER, LINE = 7.4, 16  # pixels: about the width of a letter, and the height of a line
+LONGEST = 14  # letters of a name in a picture
 
 
 def span(effects: Sequence[Effect]) -> tuple[float, float]:
@@ -35,6 +39,54 @@ def _step(width: float) -> float:
         return 0.1
     power = 10.0 ** math.floor(math.log10(width / 4))
     return next(power * factor for factor in (1, 2, 5, 10) if width / (power * factor) <= 4 + 1e-9)
+
+
+def lines(interaction: Interaction) -> dict[str, Any]:
+    """The picture of an interaction, in pixels: a line a row over the columns, its name where the line ends.
+
+    `points` are (x, y) or None where no run finished; `names` the places of the rows' names, kept apart.
+    """
+    known = [value for row in interaction.means for value in row if value is not None]
+    low, high = min(known), max(known)
+    left, top, height = 56, LINE, max(170, LINE * len(interaction.rows))
+    pitch = max(64.0, LETTER * min(LONGEST, max(map(len, interaction.columns))) + 12)
+    xs = [left + pitch * (i + 0.5) for i in range(len(interaction.columns))]
+
+    def y(value: float) -> float:
+        return top + height * (1 - ((value - low) / (high - low) if high > low else 0.5))
+
+    points = [
+        [None if value is None else (x, y(value)) for x, value in zip(xs, row, strict=True)]
+        for row in interaction.means
+    ]
+    ends = [next((point for point in reversed(row) if point is not None), None) for row in points]
+    there = [end for end in ends if end is not None]
+    names = iter(kept_apart([end[1] for end in there], LINE, top + height))
+    right = left + pitch * len(xs)
+    return {
+        "columns": list(zip(xs, interaction.columns, strict=True)),
+        "rows": [
+            {"name": name, "points": row, "end": end, "label": None if end is None else next(names)}
+            for name, row, end in zip(interaction.rows, points, ends, strict=True)
+        ],
+        "ticks": [(value, y(value)) for value in (ticks(low, high) if high > low else [low])],
+        "left": left,
+        "right": right,
+        "bottom": top + height,
+        "width": round(right + LETTER * min(LONGEST, max(map(len, interaction.rows)))),
+        "height": top + height + 3 * LINE,
+    }
+
+
+def kept_apart(places: Sequence[float], least: float, bottom: float) -> list[float]:
+    """The places in their order, moved so that none is nearer than `least` to the next, nor below `bottom`."""
+    found, order = list(places), sorted(range(len(places)), key=places.__getitem__)
+    for before, i in pairwise(order):
+        found[i] = max(found[i], found[before] + least)
+    for i in reversed(order):
+        found[i] = min(found[i], bottom)
+        bottom = found[i] - least
+    return found
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -70,14 +122,13 @@ def _is_number(text: str) -> bool:
 
 def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]]:
     """The means over the seeds that finished, best first: a point each, its Pareto membership in `fronts`."""
-    figure, results = headline(results), told_apart(results)
-    keys = [*keys, *(key for key in [JUDGED] if any(key in result.choices for result in results))]
+    figure = headline(results)
     made: list[dict[str, Any]] = []
     for values, group in grouped(results, keys).items():
-        runs = [result for result in finished(group) if figure.name in result.figures]
+        runs = [result for result in finished(group) if result.final(figure.name) is not None]
         if not runs:
             continue
-        reached = [result.figures[figure.name] for result in runs]
+        reached = [value for run in runs if (value := run.final(figure.name)) is not None]
         made.append(
             {
                 "settings": dict(zip(keys, values, strict=True)),
@@ -109,6 +160,7 @@ def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
     results = [run.result for run in runs]
     figure, found = headline(results), axes(results)
     keys = [axis["name"] for axis in found]
+    apart = [JUDGED] if any(JUDGED in result.choices for result in results) else []
     named = [axis["name"] for axis in found if not axis["numeric"]]
     baselines = {round(result.baseline[figure.name], 6) for result in results if figure.name in result.baseline}
     shown = {"step": "step", "seconds": "seconds", "loss": "loss", figure.name: "value"}
@@ -129,5 +181,5 @@ def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
             }
             for run in runs
         ],
-        "cells": cells(results, keys),
+        "cells": cells(results, [*keys, *apart]),
     }

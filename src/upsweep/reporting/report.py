@@ -15,13 +15,14 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from upsweep.analysis import effects as worth
-from upsweep.analysis.effects import Effect
-from upsweep.analysis.ranking import TUNED, declared, gathered, headline, rank
-from upsweep.analysis.tables import job_table, seed_table, tuned_table
+from upsweep.analysis import sentences
+from upsweep.analysis.effects import Effect, Findings, Study, findings, swept
+from upsweep.analysis.ranking import declared, gathered, headline, rank, rates
+from upsweep.analysis.tables import at_the_best, job_table, seed_table, tuned_table
+from upsweep.analysis.variance import LARGE, REST, SEED, Share, Variance, explained
 from upsweep.common.files import write_whole
 from upsweep.common.table import Table
-from upsweep.reporting.plots import COSTS, payload, span, ticks
+from upsweep.reporting.plots import COSTS, LETTER, LONGEST, cells, lines, payload, span, ticks
 from upsweep.reporting.sweep import Run, Sweep, read_sweep
 from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import EFFECTS, PAGE
@@ -29,7 +30,6 @@ from upsweep.runs.result import HOW_IT_WENT_ON, Result, said_at_first
 from upsweep.runs.verdicts import Sentence
 
 MOST_CROPS = 100  # of the best runs: about 25 kB each
-LETTER = 7.4  # pixels: about the width of one in effects.svg
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
 OWN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # plotly styles its maps, unless an element with this id is there
@@ -43,43 +43,57 @@ def write_report(folder: Path) -> Path:
     Raises UserError: the folder holds no result.
     """
     sweep = read_sweep(folder)
-    found = worth.effects([run.result for run in sweep.runs])
-    page = write_whole(folder / PAGE, html(sweep, found))
-    if found:
-        write_whole(folder / EFFECTS, forest(found, "What each choice is worth"))
+    found = findings([run.result for run in sweep.runs])
+    return write_page(sweep, found, folder / PAGE, folder / EFFECTS)
+
+
+def write_page(sweep: Sweep, found: Findings, page: Path, picture: Path) -> Path:
+    """Write a page, and its picture where there are effects; the page's path."""
+    write_whole(page, html(sweep, found))
+    if found.effects:
+        write_whole(picture, forest(found.effects, "What each choice is worth"))
     return page
 
 
-def html(sweep: Sweep, found: Sequence[Effect]) -> str:
+def html(sweep: Sweep, found: Findings) -> str:
     """The whole page."""
     ranked = rank({run.name: run.result for run in sweep.runs})
     by_name = {run.name: run for run in sweep.runs}
     runs = [by_name[name] for name in ranked]
     results = [run.result for run in runs]
-    data = payload(sweep.runs, _telling(found))
+    data = payload(sweep.runs, _telling(found.effects))
     shared, differing = configs(runs)
-    figure, swept, plotly = headline(results), worth.swept(results), _asset("plotly", "package_data", "plotly.min.js")
+    figure, keys, plotly = headline(results), swept(results), _asset("plotly", "package_data", "plotly.min.js")
     template = _template(
         "page.html.jinja",
-        sentence=worth.sentence,
+        sentence=sentences.sentence,
+        depending=sentences.interaction_sentence,
+        lines=lines,
+        chance=sentences.chance,
         hashes=_hashes,
         begun=said_at_first,
         shell=shlex.join,
         value=figure.format,
-        lead=lambda value: figure.text(round(value, figure.digits) + 0.0, "+"),  # no -0.00
-        words=lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in swept),
+        signed=lambda value, of: of.text(value, "+"),
+        words=lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in keys),
     )
     return template.render(
-        _axis(found),
+        _axis(found.effects),
         figure=figure,
+        leads=leads_of(found.studies),
+        rates=rates(results),
         sweep=sweep,
         runs=runs,
         data=data,
         tables=_tables(ranked),
-        lower={figure.title for figure in declared(results) if figure.better == "lower"},
-        tuned=len({result.settings.get(TUNED) for result in results}) > 1,
-        groups=grouped_effects(found),
-        compared=len(found),
+        lower={title for f in declared(results) if f.better == "lower" for title in (f.title, f"{f.title} last")},
+        groups=grouped_effects(found.effects),
+        compared=found.comparisons,
+        sure=sure_of(found, results),
+        epochs=sentences.epoch_sentence(results),
+        depends=depends_on(found.studies),
+        large=LARGE,
+        longest=LONGEST,
         fronts={cost: [cell for cell in data["cells"] if cost in cell["fronts"]] for cost in COSTS},
         galleries=galleries_of(runs),
         problems=problems(runs),
@@ -93,10 +107,10 @@ def html(sweep: Sweep, found: Sequence[Effect]) -> str:
 
 
 def forest(effects: Sequence[Effect], title: str) -> str:
-    """An SVG: each effect as a dot with its 95 % interval on a common axis; hollow where no difference is shown."""
-    labels = [f"{effect.key}: {effect.better} over {effect.worse}" for effect in effects]
+    """An SVG: each effect with its simultaneous interval on a common axis, the mark and a word for its verdict."""
+    labels = [f"{e.key}: {e.better} over {e.worse}{f' ({e.on})' if e.on else ''}" for e in effects]
     margin = round(LETTER * max(map(len, [*labels, title])))
-    template = _template("effects.svg.jinja", interval=worth.interval)
+    template = _template("effects.svg.jinja", interval=sentences.interval)
     return template.render(_axis(effects), labels=labels, effects=effects, title=title, margin=margin) + "\n"
 
 
@@ -115,14 +129,40 @@ def _template(name: str, **filters: Callable[..., object]) -> Template:
     return environment.get_template(name)
 
 
-def grouped_effects(found: Sequence[Effect]) -> dict[str, list[Effect]]:
-    """Choice by choice; first what the article speaks of and how the best value stands against the others."""
-    groups = gathered(found, attrgetter("key"))
+def grouped_effects(found: Sequence[Effect]) -> dict[tuple[str, str], list[Effect]]:
+    """By choice and yardstick; first what the article speaks of and how the best value stands against the others."""
+    groups = gathered(found, attrgetter("key", "on"))
     for pairs in groups.values():
         wins = [effect.better for effect in pairs if effect.difference is not None]
         leader = max(wins, key=wins.count, default=None)
         pairs.sort(key=lambda e: (e.expected is None, leader not in (e.better, e.worse)))
     return groups
+
+
+def leads_of(studies: Sequence[Study]) -> list[tuple[Study, list[dict[str, Any]]]]:
+    """Each yardstick with its means over seeds, best first: every choice stands at its best rate."""
+    return [(study, cells(study.results, study.keys)) for study in studies]
+
+
+def sure_of(found: Findings, results: Sequence[Result]) -> list[str]:
+    """What the intervals are made of, what more seeds would show, and how rates were picked."""
+    said = [sentences.error_sentence(study) for study in found.studies if study.pairs]
+    said += [sentences.power_sentence(found.effects, found.detect), sentences.rate_sentence(results)]
+    return [sentence for sentence in said if sentence]
+
+
+def depends_on(studies: Sequence[Study]) -> list[tuple[Study, Variance, list[Share]]]:
+    """Each study that has choices, with its shares: choices, then pairs, the largest first; then seed and rest."""
+
+    def place(share: Share) -> tuple[bool, bool, int, float]:
+        return share.of == (REST,), share.of == (SEED,), len(share.of), -share.share
+
+    tables = [(study, explained(study)) for study in studies]
+    return [
+        (study, table, sorted(table.shares, key=place))
+        for study, table in tables
+        if table is not None and any(share.of[0] in study.keys for share in table.shares)
+    ]
 
 
 def galleries_of(runs: Sequence[Run]) -> list[list[Run]]:
@@ -172,8 +212,9 @@ def _tables(ranked: Mapping[str, Result]) -> list[tuple[str, Table, bool]]:
     """The ranked tables under their captions, the most telling first; whether each is folded away."""
     tuned = tuned_table(ranked)
     every_rate = f"Every learning rate, {SPREAD}" if tuned else SPREAD.capitalize()
+    at_best = at_the_best(list(ranked.values()))
     made = [
-        (f"Each choice at its best learning rate ({TUNED}), {SPREAD}", tuned, False),
+        (f"{at_best[0].upper()}{at_best[1:]}, {SPREAD}", tuned, False),
         (every_rate, seed_table(ranked), tuned is not None),
         ("Every run", job_table(ranked), False),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from upsweep.analysis.ranking import TUNED, by_choices
+from upsweep.analysis.ranking import by_choices, finished, rates
 from upsweep.analysis.yardsticks import sentences, told_apart
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
@@ -165,16 +165,27 @@ def _placeless(config: Mapping[str, Any], folder: Path) -> Any:
 
 
 def _cautions(runs: Sequence[Run]) -> Iterable[str]:
-    """Whether runs were made unlike, and choices tried at more learning rates than others, as in a search."""
+    """Whether runs were made unlike, choices tried at more learning rates than others (as in a search), or epochs lost.
+
+    Runs whose records hold no last epoch (upsweep 0.1) stand at their best one, which is no fair match for a last one.
+    """
     abouts = [run.about for run in runs if run.about is not None]
     for what in ("commit", "versions", "machine"):
         told = {json.dumps(getattr(about, what), sort_keys=True) for about in abouts}
         if len(told) > 1:
             yield f"The runs were made with {len(told)} different values of {what}; the first one is shown."
-    groups = by_choices([run.result for run in runs])
-    tried = {len({result.settings.get(TUNED) for result in group}) for group in groups}
-    if len(tried) > 1:
+    results = [run.result for run in runs]
+    for key in rates(results):
+        tried = {len({result.settings.get(key) for result in group}) for group in by_choices(results)}
+        if len(tried) > 1:
+            yield (
+                f"Some choices were tried at {min(tried)} values of {key}, others at up to {max(tried)}: "
+                "the best of many is better than the best of few, so that differences are to be read with care."
+            )
+    done = finished(results)
+    old = sum(not result.last for result in done)
+    if 0 < old < len(done):
         yield (
-            f"Some choices were tried at {min(tried)} learning rates, others at up to {max(tried)}: "
-            "the best of many is better than the best of few, so that differences are to be read with care."
+            f"{old} of {len(done)} runs have no figures of their last epoch, and stand at their best one. "
+            "That is a lucky epoch, so the comparison is not fair. Run them again."
         )

@@ -5,7 +5,6 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const data = JSON.parse($("data").textContent);
   const runs = new Map(data.runs.map((run) => [run.name, run]));
-  const palette = ["#3f83d8", "#e2803a", "#37a06f", "#b268cf", "#c9a227", "#d9566b", "#27a3b5", "#8d939b"];
   const dashes = ["solid", "dash", "dot"];
   const figure = data.figure; // the headline
   const worth = (value) => (figure.better === "higher" ? value : -value);
@@ -15,6 +14,7 @@
   // Plotly reads a little HTML in texts: a choice named <b> must stay what it is.
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const palette = Array.from({ length: 8 }, (_, i) => css(`--hue-${i}`));
   const axisOf = (key) => data.axes.find((axis) => axis.name === key);
   const visible = (settings) => [...state.only].every(([key, values]) => values.has(settings[key]));
   const labelOf = (run) =>

@@ -1,0 +1,153 @@
+"""What `src/report.py` does: a page from a sweep's folder or from tables, its figures as JSON, the seeds to run."""
+
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from upsweep.analysis.as_json import as_json
+from upsweep.analysis.effects import findings
+from upsweep.analysis.from_tables import Meaning, results_of
+from upsweep.analysis.more_seeds import plan
+from upsweep.analysis.yardsticks import told_apart
+from upsweep.common.errors import UserError
+from upsweep.metrics.figure import Better
+from upsweep.reporting.report import write_page
+from upsweep.reporting.sweep import Run, Sweep, find_sweep, read_sweep
+from upsweep.runs.about import About
+from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, IDENTITY, MANIFEST, PAGE, PROGRESS, RESULT, SUBMITTED
+from upsweep.runs.manifest import Manifest
+from upsweep.runs.record import write_json
+from upsweep.runs.result import key_and_value
+
+RECORDS = (MANIFEST, RESULT, ABOUT, DIAGNOSES, PROGRESS, IDENTITY, SUBMITTED)
+MOST_JOINED = 3  # names of tables, in that of their page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a page is made of. `folder` is the sweep that more seeds go on with; `told`, how tables were read."""
+
+    sweep: Sweep
+    page: Path
+    picture: Path
+    folder: Path | None
+    told: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A page that is asked for. Attributes: see conf/report.yaml; None: not said."""
+
+    sweep: str = "latest"
+    results: str | list[str] | None = None
+    figure: str | None = None
+    choices: str | list[str] | None = None
+    tuned: str | list[str] | None = None
+    better: Better | None = None
+    unit: str | None = None
+    json: str | None = None
+    detect: float | None = None
+
+    def answer(self) -> Iterator[str]:
+        """Write it; say where it lies, how tables were read, and which seeds are missing. Raises UserError."""
+        _hold_to_detect(self.detect)
+        source = self._of_sweep() if self.results is None else self._of_tables(_list(self.results))
+        yield from source.told
+        results = [run.result for run in source.sweep.runs]
+        found = findings(results, self.detect)
+        yield f"Report: {write_page(source.sweep, found, source.page, source.picture).resolve()}"
+        if self.json is not None:
+            yield f"Effects: {write_json(Path(self.json), as_json(found)).resolve()}"
+        if self.detect is not None:
+            yield from plan(results, found, _command(source.folder))
+
+    def _of_sweep(self) -> Source:
+        for name in ("figure", "choices", "tuned", "better", "unit"):
+            if getattr(self, name) is not None:
+                raise UserError(f"{name}= says what the columns of tables mean: give it beside results=TABLE.csv.")
+        folder = find_sweep(self.sweep)
+        _hold_to_json(self.json, [path for name in RECORDS for path in (folder / name, *folder.glob(f"*/{name}"))])
+        return Source(sweep=read_sweep(folder), page=folder / PAGE, picture=folder / EFFECTS, folder=folder)
+
+    def _of_tables(self, names: Sequence[str]) -> Source:
+        if self.sweep != "latest":
+            raise UserError("sweep= and results= are two sources of one page: give one of them.")
+        if not names or "" in names:
+            raise UserError("results= names no table: give results=results.csv, or 'results=[a.csv,b.csv]'.")
+        tables = [Path(name) for name in names]
+        _hold_to_json(self.json, tables)
+        sweep = sweep_of(tables, self._meaning())
+        page, picture = (sweep.folder.with_name(f"{sweep.folder.name}.{kind}") for kind in ("html", "svg"))
+        return Source(sweep=sweep, page=page, picture=picture, folder=_folder_behind(tables), told=sweep.notes)
+
+    def _meaning(self) -> Meaning:
+        return Meaning(
+            figure="psnr" if self.figure is None else self.figure,
+            choices=None if self.choices is None else _list(self.choices),
+            tuned=_list(self.tuned or []),
+            better=self.better,
+            unit=self.unit,
+        )
+
+
+def _list(said: str | list[str]) -> list[str]:
+    return [said] if isinstance(said, str) else said
+
+
+def _hold_to_detect(detect: float | None) -> None:
+    if detect is not None and not (detect > 0 and math.isfinite(detect)):
+        raise UserError(f"detect={detect} must be a number above 0: the difference that is to be found.")
+
+
+def _hold_to_json(asked: str | None, inputs: Sequence[Path]) -> None:
+    """Before anything is read or written: it must name a file that can be written, and no input."""
+    if asked is None:
+        return
+    path = Path(asked)
+    if path.suffix != ".json":
+        raise UserError(f"json={asked} must end in .json: json=effects.json.")
+    if path.is_dir():
+        raise UserError(f"json={asked} is a folder: give a file, json={path / 'effects.json'}.")
+    if not path.parent.is_dir():
+        raise UserError(f"json={asked}: there is no folder {path.parent}: make it first, or name another one.")
+    if path.resolve() in {one.resolve() for one in inputs}:
+        raise UserError(f"json={asked} is a file that the page is made of: name another one, json=effects.json.")
+
+
+def sweep_of(tables: Sequence[Path], meaning: Meaning) -> Sweep:
+    """What tables (one or more) tell, as a page needs it; `folder` is the path of the page without its ending.
+
+    That is beside the first table, `results` or `a+b`; never the name that a sweep's own page has.
+    Raises UserError: see `results_of`.
+    """
+    read = results_of(tables, meaning)
+    apart = told_apart(list(read.results.values()))
+    names = [path.stem for path in tables]
+    more = [f"{len(names) - MOST_JOINED} more"] if len(names) > MOST_JOINED else []
+    name = "+".join([*names[:MOST_JOINED], *more])
+    of_a_sweep = name in (Path(PAGE).stem, Path(EFFECTS).stem)
+    return Sweep(
+        folder=tables[0].with_name(f"{name}-table" if of_a_sweep else name),
+        runs=[Run(name=name, result=result) for name, result in zip(read.results, apart, strict=True)],
+        about=About(),
+        notes=read.notes,
+    )
+
+
+def _folder_behind(tables: Sequence[Path]) -> Path | None:
+    """The sweep that a table is of."""
+    return tables[0].parent if len(tables) == 1 and (tables[0].parent / MANIFEST).is_file() else None
+
+
+def _command(folder: Path | None) -> str | None:
+    """What goes on with a sweep; None for a single run, and for a search, which has no seeds of its own."""
+    manifest = None if folder is None else Manifest.read(folder)
+    if manifest is None:
+        return None
+    command = manifest.about.command
+    if dict(map(key_and_value, command)).get("hparams_search", "null") != "null":
+        return None
+    script = command[1] if len(command) > 1 else "src/train.py"
+    return shlex.join(["python", script, "-m", f"resume={folder}"])
