@@ -1,6 +1,6 @@
 """The figures of docs/claims.md, from the sweeps behind them, whose results lie in docs/claims/.
 
-python docs/claims.py --collect study=multirun/...    # take a sweep's results over: study, depth, overfit or cost
+python docs/claims.py --collect study=multirun/...    # take a sweep's results over: study, plain, fsrcnn, depth, ...
 python docs/claims.py --few few                       # the images of the sweep `overfit`: few/train, few/val
 python docs/claims.py --write                         # write the page's tables again, from what was collected
 python docs/claims.py --check                         # whether the page's tables are those of the results
@@ -16,20 +16,26 @@ from typing import Any
 
 from PIL import Image
 
-from upsweep.analysis.effects import Effect, effects, paired_interval, sentence
+from upsweep.analysis.effects import findings
+from upsweep.analysis.from_tables import DIAGNOSED, Meaning, results_of
 from upsweep.analysis.ranking import at_best_rate, finished, grouped
+from upsweep.analysis.sentences import error_sentence, power_sentence, sentence
+from upsweep.analysis.variance import explained
 from upsweep.common.files import as_csv, write_whole
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.reporting.report import forest
-from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, TABLE
+from upsweep.runs.history import read as history
+from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, HISTORY, TABLE
 from upsweep.runs.manifest import Manifest
-from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
+from upsweep.runs.result import Result
 
 ROOT = Path(__file__).resolve().parent
 PAGE, KEPT = ROOT / "claims.md", ROOT / "claims"
-SWEEPS = ("study", "depth", "overfit", "cost")
-MEASURED = ("psnr", "ssim", "gain", "psnr_bicubic", "ssim_bicubic", "parameters", "macs_per_pixel", "seconds", "state")
-DIAGNOSED = ("reach", "dead", "saturated", "train_gain", "gap", "seconds_per_megapixel")
+SWEEPS = ("study", "plain", "fsrcnn", "depth", "overfit", "cost")
+MEASURED = ("psnr", "psnr_last", "ssim", "gain", "psnr_bicubic", "ssim_bicubic")
+MEASURED += ("parameters", "macs_per_pixel", "seconds", "state")
+CHOICES = ("init", "activation", "norm", "dropout")
+SEEDS_OF_STUDY = ("1", "2", "3")
 PLAIN = {"norm": "none", "dropout": "none"}
 Row = dict[str, str]
 
@@ -42,18 +48,33 @@ def collect(name: str, sweep: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (sweep / TABLE).open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    settings = [key for key in rows[0] if key not in (*MEASURED, "reason", "checkpoint")]
+    settings = [key for key in rows[0] if key not in (*MEASURED, "ssim_last", "reason", "checkpoint")]
+    settings += [key for key in CHOICES if key not in settings]  # a sweep's table says what differs
     table: list[list[object]] = [[*settings, *MEASURED, *DIAGNOSED]]
     for row in sorted(rows, key=lambda row: int(row["job"])):
-        seen = diagnosed(sweep / row["job"] / DIAGNOSES)
-        table.append([*(row[key] for key in (*settings, *MEASURED)), *(seen.get(key, "") for key in DIAGNOSED)])
+        if name == "plain" and row["seed"] in SEEDS_OF_STUDY:
+            continue  # run again to see that seeds of both sweeps belong together; the study has them
+        run = sweep / row["job"]
+        row.setdefault("psnr_last", last_psnr(run))  # not told by sweeps of before upsweep 0.2
+        result = Result.read(run)
+        said = row | {key: result.settings[key] for key in CHOICES if result is not None}
+        seen = diagnosed(run / DIAGNOSES)
+        table.append([*(said[key] for key in (*settings, *MEASURED)), *(seen.get(key, "") for key in DIAGNOSED)])
     write_whole(folder / TABLE, as_csv(table))
     manifest = Manifest.read(sweep)
     assert manifest is not None, f"{sweep} is no sweep"
     about = {key: getattr(manifest.about, key) for key in ("started", "commit", "versions", "machine")}
     about["command"] = ["python", "src/train.py", *manifest.about.command[2:]]
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / EFFECTS).write_text(forest(effects(results(read(name))), "What each choice is worth"), encoding="utf-8")
+    (folder / EFFECTS).write_text(
+        forest(findings(results(name)).effects, "What each choice is worth"), encoding="utf-8"
+    )
+
+
+def last_psnr(run: Path) -> str:
+    """Of the last epoch in a run's history; empty where there is none."""
+    figures = [line.figures.get("psnr") for line in history(run / HISTORY)]
+    return "" if not figures or figures[-1] is None else str(figures[-1])
 
 
 def few(folder: Path) -> None:
@@ -80,7 +101,7 @@ def diagnosed(file: Path) -> dict[str, float]:
             found[key] = max(known)
     if said["judgements"]:
         last = said["judgements"][-1]
-        found |= {"train_gain": last["train_gain"], "gap": last["train_gain"] - last["val_gain"]}
+        found |= {"train_gain": last["train_lead"], "gap": last["train_lead"] - last["val_lead"]}
     if (seconds := said["cost"]["seconds_per_megapixel"]) is not None:
         found["seconds_per_megapixel"] = seconds
     return {key: float(f"{value:.5g}") for key, value in found.items()}
@@ -92,20 +113,11 @@ def read(name: str) -> list[Row]:
         return list(csv.DictReader(lines))
 
 
-def results(rows: Iterable[Row]) -> list[Result]:
-    """The rows as the sweep's own results."""
-    return [
-        Result(
-            state=row["state"],  # type: ignore[arg-type]  # it was written by one
-            choices={},
-            overrides=[f"{key}={row[key]}" for key in row if key not in ("job", *MEASURED, *DIAGNOSED)],
-            seed=int(row.get("seed", 1)),
-            scale=2,
-            declared=FIGURES_OF_VERSION_1,
-            figures={figure.name: float(row[figure.name]) for figure in FIGURES_OF_VERSION_1 if row[figure.name]},
-        )
-        for row in rows
-    ]
+def results(*names: str, figure: str = "psnr", **fixed: str) -> list[Result]:
+    """The runs that were collected of sweeps, where the `fixed` choices are so."""
+    meaning = Meaning(figure=figure, better="lower" if figure == "gap" else None, unit="dB")
+    found = results_of([KEPT / name / TABLE for name in names], meaning).results.values()
+    return [run for run in found if all(run.settings[key] == value for key, value in fixed.items())]
 
 
 # ------------------------------------------------------------------------------------------------ what the page says
@@ -117,22 +129,36 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def worth(*keys: str, **fixed: str) -> str:
-    """What each of the choices is worth in the study, where the `fixed` ones are so, in the report's own sentences."""
-    rows = [row for row in read("study") if all(row[key] == value for key, value in fixed.items())]
-    found: list[Effect] = [effect for effect in effects(results(rows)) if effect.key in keys]
-    return "\n".join(f"- {sentence(effect)}" for effect in found)
+def worth(*keys: str, of: Sequence[str] = ("study",), figure: str = "psnr", **fixed: str) -> str:
+    """What each of the choices is worth where the `fixed` ones are so, in the report's own sentences."""
+    found = findings(results(*of, figure=figure, **fixed))
+    return "\n".join(f"- {sentence(effect)}" for effect in found.effects if effect.key in keys)
 
 
-def cells() -> str:
-    """Mean PSNR of the study, each combination at its best rate, by activation and norm."""
-    at_best = at_best_rate(results(read("study")))
+def error(*of: str, **fixed: str) -> str:
+    """What the intervals are made from, and what they could have shown."""
+    found = findings(results(*of, **fixed))
+    return f"{error_sentence(found.studies[0])} {found.comparisons} comparisons. {power_sentence(found.effects)}"
+
+
+def variance(*of: str) -> str:
+    """The shares of the variance, the largest first."""
+    found = explained(findings(results(*of)).studies[0])
+    assert found is not None
+    ordered = sorted(found.shares[:-1], key=lambda one: -one.share)
+    rows = [[one.name, f"{one.share:.1%}"] for one in [*ordered, found.shares[-1]]]
+    return table(["what the PSNR varies by", "share of the variance"], rows)
+
+
+def cells(of: str) -> str:
+    """Mean PSNR of a study, each combination at its best rate, by activation and norm."""
+    at_best = at_best_rate(results(of))
     columns = ("activation", "norm", "dropout")
     rows = []
     for values, group in sorted(grouped(at_best, columns).items()):
         by_init = [_psnr(one for one in group if one.settings["init"] == init) for init in ("torch", "xavier", "he")]
         rows.append([", ".join(f"{key}={value}" for key, value in zip(columns, values, strict=True)), *by_init])
-    return table(["PSNR, dB (mean ± sd over 3 seeds)", "init=torch", "init=xavier", "init=he"], rows)
+    return table(["PSNR, dB (mean ± sd over seeds)", "init=torch", "init=xavier", "init=he"], rows)
 
 
 def _psnr(group: Iterable[Result]) -> str:
@@ -171,23 +197,6 @@ def overfitting() -> str:
     return table(["", "gain on training images, dB", "gap to validation, dB", "best validation PSNR, dB"], lines)
 
 
-def narrower() -> str:
-    """How much the gap changes with norm and with dropout, paired over all else."""
-    rows = read("overfit")
-    said = []
-    for key, other, value, base in (("norm", "dropout", "bn", "none"), ("dropout", "norm", "p20", "none")):
-        place = {(row[key], row[other], row["seed"]): row for row in rows if row["gap"]}
-        for column, what in (("gap", "gap"), ("psnr", "best validation PSNR")):
-            differences = [
-                float(row[column]) - float(place[base, *rest][column])
-                for (chosen, *rest), row in place.items()
-                if chosen == value and (base, *rest) in place
-            ]
-            mean, low, high = paired_interval(differences)
-            said.append(f"- {key}={value} against {base}: {what} {mean:+.2f} dB ({low:+.2f} to {high:+.2f}).")
-    return "\n".join(said)
-
-
 def cost() -> str:
     """Width against parameters, multiply-adds, time and PSNR."""
     rows = read("cost")
@@ -223,15 +232,26 @@ def made(sweep: str) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "init": lambda: worth("init"),
-    "init, plain": lambda: worth("init", **PLAIN),
+    "init, plain": lambda: worth("init", of=["study", "plain"], **PLAIN),
+    "init, plain, relu": lambda: worth("init", of=["study", "plain"], activation="relu", **PLAIN),
     "activation": lambda: worth("activation"),
-    "activation, plain": lambda: worth("activation", **PLAIN),
+    "activation, plain": lambda: worth("activation", of=["study", "plain"], **PLAIN),
     "norm and dropout": lambda: worth("norm", "dropout"),
     "norm, without dropout": lambda: worth("norm", dropout="none"),
     "dropout, without norm": lambda: worth("dropout", norm="none"),
-    "cells": cells,
+    "error": lambda: error("study"),
+    "error, plain": lambda: error("study", "plain", **PLAIN),
+    "variance": lambda: variance("study"),
+    "cells": lambda: cells("study"),
+    "fsrcnn": lambda: worth("init", "activation", "norm", "dropout", of=["fsrcnn"]),
+    "fsrcnn, plain": lambda: worth("init", "activation", of=["fsrcnn"], **PLAIN),
+    "fsrcnn, error": lambda: error("fsrcnn"),
+    "fsrcnn, variance": lambda: variance("fsrcnn"),
+    "fsrcnn, cells": lambda: cells("fsrcnn"),
     "gradients": gradients,
-    "overfitting": lambda: f"{overfitting()}\n\n{narrower()}",
+    "overfitting": overfitting,
+    "overfitting, gap": lambda: worth("norm", "dropout", of=["overfit"], figure="gap"),
+    "overfitting, psnr": lambda: worth("norm", "dropout", of=["overfit"]),
     "cost": cost,
     **{f"made {sweep}": (lambda sweep=sweep: made(sweep)) for sweep in SWEEPS},  # type: ignore[misc]
 }
