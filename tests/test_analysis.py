@@ -16,9 +16,11 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from tests.small_results import CHOICES, PSNR, result
 
-from upsweep.analysis.effects import Effect, Opposite, effects, findings, studies, swept
+from upsweep.analysis.effects import Effect, effects, findings
+from upsweep.analysis.opposites import Opposite
 from upsweep.analysis.ranking import at_best_rate, chosen, differing, rank
 from upsweep.analysis.sentences import error_sentence, power_sentence, sentence
+from upsweep.analysis.study import studies, swept
 from upsweep.analysis.tables import job_table, print_results, seed_table, tuned_table, write_table
 from upsweep.analysis.yardsticks import FEEDING
 from upsweep.metrics.figure import Figure

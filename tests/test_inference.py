@@ -16,7 +16,6 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 from tests.small_results import PSNR, result
 
-from upsweep.analysis.effects import studies
 from upsweep.analysis.inference import (
     Cell,
     Estimate,
@@ -32,6 +31,7 @@ from upsweep.analysis.inference import (
     vary_alike,
     welch,
 )
+from upsweep.analysis.study import studies
 from upsweep.analysis.variance import explained
 from upsweep.runs.result import Result
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from upsweep.analysis.effects import Effect, Findings, Study
+from upsweep.analysis.effects import Effect, Findings
 from upsweep.analysis.sentences import error_sentence, most_seeds, sentence, words
+from upsweep.analysis.study import Study
 from upsweep.analysis.variance import Variance, explained
 
 INTERVALS = (

@@ -6,37 +6,28 @@ rates were swept. Every setting of the other choices counts alike, and the seeds
 """
 
 import math
-import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Literal
 
 from upsweep.analysis.inference import (
     LEVEL,
     Cell,
-    Difference,
-    ErrorTerm,
     Estimate,
     detectable,
     difference,
-    error_term,
     holm,
     mean_difference,
-    of_choice,
     seeds_needed,
     simultaneous,
 )
-from upsweep.analysis.ranking import UNDECLARED, at_best_rate, differing, gathered, grouped, headline, tuned
-from upsweep.analysis.yardsticks import JUDGED, moves_yardstick
+from upsweep.analysis.missing import counted
+from upsweep.analysis.opposites import Opposite, opposites
+from upsweep.analysis.ranking import UNDECLARED
+from upsweep.analysis.study import Study, studies
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result
 
-MOST_VALUES = 16  # of one choice: more are a continuum, which pairs say nothing about
-PICKED = 3.0  # times the variance of a cell whose seeds picked different rates
-UNKNOWN = "?"  # a setting that a table does not tell: it is compared with nothing
-Pairs = dict[str, list[tuple[str, str]]]
 Verdict = Literal["beats", "ahead", "not shown", "same", "no interval"]
 # What the article behind this project expects: choice -> (better, worse).
 ARTICLE = {
@@ -45,17 +36,6 @@ ARTICLE = {
     "norm": [("bn", "none")],
     "dropout": [("p20", "none"), ("p50", "none")],
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opposite:
-    """Where `worse` is shown to be the better one: what these settings of the other choices have in common.
-
-    `difference` is by how much `better` leads there, below zero; None where all its runs diverged and the other's not.
-    """
-
-    where: Mapping[str, str]
-    difference: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,128 +104,6 @@ class Effect:
         return next((pair[0] for pair in ARTICLE.get(self.key, ()) if {*pair} == {self.better, self.worse}), None)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Study:
-    """All that is compared on one yardstick.
-
-    Attributes:
-        on: which that is, where a sweep has several: `scale=2`.
-        keys: what was swept, in the order of a cell's values.
-        runs: each choice at its best rate: cell -> seed -> the runs.
-        cells: the same as figures, higher for better, of the runs that finished.
-        spread: the same, spread about each cell's mean by what picking rates costs: from these the error is taken.
-        pairs: choice -> the pairs of its values that are told of here.
-        term: the error, and `of_choice` that of the comparisons of one.
-    """
-
-    on: str
-    keys: tuple[str, ...]
-    figure: Figure
-    runs: Mapping[Cell, Mapping[str, Sequence[Result]]]
-    cells: Mapping[Cell, Mapping[str, float]]
-    spread: Mapping[Cell, Mapping[str, float]]
-    pairs: Pairs
-    term: ErrorTerm
-    of_choice: Mapping[str, ErrorTerm]
-
-    @property
-    def results(self) -> list[Result]:
-        """All of its runs."""
-        return [run for by_seed in self.runs.values() for runs in by_seed.values() for run in runs]
-
-    @property
-    def repeats(self) -> float:
-        """Runs a cell, on average over those that finished."""
-        counts = [len(runs) for runs in self.cells.values() if runs]
-        return sum(counts) / len(counts) if counts else 0.0
-
-
-def swept(results: Sequence[Result]) -> list[str]:
-    """What the command lines set differently, as keys; what only follows from it (FSRCNN's activation) is left out."""
-    given = {key for result in results for key in result.by_hand}
-    return [key for key in differing([result.settings for result in results]) if key in given]
-
-
-def studies(results: Sequence[Result]) -> list[Study]:
-    """The finished runs by what they were judged on, each choice at its best rate."""
-    kept, settings = at_best_rate(results), [key for key in swept(results) if key not in ("seed", *tuned(results))]
-    yardsticks = [key for key in settings if moves_yardstick(key)]
-    keys = tuple(key for key in settings if key not in yardsticks)
-    made: list[Study] = []
-    for on, alike in grouped(kept, yardsticks).items():
-        said = [f"{key}={value}" for key, value in zip(yardsticks, on, strict=True)]
-        by_images = gathered(alike, lambda run: (run.settings.get(JUDGED, ""), run.headline and run.headline.name))
-        pairs = _shared_out(keys, list(by_images.values()))
-        made += [
-            _study(" ".join([*said, images] if images else said), keys, runs, one)
-            for ((images, _), runs), one in zip(by_images.items(), pairs, strict=True)
-        ]
-    return made
-
-
-def _study(on: str, keys: tuple[str, ...], results: Sequence[Result], pairs: Pairs) -> Study:
-    figure, by_cell = headline(results), grouped(results, keys)
-    runs = {cell: gathered(of_cell, lambda run: str(run.seed)) for cell, of_cell in by_cell.items()}
-    cells = {cell: _reached(by_seed, figure) for cell, by_seed in runs.items()}
-    spread = {cell: _spread(runs[cell], figures) for cell, figures in cells.items()}
-    term = error_term(spread)
-    return Study(
-        on=on,
-        keys=keys,
-        figure=figure,
-        runs=runs,
-        cells=cells,
-        spread=spread,
-        pairs=pairs,
-        term=term,
-        of_choice={key: of_choice(term, spread, keys.index(key)) for key in pairs},
-    )
-
-
-def _shared_out(keys: Sequence[str], sides: Sequence[Sequence[Result]]) -> list[Pairs]:
-    """The pairs of each choice that are compared on each of the images: where both values are.
-
-    Where no images have both, those with the first run tell of it.
-    """
-    shared: list[Pairs] = [{} for _ in sides]
-    for key in keys:
-        there = [dict.fromkeys(run.settings.get(key, "") for run in side) for side in sides]
-        values = list(dict.fromkeys(value for side in there for value in side if value != UNKNOWN))
-        for pair in combinations(values, 2) if len(values) <= MOST_VALUES else ():
-            both = [i for i, side in enumerate(there) if side.keys() >= {*pair}]
-            for i in both or [next(i for i, side in enumerate(there) if side.keys() & {*pair})]:
-                shared[i].setdefault(key, []).append(pair)
-    return shared
-
-
-def _reached(by_seed: Mapping[str, Sequence[Result]], figure: Figure) -> dict[str, float]:
-    """Runs of the same choices and seed (a sweep that was run twice) count as one: their mean."""
-    found = {}
-    for seed, runs in by_seed.items():
-        values = [figure.worth(value) for run in runs if (value := _value(run, figure)) is not None]
-        if values:
-            found[seed] = math.fsum(values) / len(values)
-    return found
-
-
-def _spread(by_seed: Mapping[str, Sequence[Result]], figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures, further from their mean where seeds picked different rates.
-
-    Such picks share runs: the rate of each is picked on the others. The variance of the mean is then about three times
-    what the figures' own says, whatever the rates are worth (simulated: benchmarks/effect_intervals.py).
-    """
-    keys = next((run.tuned for runs in by_seed.values() for run in runs), [])
-    rates = {tuple(run.settings.get(key) for key in keys) for seed in figures for run in by_seed[seed]}
-    if len(rates) < 2:
-        return dict(figures)
-    mean = math.fsum(figures.values()) / len(figures)
-    return {seed: mean + math.sqrt(PICKED) * (value - mean) for seed, value in figures.items()}
-
-
-def _value(run: Result, figure: Figure) -> float | None:
-    return run.final(figure.name) if run.state == "finished" else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """All that is found in the results of one page; `detect` is the difference for which seeds are counted."""
@@ -279,10 +137,8 @@ def compared(of: Sequence[Study], detect: float | None = None) -> list[Effect]:
     """As `effects`, of studies that are at hand; Holm and the intervals are over all of them."""
     drafts = [draft for study in of for draft in _drafts(study)]
     known = [estimate for _, estimate, _ in drafts if estimate is not None]
-    told, level = (
-        iter(zip(holm([one.p for one in known]), simultaneous(known), strict=True)),
-        LEVEL / max(len(known), 1),
-    )
+    adjusted, level = holm([one.p for one in known]), LEVEL / max(len(known), 1)
+    told = iter(zip(adjusted, simultaneous(known), strict=True))
     return [
         effect if estimate is None else _judged(effect, estimate, *next(told), level, repeats, detect)
         for effect, estimate, repeats in drafts
@@ -331,8 +187,8 @@ def _draft(study: Study, key: str, pair: tuple[str, str]) -> tuple[Effect, Estim
     if math.fsum(one.mean for one in known.values()) < 0:
         a, b, matched = b, a, {rest: cells[::-1] for rest, cells in matched.items()}
         known = {rest: one.turned() for rest, one in known.items()}
-    pairs, planned, missing = _counted(study, key, (a, b), matched)
-    behind, may_be, doubts = _opposites(study, term, at, known, matched)
+    pairs, planned, missing = counted(study, key, (a, b), matched)
+    behind, may_be, doubts = opposites(study, term, at, known, matched)
     effect = Effect(
         key=key,
         better=a,
@@ -364,89 +220,3 @@ def _matched(study: Study, at: int, pair: tuple[str, str]) -> dict[Cell, tuple[C
 def _figures(study: Study, cells: tuple[Cell, Cell]) -> tuple[Mapping[str, float], Mapping[str, float]]:
     a, b = cells
     return study.spread.get(a, {}), study.spread.get(b, {})
-
-
-def _opposites(
-    study: Study,
-    term: ErrorTerm,
-    at: int,
-    known: Mapping[Cell, Difference],
-    matched: Mapping[Cell, tuple[Cell, Cell]],
-) -> tuple[list[Opposite], Opposite | None, bool]:
-    """Where the opposite is shown: of all settings with one value in common, with two, and one by one.
-
-    What is part of one that is named already is not named again. Then where it is the most likely otherwise, and
-    whether any would be shown if it were alone.
-    """
-    lost = {rest for rest, cells in matched.items() if rest not in known and _diverged(study, *cells)}
-    settings = [rest for rest in matched if rest in known or rest in lost]
-    others = study.keys[:at] + study.keys[at + 1 :]
-    places: dict[frozenset[tuple[str, str]], list[Cell]] = {}
-    for rest in settings:
-        for where in _wheres(others, rest):
-            places.setdefault(where, []).append(rest)
-    ordered = sorted(places.items(), key=lambda place: len(place[0]))
-    alone = {where: _against([known[rest] for rest in inside if rest in known], term) for where, inside in ordered}
-    adjusted = dict(zip(alone, holm(list(alone.values())), strict=True))
-    found: list[Opposite] = []
-    seen: list[tuple[float, float, Opposite]] = []
-    for where, inside in ordered:
-        there = [known[rest].mean for rest in inside if rest in known]
-        mean = statistics.fmean(there) if there else None
-        one = Opposite(where={key: value for key in others for k, value in where if k == key}, difference=mean)
-        if (mean is None or adjusted[where] <= LEVEL / 2) and not any({*old.where.items()} <= where for old in found):
-            found.append(one)
-        elif mean is not None and mean < 0:
-            seen.append((alone[where], mean, one))
-    may_be = min(seen, key=lambda each: each[:2], default=(1.0, 0.0, None))[2] if not found else None
-    one_by_one = term.kind == "interactions" and any(one.mean < 0 for one in known.values())
-    return found, may_be, bool(found) or one_by_one or any(p <= LEVEL / 2 for p in alone.values())
-
-
-def _wheres(others: Sequence[str], rest: Cell) -> dict[frozenset[tuple[str, str]], None]:
-    """What a setting may have in common with others: one word, two, all."""
-    words = list(zip(others, rest, strict=True))
-    sizes = {size for size in (1, 2, len(others)) if 0 < size <= len(others)}
-    return dict.fromkeys(frozenset(some) for size in sizes for some in combinations(words, size))
-
-
-def _against(settings: Sequence[Difference], term: ErrorTerm) -> float:
-    """p of the mean over these settings not being below zero; with one seed nothing is shown by less than all."""
-    estimate = mean_difference(settings, term) if settings and term.kind != "interactions" else None
-    return 1.0 if estimate is None or estimate.mean >= 0 else estimate.p / 2
-
-
-def _diverged(study: Study, better: Cell, worse: Cell) -> bool:
-    """Whether all runs of the better are lost, one of them diverged, and the other has some that finished."""
-    ends = {run.state for runs in study.runs.get(better, {}).values() for run in runs}
-    return bool(study.cells.get(worse)) and not study.cells.get(better) and "diverged" in ends
-
-
-def _counted(
-    study: Study, key: str, pair: tuple[str, str], matched: Mapping[Cell, tuple[Cell, Cell]]
-) -> tuple[int, int, dict[str, int]]:
-    """How many pairs of runs finished, how many there were to be, and why the others are not there."""
-    pairs, planned, missing = 0, 0, Counter[str]()
-    here = {cell[study.keys.index(key)] for cell in study.runs}
-    for cells in matched.values():
-        sides = [study.runs.get(cell, {}) for cell in cells]
-        if study.term.kind == "pure error":  # runs are not paired by seed
-            sides = [{str(i): runs for i, runs in enumerate(side.values())} for side in sides]
-        for seed in dict.fromkeys(seed for side in sides for seed in side):
-            planned += 1
-            ends = [_end(side.get(seed, ()), study.figure) for side in sides]
-            pairs += not any(ends)
-            for value, why in zip(pair, ends, strict=True):
-                elsewhere = why == "was not run" and value not in here
-                if why:
-                    missing[f"{key}={value} {'was judged on other images' if elsewhere else why}"] += 1
-    return pairs, planned, dict(sorted(missing.items()))
-
-
-def _end(runs: Sequence[Result], figure: Figure) -> str:
-    """Why there is no figure; empty where there is one."""
-    if not runs:
-        return "was not run"
-    if any(_value(run, figure) is not None for run in runs):
-        return ""
-    return f"has no {figure.title}" if runs[0].state == "finished" else runs[0].state

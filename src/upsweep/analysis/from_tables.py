@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import get_args
 
 from upsweep.analysis.csv_tables import CsvTable, Row, as_number, read_table
-from upsweep.analysis.effects import MOST_VALUES, UNKNOWN
 from upsweep.analysis.ranking import gathered
+from upsweep.analysis.study import MOST_VALUES, UNKNOWN
 from upsweep.analysis.tables import MEASURED
 from upsweep.analysis.yardsticks import JUDGED, moves_yardstick, sentences
 from upsweep.common.errors import UserError

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from upsweep.analysis.effects import Effect, Study
+from upsweep.analysis.effects import Effect
 from upsweep.analysis.inference import LEVEL, MOST_SEEDS
 from upsweep.analysis.ranking import finished, headline, rates
+from upsweep.analysis.study import Study
 from upsweep.analysis.variance import Interaction
 from upsweep.common.names import listed
 from upsweep.metrics.figure import Figure

@@ -15,8 +15,8 @@ from itertools import combinations
 import numpy as np
 from scipy.special import fdtrc
 
-from upsweep.analysis.effects import MOST_VALUES, UNKNOWN, Study
 from upsweep.analysis.inference import ErrorTerm
+from upsweep.analysis.study import MOST_VALUES, UNKNOWN, Study
 
 LARGE, SURE = 0.02, 0.05  # an interaction is shown from this share on, and to this p
 MOST_SHOWN = 3

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from upsweep.analysis.effects import MOST_VALUES, Effect, swept
+from upsweep.analysis.effects import Effect
 from upsweep.analysis.ranking import finished, grouped, headline
+from upsweep.analysis.study import MOST_VALUES, swept
 from upsweep.analysis.variance import Interaction
 from upsweep.analysis.yardsticks import JUDGED
 from upsweep.reporting.sweep import Run

@@ -16,8 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from upsweep.analysis import sentences
-from upsweep.analysis.effects import Effect, Findings, Study, findings, swept
+from upsweep.analysis.effects import Effect, Findings, findings
 from upsweep.analysis.ranking import declared, gathered, headline, rank, rates
+from upsweep.analysis.study import Study, swept
 from upsweep.analysis.tables import at_the_best, job_table, seed_table, tuned_table
 from upsweep.analysis.variance import LARGE, REST, SEED, Share, Variance, explained
 from upsweep.common.files import write_whole
