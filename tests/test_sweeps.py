@@ -424,12 +424,14 @@ def test_a_sweep_goes_on_with_more_seeds_alone_and_its_table_has_all(door):
     assert run(door, "-m", "init=he,xavier", "seed=1,2").returncode == 0
     before = {path: path.stat().st_mtime_ns for path in door.glob("sweep/*/result.json")}
     done = run(door, "-m", "resume=sweep", "seed=3")
-    assert done.returncode == 0 and "0 of 2 jobs are kept, 2 to run." in done.stdout
+    assert done.returncode == 0 and "4 of 6 jobs are kept, 2 to run." in done.stdout
     assert "6 of 6 jobs finished" in done.stdout and before == {path: path.stat().st_mtime_ns for path in before}
     with (door / "sweep/results.csv").open(newline="") as file:
         ran = {(row["init"], row["seed"]) for row in csv.DictReader(file)}
     assert ran == {(init, seed) for init in ("he", "xavier") for seed in "123"}
     assert len(json.loads((door / "sweep/sweep.json").read_text())["jobs"]) == 6
+    (door / "sweep/1/result.json").unlink()  # of the first command: a plain resume still knows it
+    assert "5 of 6 jobs are kept, 1 to run." in run(door, "-m", "resume=sweep").stdout
 
 
 @pytest.mark.parametrize("stream", ["pipe", "/dev/full", "closed"])
