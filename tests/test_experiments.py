@@ -85,7 +85,7 @@ def test_the_study_is_one_command_and_ends_with_the_best_rate_of_each_choice(tmp
     ).stdout
     assert "4 of 4 jobs finished" in out
     header, *rows = out.split("at the best optimizer.lr of each choice")[1].splitlines()[1:4]
-    assert header.split() == ["norm", "optimizer.lr", "PSNR", "SSIM", "gain", "dB", "seeds"]
+    assert header.split() == ["norm", "optimizer.lr", "PSNR", "PSNR", "last", "SSIM", "gain", "dB", "seeds"]
     assert {row.split()[0] for row in rows} == {"none", "bn"}
     assert all(re.search(r"0\.00[14] +\d+\.\d\d .*1 of 1$", row) for row in rows)
     folders = list(tmp_path.glob("multirun/*/[0-9]"))
