@@ -121,6 +121,10 @@ def test_bartletts_test_is_scipys(groups: int, n: int, chance: int) -> None:
         assert vary_alike(squares, [n - 1] * groups) == (theirs >= 0.25)
 
 
+def test_a_cell_of_one_run_does_not_make_cells_unlike() -> None:
+    assert vary_alike([1.0, 0.0, 1.1], [2, 0, 2]) and not vary_alike([1.0, 0.0, 1.1], [2, 2, 2])
+
+
 @pytest.mark.parametrize(("df", "level"), [(2, 0.05), (4, 0.05 / 8), (24, 0.05 / 66), (1, 0.05)])
 def test_what_is_detectable_is_shown_with_80_percent_power(df: int, level: float) -> None:
     size = detectable(0.3, df, level)

@@ -35,7 +35,7 @@ def as_json(found: Findings) -> dict[str, Any]:
         "interactions": _by_yardstick(found, [_interactions(table) for table in tables]),
         "error": _by_yardstick(found, [_error(study) for study in found.studies]),
         "detectable": max(known, default=None),
-        "detect": found.detect or 2 * figure.noise or None,
+        "detect": figure.sought(found.detect) or None,
         "seeds_needed": most_seeds(found.effects),
     }
 

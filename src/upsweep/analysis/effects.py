@@ -155,7 +155,7 @@ def _judged(
     detect: float | None,
 ) -> Effect:
     """An effect, once it is known among how many it is one."""
-    size = detect or 2 * effect.figure.noise
+    size = effect.figure.sought(detect)
     return replace(
         effect,
         low=interval[0],
@@ -180,7 +180,7 @@ def _drafts(study: Study) -> list[tuple[Effect, Estimate | None, float]]:
 def _draft(study: Study, key: str, pair: tuple[str, str]) -> tuple[Effect, Estimate | None, float]:
     """The cells of both values, matched by the other choices."""
     at, (a, b) = study.keys.index(key), pair
-    term = study.of_choice[key]
+    term = study.terms[key]
     matched = _matched(study, at, pair)
     found = {rest: difference(*_figures(study, cells), term) for rest, cells in matched.items()}
     known = {rest: one for rest, one in found.items() if one is not None}

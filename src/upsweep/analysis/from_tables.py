@@ -14,7 +14,7 @@ from typing import get_args
 from upsweep.analysis.csv_tables import CsvTable, Row, as_number, read_table
 from upsweep.analysis.ranking import gathered
 from upsweep.analysis.study import MOST_VALUES, UNKNOWN
-from upsweep.analysis.tables import MEASURED
+from upsweep.analysis.tables import LAST, MEASURED
 from upsweep.analysis.yardsticks import JUDGED, moves_yardstick, sentences
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
@@ -22,7 +22,6 @@ from upsweep.metrics.figure import Better, Figure
 from upsweep.runs.result import FIGURES_OF_VERSION_1, HOW_IT_WENT_ON, TUNED, Result, State
 
 NEARLY_ALL = 0.9  # of a column's cells: if so many are different, no two runs share one, as they do a choice
-LAST = "_last"
 LOST = ("nan", "inf", "infinity")  # cells of what is no number any more
 # What docs/claims.py adds from the runs' diagnoses.
 DIAGNOSED = ("reach", "dead", "saturated", "train_gain", "gap", "seconds_per_megapixel")

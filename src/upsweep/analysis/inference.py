@@ -146,7 +146,6 @@ class _Centred:
     def __init__(
         self, rows: Sequence[tuple[Hashable, Hashable, float]], strata: Sequence[Hashable] | None = None
     ) -> None:
-        self.rows = rows
         self._place = _numbered([cell for cell, _, _ in rows])
         seeds, self._blocks = [seed for _, seed, _ in rows], list[tuple[np.ndarray, np.ndarray]]()
         for at in _split(strata or ()):
@@ -174,7 +173,7 @@ class _Centred:
         """The squares of each group (by itself: each cell) and their share of the degrees of freedom."""
         place = self._place if groups is None else _numbered(groups)
         counts, squares = np.bincount(place), np.bincount(place, self.residuals**2)
-        free = np.bincount(place) - [len(set(self._place[place == i])) for i in range(len(counts))]
+        free = counts - [len(set(self._place[place == i])) for i in range(len(counts))]
         return list(map(float, squares)), list(map(float, free * self.df / max(free.sum(), 1)))
 
     def test(self, *groups: Sequence[Hashable]) -> "_Moved":
@@ -268,16 +267,15 @@ def rounding(values: Sequence[float]) -> float:
 
 def vary_alike(squares: Sequence[float], df: Sequence[float]) -> bool:
     """Bartlett's test (Proc. R. Soc. A 160, 1937) on sums of squares: whether one variance for all is not refuted."""
-    if len(squares) < 2 or not any(squares):
-        return True
-    if not all(squares):
-        return False
     known = [(s, n) for s, n in zip(squares, df, strict=True) if n > 0]
-    squares, df = [s for s, _ in known], [n for _, n in known]
-    total, groups = math.fsum(df), len(df)
-    pooled = math.fsum(squares) / total
-    statistic = total * math.log(pooled) - math.fsum(n * math.log(s / n) for s, n in zip(squares, df, strict=True))
-    statistic /= 1 + (math.fsum(1 / n for n in df) - 1 / total) / (3 * (groups - 1))
+    if len(known) < 2 or not any(s for s, _ in known):
+        return True
+    if not all(s for s, _ in known):
+        return False
+    total, groups = math.fsum(n for _, n in known), len(known)
+    pooled = math.fsum(s for s, _ in known) / total
+    statistic = total * math.log(pooled) - math.fsum(n * math.log(s / n) for s, n in known)
+    statistic /= 1 + (math.fsum(1 / n for _, n in known) - 1 / total) / (3 * (groups - 1))
     return float(chdtrc(groups - 1, statistic)) >= ALIKE
 
 

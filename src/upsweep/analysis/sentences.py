@@ -122,8 +122,8 @@ def error_sentence(study: Study) -> str:
         )
     paired = " Runs of the same seed are compared with each other." if "paired" in kind else ""
     said = f"{on}Chance is measured by how much the runs of {study.repeats:.3g} seeds differ within a setting.{paired}"
-    if once := [key for key, term in study.of_choice.items() if term.kind == "seeds"]:
-        p = max(term.along_p or 0.0 for term in study.of_choice.values() if term.kind == "seeds")
+    if once := [key for key, term in study.terms.items() if term.kind == "seeds"]:
+        p = max(term.along_p or 0.0 for term in study.terms.values() if term.kind == "seeds")
         said += (
             f" For {listed(once, 10)} a seed counts once, whatever the number of settings: it moves that choice alike "
             f"in all of them (F-test, {chance(p)})."
@@ -153,7 +153,7 @@ def power_sentence(found: Sequence[Effect], detect: float | None = None) -> str:
         return ""
     figure, largest = known[0].figure, max(effect.detectable or 0.0 for effect in known)
     said = f"In every comparison these runs would find a difference of {_exact(figure, largest)} in 8 of 10 sweeps"
-    size = detect or 2 * figure.noise
+    size = figure.sought(detect)
     if not size:
         return f"{said}."
     if all(effect.seeds_needed is None and effect.seeds < 2 for effect in known):
@@ -210,7 +210,7 @@ def interaction_sentence(interaction: Interaction, figure: Figure) -> str:
     >>> means = [[30.0, 31.5], [30.4, 31.0]]
     >>> both = {"of": ("norm", "activation"), "share": 0.2, "rows": ["none", "bn"], "columns": ["relu", "tanh"]}
     >>> interaction_sentence(Interaction(means=means, **both), dB)
-    'Which norm has the best mean hangs on activation: norm=bn with relu (by 0.4 dB); norm=none with tanh (by 0.5 dB).'
+    'Which norm is the best depends on activation: norm=bn with relu (by 0.4 dB); norm=none with tanh (by 0.5 dB).'
     """
     key, over = interaction.of
     won: dict[str, list[str]] = {}  # best row -> the columns in which it is that, with its lead
@@ -225,4 +225,4 @@ def interaction_sentence(interaction: Interaction, figure: Figure) -> str:
         (best, leads), *_ = won.items()
         return f"{key}={best} has the best mean with every {over}, but its lead changes: with {', '.join(leads)}."
     told = "; ".join(f"{key}={best} with {', '.join(leads)}" for best, leads in won.items())
-    return f"Which {key} has the best mean hangs on {over}: {told}."
+    return f"Which {key} is the best depends on {over}: {told}."

@@ -28,7 +28,7 @@ class Study:
         cells: the same as figures, higher for better, of the runs that finished.
         spread: the same, spread about each cell's mean by what picking rates costs: from these the error is taken.
         pairs: choice -> the pairs of its values that are told of here.
-        term: the error, and `of_choice` that of the comparisons of one.
+        term: the error, and `terms` that of the comparisons of each choice.
     """
 
     on: str
@@ -39,7 +39,7 @@ class Study:
     spread: Mapping[Cell, Mapping[str, float]]
     pairs: Pairs
     term: ErrorTerm
-    of_choice: Mapping[str, ErrorTerm]
+    terms: Mapping[str, ErrorTerm]
 
     @property
     def results(self) -> list[Result]:
@@ -91,7 +91,7 @@ def _study(on: str, keys: tuple[str, ...], results: Sequence[Result], pairs: Pai
         spread=spread,
         pairs=pairs,
         term=term,
-        of_choice={key: of_choice(term, spread, keys.index(key)) for key in pairs},
+        terms={key: of_choice(term, spread, keys.index(key)) for key in pairs},
     )
 
 

@@ -25,6 +25,7 @@ from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result, State
 
 STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
+LAST = "_last"  # what a column of the last epoch has after its figure's name
 MEASURED = ("parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
 
 Column = tuple[str, str, Figure, str, Callable[[Result], float | None]]
@@ -41,7 +42,7 @@ def _numbers(results: Sequence[Result]) -> list[Column]:
     for f in declared(results):
         columns.append((f.title, f.name, f, "", lambda run, f=f: run.figures.get(f.name)))  # type: ignore[misc]
         if last:
-            columns.append((f"{f.title} last", f"{f.name}_last", f, "", lambda run, f=f: run.last.get(f.name)))  # type: ignore[misc]
+            columns.append((f"{f.title} last", f"{f.name}{LAST}", f, "", lambda run, f=f: run.last.get(f.name)))  # type: ignore[misc]
     held = [f for f in declared(results)[:1] if f.baseline]
     return [*columns, *((f"{f.margin} {f.unit}".rstrip(), f.margin, f, "+", partial(_lead, figure=f)) for f in held)]
 
@@ -50,7 +51,7 @@ def _printed(results: Sequence[Result]) -> list[Column]:
     """Those that a printed table has room for: of the last epoch only the headline."""
     columns = _numbers(results)
     headline = columns[0][2] if columns else None
-    return [column for column in columns if column[2] is headline or not column[1].endswith("_last")]
+    return [column for column in columns if column[2] is headline or not column[1].endswith(LAST)]
 
 
 def _lead(result: Result, figure: Figure) -> float | None:

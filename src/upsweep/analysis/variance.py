@@ -9,7 +9,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -44,7 +44,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction:
-    """The means that show how one choice hangs on another: `means[i][j]` of the i-th row's and j-th column's value.
+    """The means that show how one choice depends on another: `means[i][j]` of the i-th row's and j-th column's value.
 
     None where no run finished.
     """
@@ -71,7 +71,7 @@ class Variance:
         return math.isclose(math.fsum(share.share for share in self.shares), 1, abs_tol=1e-6)
 
 
-@cache
+@lru_cache(maxsize=16)
 def explained(study: Study) -> Variance | None:
     """The table of a study; None where nothing varies, or fewer than three runs finished.
 
@@ -85,9 +85,8 @@ def explained(study: Study) -> Variance | None:
     named = dict(zip((*study.keys, SEED), zip(*rows, strict=True), strict=True))
     main = [key for key in study.keys if 2 <= len(set(named[key])) <= MOST_VALUES]
     terms: list[Term] = [(key,) for key in main] + list(combinations(main, 2))
-    terms += (
-        [(SEED,)] if study.term.kind in ("pure error, paired by seed", "seeds") else []
-    )  # else it is not told apart
+    if study.term.kind == "pure error, paired by seed":  # else seeds are not told apart from the choices
+        terms.append((SEED,))
     if not terms:
         return None
     y = y - y.mean()
@@ -152,7 +151,8 @@ def _interaction(study: Study, share: Share) -> Interaction:
     """Means over the cells, each of the same weight, in the figure's own sense."""
     a, b = (study.keys.index(key) for key in share.of)
     rows, columns = (list(dict.fromkeys(cell[at] for cell in study.cells if UNKNOWN not in cell)) for at in (a, b))
-    worth = {cell: statistics.fmean(runs.values()) for cell, runs in study.cells.items() if runs}
+    known = {cell: runs for cell, runs in study.cells.items() if runs and UNKNOWN not in cell}
+    worth = {cell: statistics.fmean(runs.values()) for cell, runs in known.items()}
     groups: dict[tuple[str, str], list[float]] = {}
     for cell, value in worth.items():
         groups.setdefault((cell[a], cell[b]), []).append(study.figure.worth(value))  # its own inverse

@@ -54,6 +54,10 @@ class Figure:
         """By how much `value` is better than `over`; negative where it is worse."""
         return self.worth(value) - self.worth(over)
 
+    def sought(self, asked: float | None) -> float:
+        """The difference that is to be found: as asked, or twice what is noise; 0 where neither is known."""
+        return asked or 2 * self.noise
+
     def format(self, value: float | None, sign: str = "") -> str:
         """The value to the figure's digits, `-` where there is none, never -0; a `sign` of `+` shows it always."""
         return "-" if value is None else f"{round(value, self.digits) + 0.0:{sign}.{self.digits}f}"

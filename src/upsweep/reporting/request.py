@@ -83,13 +83,14 @@ class Request:
         return Source(sweep=sweep, page=page, picture=picture, folder=_folder_behind(tables), told=sweep.notes)
 
     def _meaning(self) -> Meaning:
-        return Meaning(
-            figure="psnr" if self.figure is None else self.figure,
-            choices=None if self.choices is None else _list(self.choices),
-            tuned=_list(self.tuned or []),
-            better=self.better,
-            unit=self.unit,
-        )
+        said = {
+            "figure": self.figure,
+            "choices": None if self.choices is None else _list(self.choices),
+            "tuned": None if self.tuned is None else _list(self.tuned),
+            "better": self.better,
+            "unit": self.unit,
+        }
+        return Meaning(**{key: value for key, value in said.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _list(said: str | list[str]) -> list[str]:

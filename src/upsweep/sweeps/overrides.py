@@ -47,6 +47,17 @@ def searches(argument: str) -> bool:
     return key == "hparams_search" and value not in ("", "null")
 
 
+def values_of(override: str) -> list[str] | None:
+    """What an override goes through, as typed; None: it is a continuum, or cannot be read."""
+    try:
+        read = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+    if read.is_discrete_sweep():
+        return list(map(str, read.sweep_string_iterator()))
+    return None if read.is_sweep_override() else [override.partition("=")[2]]
+
+
 def readable(arguments: Sequence[str], paths: Collection[str] = ()) -> list[str]:
     """A command line that Hydra reads as it was typed; `~/` at the start of a value is the home folder.
 

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
 from upsweep.runs.layout import HYDRA, MANIFEST, OVERRIDES, RUNS, SWEEPS, newest
 from upsweep.runs.manifest import Manifest
 from upsweep.runs.result import HOW_IT_WENT_ON, key_and_value
-from upsweep.sweeps.overrides import MULTIRUN, PATH, SHORT, WITH_VALUE, plain, quoted, searches, sweeps
+from upsweep.sweeps.overrides import MULTIRUN, PATH, SHORT, WITH_VALUE, plain, quoted, searches, sweeps, values_of
 
 KEY, PLACE = "resume=", "hydra.run.dir="
 OF_THE_PLACE = {*HOW_IT_WENT_ON, "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
@@ -175,21 +173,10 @@ def _sweep(folder: Path, given: list[str]) -> list[str]:
 
 def _united(old: str, new: str) -> str:
     """Two overrides of one key, of which one is a sweep, as a sweep over the values of both; else the new one."""
-    before, now = _values(old), _values(new)
+    before, now = values_of(old), values_of(new)
     if before is None or now is None or len(before) == len(now) == 1:
         return new
     return f"{new.partition('=')[0]}={','.join(dict.fromkeys([*before, *now]))}"
-
-
-def _values(override: str) -> list[str] | None:
-    """What an override goes through, as typed; None: it is a continuum, or no sweep that can be counted."""
-    try:
-        read = OverridesParser.create().parse_override(override)
-    except HydraException:
-        return None
-    if read.is_discrete_sweep():
-        return list(map(str, read.sweep_string_iterator()))
-    return None if read.is_sweep_override() else [override.partition("=")[2]]
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
