@@ -277,9 +277,11 @@ def test_a_choice_that_loses_in_a_setting_is_ahead_and_the_sentence_says_where()
 def test_with_one_seed_what_is_behind_is_said_to_be_one_run() -> None:
     (effect,) = [e for e in effects(crossed(-0.5, seeds=1)) if e.key == "norm"]
     assert (effect.verdict, effect.settings, effect.ahead_in) == ("beats", 6, 6)
-    (effect,) = [e for e in effects(crossed(0.0, seeds=1)) if e.key == "norm"]
-    assert effect.behind == [] and effect.verdict in ("ahead", "not shown")
-    assert effect.verdict == "not shown" or "one run each, which may be chance" in sentence(effect)
+    psnr = {("bn", str(i)): 30.0 + i / 97 for i in range(9)} | {("none", str(i)): 32.0 + i / 89 for i in range(9)}
+    psnr |= {("bn", "lsuv"): 30.3, ("none", "lsuv"): 30.255}
+    (effect,) = [e for e in effects([result(p, norm=n, init=i) for (n, i), p in psnr.items()]) if e.key == "norm"]
+    assert (effect.verdict, effect.behind, effect.ahead_in) == ("ahead", [], 9)
+    assert "with init=lsuv it was behind by 0.05 dB, one run each, which may be chance" in sentence(effect)
 
 
 def test_what_is_not_shown_in_the_mean_may_depend_and_says_on_what() -> None:
