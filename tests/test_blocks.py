@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from upsweep.blocks import Block, Recipe, activation
+from upsweep.blocks import Block, PreBlock, Recipe, activation
 from upsweep.blocks.conv import SubPixelConv2d, conv
 from upsweep.blocks.deconv import Deconv2d, Form, deconv_as_subpixel, run_as
 from upsweep.blocks.dropout import Dropout
@@ -808,7 +808,9 @@ def test_no_checkerboard_at_the_start_of_a_whole_generator() -> None:
         assert on_constant(DeconvNet(replace(recipe, init=He()), scale=4, centre=centre), 4) > 0.01
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "generator").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(file.stem for file in (CONF / "generator").glob("*.yaml") if "upscalers" in file.read_text())
+)
 @pytest.mark.parametrize("choices", [("init=icnr", "upsampler=subpixel"), ("init=bilinear", "upsampler=deconv")])
 def test_no_border_of_a_deep_generator_is_taken_for_a_checkerboard(name: str, choices: tuple[str, str]) -> None:
     torch.manual_seed(20)
@@ -832,7 +834,7 @@ OFFERED = [
 @cache
 def spec(*overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=list(overrides))
+        config = compose("train", overrides=["++data.size=28", "++data.channels=1", *overrides])
     node = OmegaConf.to_container(config.generator, resolve=True)
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
@@ -857,6 +859,51 @@ def test_every_choice_builds_trains_and_survives_a_checkpoint(choice: str, tmp_p
     weights = {f"generator.{name}": value for name, value in net.state_dict().items()}
     checkpoints.save({"state_dict": weights, checkpoints.KEY: checkpoints.describe(chosen)}, path)
     assert torch.equal(checkpoints.load_generator(path)(x), net.eval()(x))
+
+
+def test_dcgan_starts_all_at_0_02_and_norms_around_1() -> None:
+    """Radford et al. 2016, section 4, and `weights_init` of PyTorch's example."""
+    torch.manual_seed(22)
+    net = checkpoints.build(spec("generator=dcgan", "generator.width=64"))
+    layers = [m for m in net.modules() if isinstance(m, nn.ConvTranspose2d)]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(layers) == 3 and len(norms) == 2
+    for weight, mean in [
+        *((layer.weight, 0.0) for layer in layers),
+        (torch.cat([norm.weight for norm in norms]), 1.0),
+    ]:
+        assert weight.mean().item() == pytest.approx(mean, abs=4 * 0.02 / math.sqrt(weight.numel()))
+        assert weight.std().item() == pytest.approx(0.02, rel=4 / math.sqrt(2 * weight.numel()))
+    assert not any(bool(bias.any()) for key, bias in net.named_parameters() if key.endswith("bias"))
+
+
+def test_norms_are_left_as_the_network_made_them_by_every_other_rule_and_no_number_is_drawn_for_them() -> None:
+    def made(*choices: str) -> dict[str, Tensor]:
+        torch.manual_seed(23)
+        net = checkpoints.build(spec("generator=srresnet", "generator.width=8", "generator.depth=2", *choices))
+        return dict(net.named_parameters())
+
+    rules = [file.stem for file in (CONF / "init").glob("*.yaml") if file.stem not in ("dcgan", "bilinear", "bicubic")]
+    for rule in rules:
+        gains = {key: weight for key, weight in made(f"init={rule}").items() if key.endswith("norm.weight")}
+        assert gains and all(torch.equal(w, torch.full_like(w, w[0].item())) for w in gains.values()), rule
+    before, after = made("init=normal", "init.std=0.02"), made("init=dcgan")
+    last = [key for key in before if key.endswith("body.1.norm.weight")]  # SRResNet starts these at 0.01
+    assert last and all(0 < (after[key] / before[key] - 1).abs().max() < 0.1 for key in last)
+    assert all(torch.equal(before[key], after[key]) for key in before if not key.endswith("norm.weight"))
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_block_before_its_layer_has_the_same_parts_in_the_order_of_a_residual_branch(
+    place: Literal["before", "after"],
+) -> None:
+    recipe = Recipe(He(), nn.ReLU, BatchNorm(place), Dropout(0.5), Deconv())
+    ahead = ["norm", "activation"] if place == "before" else ["activation", "norm"]
+    block = PreBlock(conv(3, 5, 3), 3, recipe)
+    assert [name for name, _ in block.named_children()] == [*ahead, "dropout", "layer"]
+    assert block(torch.rand(2, 3, 4, 4)).shape == (2, 5, 4, 4)
+    named = [name for name, _ in Block(conv(3, 5, 3), 5, recipe).named_children()]
+    assert named == ["layer", *ahead, "dropout"]
 
 
 def test_rules_for_kinds_of_layers_are_chosen_by_name() -> None:
@@ -898,6 +945,7 @@ def test_rules_for_kinds_of_layers_are_chosen_by_name() -> None:
         (lambda: conv(1, 1, 4), "odd kernel, not 4"),
         (lambda: SubPixel(2).layer(1, 1, 2), "odd kernel, not 2"),
         (lambda: Normal(std=-1), r"init\.std=-1"),
+        (lambda: Normal(norm_std=-1), r"init\.norm_std=-1"),
         (lambda: Interpolation(kernel="cubic"), r"init\.kernel=cubic must be one of bilinear"),  # type: ignore[arg-type]
         (lambda: Interpolation()(conv(1, 1, 3), nn.ReLU), r"init\.deconv"),
         (lambda: LSUV().calibrate(conv(1, 1, 3), lambda: torch.zeros(1, 1, 8, 8)), r"init=lsuv cannot scale Conv2d"),

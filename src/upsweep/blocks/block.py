@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import nn
 
@@ -19,17 +20,33 @@ class Block(nn.Sequential):
         before_last: whether the network's last layer follows (where `dropout.place=last` drops).
     """
 
+    layer_first: ClassVar[bool] = True
+
     def __init__(self, layer: nn.Module, channels: int, recipe: Recipe, *, before_last: bool = False) -> None:
-        norm, act = recipe.norm.layer(channels), activation.make(recipe.activation, channels)
-        dropout = recipe.dropout.layer(before_last=before_last)
-        parts = {"layer": layer, "norm": norm, "activation": act, "dropout": dropout}
-        if recipe.norm.place == "after":
-            parts = {"layer": layer, "activation": act, "norm": norm, "dropout": dropout}
+        parts = {
+            "layer": layer,
+            "norm": recipe.norm.layer(channels),
+            "activation": activation.make(recipe.activation, channels),
+            "dropout": recipe.dropout.layer(before_last=before_last),
+        }
+        norms = ("norm", "activation") if recipe.norm.place == "before" else ("activation", "norm")
+        order = ("layer", *norms, "dropout") if self.layer_first else (*norms, "dropout", "layer")
         super().__init__()
         self.normed = type(recipe.norm) is not Norm  # of features, or of weights
-        for name, part in parts.items():
-            if part is not None:
+        for name in order:
+            if (part := parts[name]) is not None:
                 self.add_module(name, part)
+
+
+class PreBlock(Block):
+    """`norm -> activation -> dropout -> layer`: the order of a residual branch's parts (He et al. 2016).
+
+    Args:
+        layer: as for a `Block`, but its input has `channels` channels.
+        before_last: whether the layer is the network's last.
+    """
+
+    layer_first = False
 
 
 def chain(

@@ -24,6 +24,7 @@ from upsweep.imaging.resize import cubic
 
 Layer = nn.Conv2d | nn.ConvTranspose2d
 Factory = Callable[..., nn.Module]
+FeatureNorm = nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm
 Distribution = Literal["normal", "uniform"]
 
 
@@ -86,6 +87,9 @@ class Init(ABC):
         """New biases for one layer: 0."""
         return torch.zeros(layer.out_channels)
 
+    def norm(self, norm: FeatureNorm) -> None:  # noqa: B027 - for those that derive
+        """Set what a norm of features learns, in rules that do; others leave it as the network made it."""
+
     def adjust(self, layer: Layer, output: Tensor) -> None:  # noqa: B027 - for those that derive
         """Adjust a layer to what it makes of data, in rules that need them."""
 
@@ -112,6 +116,9 @@ class Init(ABC):
             put(layer, rule.weight(layer, act))
             if layer.bias is not None:
                 layer.bias.copy_(rule.bias(layer))
+        for module in network.modules():
+            if isinstance(module, FeatureNorm) and module.weight is not None and not module.weight.is_meta:
+                self.norm(module)
 
     @torch.no_grad()
     def calibrate(self, network: nn.Module, batch: Callable[[], Tensor], last: nn.Module | None = None) -> None:
@@ -164,13 +171,22 @@ class Torch(Init):
 
 @dataclass(frozen=True, kw_only=True)
 class Normal(Init):
-    """N(0, std^2) whatever the layer, as SRCNN starts, and FSRCNN's deconvolution (Dong et al. 2016)."""
+    """N(0, std^2) whatever the layer, as SRCNN starts, and FSRCNN's deconvolution (Dong et al. 2016).
+
+    The scales of norms of features, which start at 1 (in SRResNet's branches at `residual_gain`), are multiplied with
+    numbers of N(1, norm_std^2): DCGAN has 0.02 for both (Radford et al. 2016, and PyTorch's example).
+    """
 
     std: float = 0.001
+    norm_std: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("init", 0, std=self.std)
+        at_least("init", 0, std=self.std, norm_std=self.norm_std)
+
+    def norm(self, norm: FeatureNorm) -> None:
+        if self.norm_std > 0:  # no random number is drawn for nothing
+            norm.weight.mul_(torch.empty_like(norm.weight).normal_(1.0, self.norm_std))
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
         return draw(layer, self.std, "normal")
