@@ -27,7 +27,7 @@ SHALLOW = {"edsr": {"depth": 1}, "srresnet": {"depth": 1}, "rednet": {"depth": 4
 SHALLOW |= {"unet": {"depth": 2}, "lapsrn": {"depth": 1}}
 
 CONF = Path(__file__).parents[1] / "conf"
-GENERATORS = sorted(path.stem for path in (CONF / "generator").glob("*.yaml"))
+UPSCALERS = sorted(path.stem for path in (CONF / "generator").glob("*.yaml") if "upscalers" in path.read_text())
 
 
 def described(name: str, *overrides: str, **arguments: Any) -> dict[str, Any]:
@@ -99,9 +99,31 @@ def test_a_deconvolution_exports_with_free_sizes_and_its_opset_stated(tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "fsrcnn"])
-def test_every_generator_exports(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in UPSCALERS if name != "fsrcnn"])
+def test_every_upscaler_exports(tmp_path: Path, name: str) -> None:
     exported(tmp_path, described(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["dcgan", pytest.param("resnet", marks=pytest.mark.slow), pytest.param("vae", marks=pytest.mark.slow)]
+)
+def test_a_synthesiser_exports_for_batches_of_any_size(tmp_path: Path, name: str) -> None:
+    spec = described(name, "++data.size=28", "++data.channels=1", latent=5)
+    path = tmp_path / "best.ckpt"
+    checkpoints.save(state_of(spec), path)
+    said = export(path, "onnx")
+    assert "opset 18, any batch; off PyTorch by" in said and "at most (3 at once, 1 at once, 8 at once)" in said
+    model = onnx.load(path.with_suffix(".onnx"))
+    dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input]
+    assert (model.graph.input[0].name, model.graph.output[0].name, dims) == ("latent", "image", [["batch", 5]])
+    session = onnxruntime.InferenceSession(str(path.with_suffix(".onnx")), providers=["CPUExecutionProvider"])
+    generator = checkpoints.load_generator(path)
+    for n in (1, 2, 17):
+        latents = torch.randn(n, 5)
+        with torch.no_grad():
+            expected = generator(latents).numpy()
+        (images,) = session.run(["image"], {"latent": latents.numpy()})
+        assert images.shape == (n, 1, 28, 28) and np.abs(images - expected).max() <= 1e-4
 
 
 @pytest.mark.slow

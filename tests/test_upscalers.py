@@ -30,7 +30,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-GENERATORS = choices("generator")
+GENERATORS = [name for name in choices("generator") if "upscalers" in (CONF / f"generator/{name}.yaml").read_text()]
 GROUPS = ("init", "activation", "norm", "dropout", "upsampler")
 
 

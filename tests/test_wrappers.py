@@ -26,7 +26,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-GENERATORS = choices("generator")
+GENERATORS = [name for name in choices("generator") if "upscalers" in (CONF / f"generator/{name}.yaml").read_text()]
 SHALLOW = {"edsr": {"depth": 3}, "srresnet": {"depth": 3}, "rednet": {"depth": 20}}  # for the time that a test takes
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import whole, write_whole
 from upsweep.networks.network import Network
+from upsweep.networks.synthesisers.synthesiser import Synthesiser
 from upsweep.networks.upscalers.upscaler import Upscaler
 
 FORMAT = 2
@@ -130,6 +131,14 @@ def as_upscaler(network: Network, said_by: object) -> Upscaler:
     """The same network, that a file or a config names; UserError where it does not enlarge images."""
     if not isinstance(network, Upscaler):
         raise UserError(f"{said_by} names a {type(network).__name__}, which is no upscaler: choose one that is.")
+    return network
+
+
+def load_synthesiser(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Synthesiser:
+    """As `load_generator`, where only a network that makes images of latents is of use."""
+    network = load_generator(path, allow=allow, ema=ema)
+    if not isinstance(network, Synthesiser):
+        raise UserError(f"{path} names a {type(network).__name__}, which is no synthesiser: choose one that is.")
     return network
 
 

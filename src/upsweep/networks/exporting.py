@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import whole
@@ -18,6 +19,7 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 
 OPSET = 18
 SIZES = ((24, 40), (37, 21), (8, 64))  # height, width of the inputs on which the file must agree with PyTorch
+BATCHES = (3, 1, 8)  # how many inputs at once, where that is what is free
 TOLERANCE = 1e-4  # of the largest value
 SUFFIXES = {"onnx": ".onnx", "safetensors": RELEASE}
 
@@ -56,9 +58,9 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         if format == "onnx":
             worst = export_onnx(network, spec, path, opset)
-            sizes = ", ".join(f"{width}x{height}" for height, width in SIZES)
+            tried = ", ".join(_examples(network))
             free = f"any {' and '.join(network.free.values())}" if network.free else "one size"
-            more = f"opset {opset}, {free}; off PyTorch by {worst:.0e} at most ({sizes})"
+            more = f"opset {opset}, {free}; off PyTorch by {worst:.0e} at most ({tried})"
         else:
             save_release(network, spec, path)
             more = "weights and their description"
@@ -71,11 +73,12 @@ def export(
 def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: int = OPSET) -> float:
     """Write `network` as ONNX, whole or not at all, once it agrees with PyTorch under onnxruntime.
 
-    The input is as `network.example` gives it, float32; axes that `network.free` names may have any size, from 2 on. An
-    upscaler's is `lr`, (1, C, height, width) in [0, 1], and its output `sr`, (1, C, s height, s width), not clipped.
+    The input is as `network.example` gives it, float32; axes that `network.free` names may have any size, images
+    from 2 on. An upscaler's is `lr`, (1, C, height, width) in [0, 1], and its output `sr`, (1, C, s height, s width),
+    not clipped; a synthesiser's `latent`, (batch, L), and its output `image`, (batch, C, S, S) in [0, 1].
     The metadata holds `spec` under "upsweep".
 
-    Returns the largest difference on inputs of three sizes, as a share of the largest value.
+    Returns the largest difference on inputs of three sizes (or batches), as a share of the largest value.
     Raises UserError: the packages are missing, the exporter cannot express the network, or the file does not agree.
     """
     try:
@@ -90,7 +93,7 @@ def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: in
         except Exception as error:  # the exporter raises many kinds for one fact: it cannot say this in ONNX
             raise UserError(f"{name} cannot be exported to ONNX with opset {opset} ({_reason(error)}).") from error
         session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])
-        worst = max(_difference(network, session, size) for size in SIZES)
+        worst = max(_difference(network, session, *example) for example in _examples(network).items())
         if not worst <= TOLERANCE:
             raise UserError(
                 f"The exported {name} differs from PyTorch by {worst:.1e} of the largest value, "
@@ -99,11 +102,19 @@ def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: in
     return worst
 
 
+def _examples(network: Network) -> dict[str, Tensor]:
+    """Inputs by what is said of them: with the first the network is converted, on all of them the file must agree."""
+    if 0 not in network.free:
+        return {f"{width}x{height}": network.example(height, width) for height, width in SIZES}
+    one = network.example(*SIZES[0])
+    return {f"{n} at once": torch.cat([one.roll(i, -1) for i in range(n)]) for n in BATCHES}
+
+
 def _convert(network: Network, spec: Mapping[str, Any], path: Path, opset: int) -> None:
     with _quiet():
         program = torch.onnx.export(
             network,
-            (network.example(*SIZES[0]),),
+            (next(iter(_examples(network).values())),),
             dynamo=True,
             dynamic_shapes=(network.free,),
             input_names=[network.input_name],
@@ -119,15 +130,13 @@ def _convert(network: Network, spec: Mapping[str, Any], path: Path, opset: int) 
 
 
 @torch.no_grad()
-def _difference(network: Network, session: Any, size: tuple[int, int]) -> float:
-    x = network.example(*size)
+def _difference(network: Network, session: Any, said: str, x: Tensor) -> float:
     expected = network(x)
     try:
         found = torch.from_numpy(session.run(None, {network.input_name: x.numpy()})[0])
     except Exception as error:  # onnxruntime's own kinds, none of them documented
         raise UserError(
-            f"The exported {type(network).__name__} fails on {size[1]}x{size[0]} pixels ({_reason(error)}); "
-            "it was not written."
+            f"The exported {type(network).__name__} fails on {said} ({_reason(error)}); it was not written."
         ) from error
     if found.shape != expected.shape:
         return float("inf")

@@ -19,13 +19,17 @@ from upsweep.common.errors import UserError
 
 
 class Network(nn.Module, ABC):
-    """Makes images (N, C, H', W'), values around [0, 1], of images (N, C, H, W), unless a subclass says otherwise.
+    """Makes images (N, C, H', W'), values around [0, 1], or judges them.
+
+    Its input are images (N, C, H, W), unless a subclass says otherwise: a `Synthesiser` takes latents (N, L), and a
+    `Discriminator` gives logits (N,).
 
     A network is one file: derive, build the layers in `__init__` from the recipe, end it with
     `self.initialise(recipe, last=...)`, and write `forward` (an `Upscaler` that is no chain of its parts: `body`).
     Raises UserError where `channels`, C, is neither 1 (the Y plane) nor 3 (RGB).
     """
 
+    group: ClassVar[str] = "generator"  # where a config sets what it is built with
     # In an exported file: names, and the axes of the input that may have any size, by name.
     input_name: ClassVar[str] = "input"
     output_name: ClassVar[str] = "output"
@@ -34,13 +38,13 @@ class Network(nn.Module, ABC):
     def __init__(self, channels: int) -> None:
         super().__init__()
         if channels not in (1, 3):
-            raise UserError(f"generator.channels={channels} must be 1 (the Y plane) or 3 (RGB).")
+            raise UserError(f"{self.group}.channels={channels} must be 1 (the Y plane) or 3 (RGB).")
         self.channels = channels
         self._rule: tuple[Init, nn.Module | None] = (Torch(), None)  # until `initialise` sets another
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """The input -> images, not clipped."""
+        """The input -> the output, images not clipped."""
 
     def example(self, height: int, width: int) -> Tensor:
         """An input of that size and a batch of 1, always the same: (1, C, height, width) in [0, 1]."""
@@ -80,7 +84,7 @@ def remove_biases(network: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs: its weights, and its multiply-adds for each pixel of the output."""
+    """What a network costs: its weights, and its multiply-adds for each pixel of the image that it makes, or judges."""
 
     parameters: int
     macs_per_pixel: float
@@ -93,5 +97,7 @@ def cost(network: Network, side: int = 32) -> Cost:
     counted = copy.deepcopy(network).cpu().float().eval()
     run_as(counted, "deconv")  # its sub-pixel form multiplies by some zeros
     with FlopCounterMode(display=False) as counter:
-        y = counted(network.example(side, side))
-    return Cost(parameters, counter.get_total_flops() / 2 / (y.shape[-2] * y.shape[-1]))
+        x = network.example(side, side)
+        y = counted(x)
+    height, width = (y if y.ndim == 4 else x).shape[-2:]
+    return Cost(parameters, counter.get_total_flops() / 2 / (height * width))
