@@ -1,1 +1,1 @@
-"""What results are judged by: figures as data; PSNR and SSIM under a protocol; the checkerboard."""
+"""What results are judged by: figures as data; PSNR and SSIM; distances between sets of images; the checkerboard."""

@@ -1,4 +1,4 @@
-"""The checkerboard: what a generator makes of a constant image, by the phases of its enlargement.
+"""The checkerboard: what a generator makes of a constant image, or of many latents, by the phases of its enlargement.
 
 A deconvolution whose kernel is no multiple of its stride adds up more products in some output pixels than in
 others (Odena et al. 2016, "Deconvolution and checkerboard artifacts"); random weights differ by phase in any case.
@@ -52,6 +52,20 @@ def checkerboard(image: Tensor, scale: int) -> float:
     channels, height, width = image.shape
     phases = image.double().reshape(channels, height // scale, scale, width // scale, scale).mean((1, 3))
     return float(phases.flatten(1).std(1, correction=0).mean())
+
+
+def of_samples(images: Tensor, stride: int) -> float:
+    """The checkerboard of what a synthesiser makes: of the mean of its images (N, C, S, S), in the middle half.
+
+    `stride` is that of its last upsampling. The mean over many samples keeps what all of them have at the same place,
+    so a checkerboard that comes from the weights shows, and one that changes its sign from sample to sample does not.
+    It is no pure measure: where the mean image slopes, neighbouring phases differ too (by the slope a pixel), and N
+    samples leave noise. Compare it with what it is on as many real images: well above that is a checkerboard.
+    """
+    side = images.shape[-1]
+    margin = side // 4 // stride * stride
+    middle = slice(margin, margin + (side - 2 * margin) // stride * stride)
+    return checkerboard(images.double().mean(0)[:, middle, middle], stride)
 
 
 def portrait(image: Tensor, scale: int) -> np.ndarray:

@@ -66,6 +66,10 @@ class Figure:
         """The value with its unit: `34.04 dB`."""
         return f"{self.format(value, sign)} {self.unit}".rstrip() if value is not None else "-"
 
+    def told(self, value: float | None, sign: str = "") -> str:
+        """The value so that it says what it is: `34.04 dB`, and of a figure without a unit `SSIM 0.9612`."""
+        return self.text(value, sign) if self.unit else f"{self.title} {self.text(value, sign)}"
+
     @property
     def label(self) -> str:
         """Title and unit, for an axis: `PSNR, dB`."""
