@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from upsweep.data import cache as cache_files
 from upsweep.data import store
 from upsweep.imaging.files import Picture, write_image
 
@@ -56,14 +57,14 @@ def sparse_cache(images: Path, cache: Path) -> int:
         places = {"hr": [at, 3, HEIGHT, WIDTH], "lr": [at + hr, 3, HEIGHT // SCALE, WIDTH // SCALE]}
         entries.append({"name": f"{number:04}.png", **places, "rgb_hr": None, "rgb_lr": None, "digest": ""})
     settings = store.Settings(SCALE, 3, colour=False)
-    pairs: store.Files = {path.name: (path, None) for path in sorted(images.iterdir())}
+    pairs: store.Pairs = {path.name: (path, None) for path in sorted(images.iterdir())}
     folder = cache / store._key(pairs, settings)
     folder.mkdir(parents=True)
     size = count * (hr + lr)
-    (folder / store.PIXELS).touch()
-    os.truncate(folder / store.PIXELS, size)
-    (folder / store.INDEX).write_text(
-        json.dumps({"digests": store._digests(folder / store.PIXELS), "images": entries, "refused": {}})
+    (folder / cache_files.PIXELS).touch()
+    os.truncate(folder / cache_files.PIXELS, size)
+    (folder / cache_files.INDEX).write_text(
+        json.dumps({"digests": cache_files.digests_of(folder / cache_files.PIXELS), "images": entries, "refused": {}})
     )
     return size
 

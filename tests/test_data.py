@@ -26,16 +26,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import Philox
 from PIL import Image
+from tests.small_sets import as_batches, as_idx
 
 from upsweep.common.errors import UserError
-from upsweep.data import photos, sources, store
+from upsweep.data import cache, photos, sources, store
+from upsweep.data.class_sets import CLASS_SETS
 from upsweep.data.degradation import Noise
-from upsweep.data.sources import Folder, Known, Pairs, Source, held_out, paired
+from upsweep.data.sources import Classes, Folder, Known, Pairs, Source, held_out, paired
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.resize import imresize, shrink
+from upsweep.tasks.feeding import EpochSampler, draw
 from upsweep.tasks.super_resolution.data import EvalImage, PatchData
-from upsweep.tasks.super_resolution.patches import EpochSampler, Patch, TrainPatches, draw, place_of, turned
+from upsweep.tasks.super_resolution.patches import Patch, TrainPatches, place_of, turned
 
 ROOT = Path(__file__).parents[1]
 
@@ -498,7 +501,7 @@ def caches(tmp_path: Path) -> list[Path]:
 def test_images_are_decoded_once_and_mapped_then(make, monkeypatch) -> None:
     first = make()
     first.setup()
-    monkeypatch.setattr(store, "read_image", lambda path: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr(store, "read_picture", lambda path: pytest.fail(f"{path} was decoded again"))
     second = make(batch_size=4, patch_size=6, seed=9)  # no setting that the prepared images depend on
     second.setup()
     for a, b in zip(first.train_images, second.train_images, strict=True):
@@ -568,11 +571,11 @@ from pathlib import Path
 from upsweep.data import store
 root, cache, die = Path(sys.argv[1]), Path(sys.argv[2]), len(sys.argv) > 3
 reads = []
-read_image = store.read_image
+read_picture = store.read_picture
 def counted(path):
     reads.append(path)
-    return read_image(path)
-store.read_image = counted
+    return read_picture(path)
+store.read_picture = counted
 if die:
     append = store._append
     def killed(out, image):
@@ -672,7 +675,7 @@ def resident() -> int:
 
 
 def test_slow_preparation_shows_a_bar_on_a_terminal(make, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(store, "PROGRESS_AFTER", 0.0)
+    monkeypatch.setattr(cache, "PROGRESS_AFTER", 0.0)
     threads = torch.get_num_threads()
     make(scale=3).setup()
     assert capsys.readouterr().err == ""
@@ -725,8 +728,12 @@ def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Pa
     below(tmp_path, "DIV2K_train_HR/0001.png", "Flickr2K/1.png", "DIV2K_valid_HR/0801.png", "Set5/HR/baby.png")
     below(tmp_path, *(f"lr/{n}x2.png" for n in range(3)), size=(24, 28))
     below(tmp_path, *(f"hr/{n}.png" for n in range(3)))
+    as_idx(tmp_path / "MNIST" / "raw")
+    as_idx(tmp_path / "FashionMNIST" / "raw", "fashion_mnist")
+    as_batches(tmp_path / "cifar-10-batches-py")
     roots = {
         "photos": [],
+        "digits": [],
         "folder": [f"data.root={folder}"],
         "pairs": [f"data.lr_root={tmp_path}/lr", f"data.hr_root={tmp_path}/hr"],
     }
@@ -741,6 +748,9 @@ def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Pa
     if name in SETS:
         assert isinstance(data.source, Known)
         assert {name.split("/")[0] for name in names} == SETS[name]
+    elif name in CLASS_SETS:
+        assert isinstance(data.source, Classes)
+        assert len(data.val_images) == (3 if name == "cifar10" else 8)
     else:
         assert type(data.source).__name__.lower() == name
 

@@ -35,8 +35,9 @@ from upsweep.data.degradation import (
 )
 from upsweep.data.sources import Folder
 from upsweep.imaging.resize import shrink
+from upsweep.tasks.feeding import EpochSampler, draw
 from upsweep.tasks.super_resolution.data import PatchData
-from upsweep.tasks.super_resolution.patches import EpochSampler, Patch, draw
+from upsweep.tasks.super_resolution.patches import Patch
 
 CONF = Path(__file__).parents[1] / "conf"
 CHAINS = {

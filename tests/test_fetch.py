@@ -17,9 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.small_sets import as_batches, as_idx
 
 from upsweep.common.errors import UserError
 from upsweep.data import fetch as fetching
+from upsweep.data.class_sets import class_files
 from upsweep.data.fetch import CHUNK, Archive, archive_of, fetch, fetch_archive, unpack
 from upsweep.data.known import BENCHMARKS, TRAINING, benchmark_files, find, training_files
 
@@ -279,6 +281,36 @@ def test_addresses_are_the_published_ones() -> None:
     assert archive.md5 == "bdc2d9338d4e574fe81bf7d158758658"
     assert all(archive_of(name) for name in ("div2k_valid", "flickr2k", *BENCHMARKS[:4]))
     assert set(TRAINING["df2k"]) <= fetching.ARCHIVES.keys()
+
+
+def test_sets_with_classes_are_fetched_checked_and_found(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_idx(tmp_path / "from")
+    server.files = {file.name: file.read_bytes() for file in (tmp_path / "from").iterdir()}
+    as_batches(tmp_path / "cifar-10-batches-py")
+    batches = {f"{file.parent.name}/{file.name}": file.read_bytes() for file in tmp_path.glob("cifar*/*")}
+    server.files["cifar-10-python.tar.gz"] = tarred(batches)
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in server.files.items()}
+    small = {"mnist": [replace(file, md5=md5[file.name]) for file in fetching.SINGLE["mnist"]]}
+    monkeypatch.setattr(fetching, "SINGLE", small)
+    monkeypatch.setattr(fetching, "CIFAR", replace(fetching.CIFAR, md5=md5[fetching.CIFAR.name]))
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("mnist", "cifar10"):
+        fetch(name, root, mirror=server.url)
+        assert all(class_files(name, root))
+        fetch(name, root, mirror="http://127.0.0.1:1")  # there already
+    assert len(server.asked) == 5
+    for file in (root / "MNIST" / "raw").glob("t10k*"):  # a broken-off download
+        file.unlink()
+    fetch("mnist", root, mirror=server.url)
+    assert [name for name, _ in server.asked[5:]] == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
+    server.files["train-images-idx3-ubyte.gz"] = b"wrong"
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz as it was published .* not kept"):
+        (tmp_path / "other").mkdir()
+        fetch("mnist", tmp_path / "other", mirror=server.url)
+    assert not list((tmp_path / "other").rglob("*.gz"))
 
 
 # ---- archives not to be trusted ----

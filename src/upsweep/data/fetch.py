@@ -65,20 +65,49 @@ ARCHIVES = {  # by the name of the set that is in it
     **dict.fromkeys(("set5", "set14", "bsd100", "urban100"), BENCHMARK),
 }
 
+# Sets of images with classes: single files, into the folder; md5 as torchvision has them.
+MNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+FASHION_MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+OSSCI = "https://ossci-datasets.s3.amazonaws.com/mnist"
+ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+TORONTO = "https://www.cs.toronto.edu/~kriz"
+SINGLE = {
+    "mnist": [Archive(f"{OSSCI}/{name}", md5, "MNIST/raw", 10**8) for name, md5 in MNIST_MD5.items()],
+    "fashion_mnist": [
+        Archive(f"{ZALANDO}/{name}", md5, "FashionMNIST/raw", 10**8) for name, md5 in FASHION_MD5.items()
+    ],
+}
+CIFAR = Archive(
+    f"{TORONTO}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py", 4 * 10**8
+)
+CLASSED = (*SINGLE, "cifar10")
+
 
 def archive_of(name: str, mirror: str | None = None) -> Archive | None:
     """Where a set is published; None where nowhere that is known."""
     archive = ARCHIVES.get(name)
-    if archive is None or mirror is None:
-        return archive
-    return replace(archive, url=f"{mirror.rstrip('/')}/{archive.name}")
+    return archive and _mirrored(archive, mirror)
+
+
+def _mirrored(archive: Archive, mirror: str | None) -> Archive:
+    return archive if mirror is None else replace(archive, url=f"{mirror.rstrip('/')}/{archive.name}")
 
 
 def fetch(name: str, root: Path, *, mirror: str | None = None) -> None:
     """Make a training set or a benchmark be below the root; what is there already is left alone.
 
     Args:
-        name: of `upsweep.data.known`.
+        name: of `upsweep.data.known`, or of CLASSED.
         root: an existing folder.
         mirror: the address of a folder with the same archives, instead of their own.
 
@@ -86,9 +115,12 @@ def fetch(name: str, root: Path, *, mirror: str | None = None) -> None:
         UserError: the set is published nowhere that is known, the server does not answer or gives another file, the
             archive is not to be trusted, there is no room, or a part of the set is in the way.
     """
+    if name in CLASSED:
+        _fetch_classes(name, root, mirror)
+        return
     parts = (*TRAINING.get(name, (name,)), *ALSO.get(name, ()))
     if unknown := [part for part in parts if part not in SETS]:
-        known = dict.fromkeys([*(n for n in TRAINING if set(TRAINING[n]) <= ARCHIVES.keys()), *ARCHIVES])
+        known = dict.fromkeys([*(n for n in TRAINING if set(TRAINING[n]) <= ARCHIVES.keys()), *ARCHIVES, *CLASSED])
         raise UserError(f"There is no data set {unknown[0]} to fetch; choose from {', '.join(known)}.")
     for part in parts:
         _fetch_part(part, root, mirror)
@@ -112,6 +144,31 @@ def _fetch_part(name: str, root: Path, mirror: str | None) -> None:
         raise UserError(f"{title} cannot be put into {root} ({error.strerror or error}).") from error
     if not _there(name, root):
         raise UserError(f"{archive.url} was unpacked into {root / archive.folder}, but {title} is not in it.")
+
+
+def _fetch_classes(name: str, root: Path, mirror: str | None) -> None:
+    from upsweep.data.class_sets import CLASS_SETS, find_classes  # brings torch
+
+    title = CLASS_SETS[name].title
+    try:
+        with locked(root / f".{name}.lock"):
+            if all(find_classes(name, root) or [None]):  # both parts of it
+                log.info("%s is in %s.", title, root)
+            elif name in SINGLE:
+                for file in SINGLE[name]:
+                    _fetch_file(_mirrored(file, mirror), root)
+            else:
+                fetch_archive(_mirrored(CIFAR, mirror), root)
+    except OSError as error:
+        raise UserError(f"{title} cannot be put into {root} ({error.strerror or error}).") from error
+
+
+def _fetch_file(file: Archive, root: Path) -> None:
+    """Download a file as it is into its folder, unless it lies there already."""
+    target = root / file.folder / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not (target.exists() and _md5(target) == file.md5):
+        _download(file, target)
 
 
 def _there(name: str, root: Path) -> bool:

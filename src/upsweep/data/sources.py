@@ -9,31 +9,50 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from upsweep.common.errors import UserError
 from upsweep.common.names import MOST_NAMED, listed
 from upsweep.common.ranks import first_rank
+from upsweep.data.class_sets import class_files
+from upsweep.data.containers import File, path_of
+from upsweep.data.digits import digit_files
 from upsweep.data.fetch import fetch
 from upsweep.data.known import TRAINING, data_root, find, training_files
 from upsweep.data.photos import TRAIN, VAL, photo_files
-from upsweep.data.store import StoredImage
 from upsweep.imaging.files import SUFFIXES, files_below
 
 
-class Split(NamedTuple):
+class Prepared(Protocol):
+    """Images as a task keeps them: all that a source asks of them is who is held out."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the images; one may come several times, as copies have the names of their originals."""
+        ...
+
+    def without(self, names: Collection[str]) -> Self:
+        """The images of other names."""
+        ...
+
+
+P = TypeVar("P", bound=Prepared)
+
+
+class Split(NamedTuple, Generic[P]):
     """The images to train on and those to validate on, with none on both sides; files that are no images of ours."""
 
-    training: list[StoredImage]
-    validation: list[StoredImage]
+    training: P
+    validation: P
     passed_over: Sequence[Path] = ()
 
 
-Files = Mapping[str, Path]
+Files = Mapping[str, File]  # by the name of the image
+Paths = Mapping[str, Path]
 
 log = logging.getLogger("upsweep")
 
@@ -55,7 +74,10 @@ class Contents(NamedTuple):
         return f"{said}, {count} file{'s' if count > 1 else ''} passed over: {listed(self.passed_over)}{end}"
 
 
-class Prepare(Protocol):
+P_co = TypeVar("P_co", bound=Prepared, covariant=True)
+
+
+class Prepare(Protocol[P_co]):
     """The images of files that can be used for a purpose, prepared, in the order of the files.
 
     `files` are the HR by the names of the images, `lr_files` real LR by the same names; without them a task makes its
@@ -64,14 +86,14 @@ class Prepare(Protocol):
 
     def __call__(
         self, files: Files, *, purpose: Literal["training", "validation"], lr_files: Files | None = None
-    ) -> list[StoredImage]: ...
+    ) -> P_co: ...
 
 
 class Source(ABC):
     """A set of images, in two parts."""
 
     @abstractmethod
-    def load(self, prepare: Prepare) -> Split:
+    def load(self, prepare: Prepare[P]) -> Split[P]:
         """Both parts, prepared.
 
         Raises:
@@ -82,8 +104,17 @@ class Source(ABC):
 class Photos(Source):
     """The colour photos that scikit-image ships: six to train on, three to validate on; see `upsweep.data.photos`."""
 
-    def load(self, prepare: Prepare) -> Split:
+    def load(self, prepare: Prepare[P]) -> Split[P]:
         return Split(prepare(photo_files(TRAIN), purpose="training"), prepare(photo_files(VAL), purpose="validation"))
+
+
+class Digits(Source):
+    """The digits that the package carries: 5,000 to train on, 1,000 to validate on; see `upsweep.data.digits`."""
+
+    def load(self, prepare: Prepare[P]) -> Split[P]:
+        return Split(
+            prepare(digit_files("train"), purpose="training"), prepare(digit_files("validation"), purpose="validation")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +131,7 @@ class Folder(Source):
     val_root: str | None = None
     val_share: float = 0.1
 
-    def load(self, prepare: Prepare) -> Split:
+    def load(self, prepare: Prepare[P]) -> Split[P]:
         if self.root is None:
             raise UserError("data=folder needs a folder of images: set data.root=PATH.")
         passed_over: list[Path] = []
@@ -135,7 +166,7 @@ class Known(Source):
     val_share: float = 0.1
     download: bool = False
 
-    def load(self, prepare: Prepare) -> Split:
+    def load(self, prepare: Prepare[P]) -> Split[P]:
         if type(self.val_count) is not int or self.val_count < 1:
             raise UserError(f"data.val_count={self.val_count!r}: it must be a number above 0.")
         if self.val_set not in TRAINING:
@@ -152,6 +183,41 @@ class Known(Source):
             return _divided(files, self.val_share, prepare)
         own = {path.stem for path in val.values()}  # DIV2K's 900 images are often kept in one folder
         files = {name: path for name, path in files.items() if path.stem not in own}
+        return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes(Source):
+    """A set of many small images with classes, found by its name; see `upsweep.data.class_sets`.
+
+    It is validated on its test images, and on a held-out share of the others where it has none.
+
+    Attributes:
+        name: of the set.
+        root: where the data sets lie; None: the environment variable UPSWEEP_DATA says it.
+        val_count: how many of the test images, the first; None: all.
+        val_share: see `held_out`.
+        download: fetch what is missing first.
+    """
+
+    name: str
+    root: str | None
+    val_count: int | None = None
+    val_share: float = 0.1
+    download: bool = False
+
+    def load(self, prepare: Prepare[P]) -> Split[P]:
+        if self.val_count is not None and (type(self.val_count) is not int or self.val_count < 1):
+            raise UserError(f"data.val_count={self.val_count!r}: it must be a number above 0, or null for all.")
+        root = data_root(self.root, make=self.download)
+        if self.download:
+            fetch(self.name, root)
+        files, test = class_files(self.name, root)
+        if not test:
+            if first_rank(os.environ):
+                log.info("%s has no test images in %s: %g of the others are held out.", self.name, root, self.val_share)
+            return _divided(files, self.val_share, prepare)
+        val = dict(islice(test.items(), self.val_count))
         return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"))
 
 
@@ -175,7 +241,7 @@ class Pairs(Source):
     val_hr_root: str | None = None
     val_share: float = 0.1
 
-    def load(self, prepare: Prepare) -> Split:
+    def load(self, prepare: Prepare[P]) -> Split[P]:
         if self.lr_root is None or self.hr_root is None:
             raise UserError("data=pairs needs two folders of images: set data.lr_root=PATH and data.hr_root=PATH.")
         passed_over: list[Path] = []
@@ -189,7 +255,7 @@ class Pairs(Source):
         train = prepare(hr, purpose="training", lr_files=lr)
         return Split(train, prepare(val_hr, purpose="validation", lr_files=val_lr), passed_over)
 
-    def _paired(self, part: str, hr_root: str, lr_root: str, passed_over: list[Path]) -> tuple[Files, Files]:
+    def _paired(self, part: str, hr_root: str, lr_root: str, passed_over: list[Path]) -> tuple[Paths, Paths]:
         hr = _images_under(f"data.{part}hr_root", hr_root, passed_over)
         return paired(hr, _images_under(f"data.{part}lr_root", lr_root, passed_over), self.scale)
 
@@ -197,19 +263,19 @@ class Pairs(Source):
 # ---- who is validated on ----
 
 
-def _divided(files: Files, share: float, prepare: Prepare, lr_files: Files | None = None) -> Split:
+def _divided(files: Files, share: float, prepare: Prepare[P], lr_files: Files | None = None) -> Split[P]:
     """A share of the images that can be trained on, held out."""
     usable = prepare(files, purpose="training", lr_files=lr_files)
-    known = list(dict.fromkeys(image.name for image in usable))  # copies have the names of their originals
+    known = list(dict.fromkeys(usable.names))
     names = set(held_out(known, share))
     if len(names) == len(known):
+        folders = [path_of(file).parent for file in files.values()]
         raise UserError(
-            f"{os.path.commonpath([path.parent for path in files.values()])} has {len(known)} usable image(s), of "
+            f"{os.path.commonpath(folders)} has {len(known)} usable image(s), of "
             f"which data.val_share={share} leaves none to train on: add images, or set data.val_root=PATH."
         )
     val = {name: path for name, path in files.items() if name in names}
-    train = [image for image in usable if image.name not in names]
-    return Split(train, prepare(val, purpose="validation", lr_files=lr_files))
+    return Split(usable.without(names), prepare(val, purpose="validation", lr_files=lr_files))
 
 
 def held_out(names: Sequence[str], share: float) -> list[str]:
@@ -232,7 +298,7 @@ def held_out(names: Sequence[str], share: float) -> list[str]:
     return sorted(ranked[: max(1, min(below, most))])
 
 
-def _without(files: Files, val: Files, otherwise: str) -> Files:
+def _without(files: Paths, val: Paths, otherwise: str) -> Paths:
     """The files that are not validated on."""
     kept_apart = {path.resolve() for path in val.values()}
     left = {name: path for name, path in files.items() if path.resolve() not in kept_apart}
@@ -241,7 +307,7 @@ def _without(files: Files, val: Files, otherwise: str) -> Files:
     return left
 
 
-def _images_under(key: str, root: str, passed_over: list[Path]) -> Files:
+def _images_under(key: str, root: str, passed_over: list[Path]) -> Paths:
     """The image files below a folder, one at least, by relative path; the others are added to `passed_over`."""
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -255,7 +321,7 @@ def _images_under(key: str, root: str, passed_over: list[Path]) -> Files:
     return files
 
 
-def _named(files: Iterable[Path], folder: Path) -> Files:
+def _named(files: Iterable[Path], folder: Path) -> Paths:
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 
@@ -264,7 +330,7 @@ def _named(files: Iterable[Path], folder: Path) -> Files:
 MOST_MARKS = 4  # at the end of a name: photo_SRF_2_LR_bicubic has three
 
 
-def paired(hr: Files, lr: Files, scale: int) -> tuple[Files, Files]:
+def paired(hr: Paths, lr: Paths, scale: int) -> tuple[Paths, Paths]:
     """HR and LR files under the names of the HR, which match but for marks of LR, HR and the scale at their ends.
 
     As few marks are taken off as make one pair of every file, as many from each LR name and from each HR name: so

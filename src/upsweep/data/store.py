@@ -6,20 +6,12 @@ one file beside a JSON index:
     <cache_dir>/<key>/pixels.bin    every array, C-contiguous, 64-byte aligned
     <cache_dir>/<key>/index.json    names, shapes and offsets; the files that were refused, and why; a digest a block
 
-The key is a hash of the files (path, size, times), the settings (the degradation too) and the format's version, so
-changed files or settings give another folder. A folder appears by one rename when it is whole. A lock lets the
-second of two processes wait for the first instead of doing the same work; correctness rests on the rename alone.
+When the folder is made, and by whom: `upsweep.data.cache`.
 """
 
-import hashlib
 import json
-import logging
 import mmap
-import shutil
-import zlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -30,26 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
-from upsweep.common.files import remove_leftovers, whole
-from upsweep.common.locks import locked
-from upsweep.common.progress import Bar
+from upsweep.data.cache import INDEX, PIXELS, cached, digest_of, digests_of, each, key_of
+from upsweep.data.containers import File, read_picture, states_of
 from upsweep.data.degradation import BICUBIC, Chain, stream_of
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.imaging.files import Picture, read_image, to_tensor
+from upsweep.imaging.files import Picture, to_tensor
 from upsweep.imaging.resize import crop_to_multiple, imresize
-
-log = logging.getLogger("upsweep")
 
 FORMAT = 5  # raise it whenever the same files and settings give other bytes
 ALIGNMENT = 64
-BLOCK = 16 << 20  # bytes
-PROGRESS_AFTER = 2.0  # seconds
-PIXELS, INDEX = "pixels.bin", "index.json"
 STORED: dict[str, type[np.generic]] = {"hr": np.uint8, "lr": np.float32, "rgb_hr": np.uint8, "rgb_lr": np.float32}
 
-Files = Mapping[str, tuple[Path, Path | None]]  # by the name of the image: HR, and LR where it has a file
+Pairs = Mapping[str, tuple[File, File | None]]  # by the name of the image: HR, and LR where it has a file
 
 
 @dataclass(frozen=True)
@@ -92,6 +77,19 @@ class StoredImage(NamedTuple):
         return (StoredImage, tuple(self)) if self.mapped is None else (_mapped, self.mapped[:3])
 
 
+class StoredImages(list[StoredImage]):
+    """Images of a set, as a source asks for them."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images; one may come several times."""
+        return [image.name for image in self]
+
+    def without(self, names: Collection[str]) -> "StoredImages":
+        """The images of other names."""
+        return StoredImages(image for image in self if image.name not in names)
+
+
 @dataclass(frozen=True)
 class Opened:
     """The images that could be prepared, and one sentence for each file that could not, by name."""
@@ -122,7 +120,7 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
     if min(height, width) < settings.scale:
         raise UserError(f"{name}: {width}x{height} pixels are too few for x{settings.scale}")
     stored = crop_to_multiple(whole, settings.scale).mul(255).round()
-    digest = _digest(picture, real_lr)
+    digest = digest_of(picture, real_lr)
     small = None if real_lr is None else to_tensor(real_lr.pixels, np.float64)
     if small is not None:
         h, w = small.shape[1:]
@@ -149,22 +147,13 @@ def prepare(name: str, picture: Picture, settings: Settings, real_lr: Picture | 
     return StoredImage(name, *seen, rgb_hr, rgb_lr, digest)
 
 
-def _digest(*pictures: Picture | None) -> str:
-    """Of pixels and their shapes: 16 hexadecimal digits."""
-    found = hashlib.blake2b(digest_size=8)
-    for picture in filter(None, pictures):
-        found.update(repr((picture.pixels.shape, picture.pixels.dtype.str)).encode())
-        found.update(np.ascontiguousarray(picture.pixels).data)
-    return found.hexdigest()
-
-
 def open_images(
-    files: Mapping[str, Path], settings: Settings, cache_dir: Path | None, *, lr_files: Mapping[str, Path] | None = None
+    files: Mapping[str, File], settings: Settings, cache_dir: Path | None, *, lr_files: Mapping[str, File] | None = None
 ) -> Opened:
     """Prepare every file, or map what an earlier call with the same files and settings has prepared.
 
     Args:
-        files: the HR files by the name they shall have.
+        files: the HR files, or places inside of files, by the name they shall have.
         settings: what is prepared.
         cache_dir: the folder of all caches, made where missing; None prepares in memory.
         lr_files: real LR files under the same names; None makes LR by the settings' degradation.
@@ -176,84 +165,35 @@ def open_images(
     if cache_dir is None:
         refused: dict[str, str] = {}
         return Opened([_as_seen(i, settings) for i in _prepared(pairs, settings, refused)], refused)
-    key = _key(pairs, settings)
-    folder = cache_dir / key
-    if (opened := _read(folder, settings)) is None:
-        try:
-            with locked(cache_dir / f"{key}.lock"):
-                if (opened := _read(folder, settings)) is None:
-                    _write(folder, pairs, settings)
-                    opened = _read(folder, settings)
-        except OSError as error:
-            what = full_disk(error, cache_dir) or f"The cache in {cache_dir} cannot be written ({error})"
-            how = "choose another folder with data.cache_dir=PATH, or do without a cache (data.cache=none)"
-            raise UserError(f"{what}: {how}.") from error
-    if opened is None:
-        raise UserError(f"The cache {folder} changed while it was being opened: delete it and start again.")
-    return opened
+    return cached(
+        cache_dir,
+        _key(pairs, settings),
+        read=lambda folder: _read(folder, settings),
+        write=lambda part: _write(part, pairs, settings),
+    )
 
 
-def _prepared(files: Files, settings: Settings, refused: dict[str, str]) -> Iterator[StoredImage]:
-    """The files prepared on as many threads as torch may use, in their order; the others go to `refused`, and why."""
+def _prepared(files: Pairs, settings: Settings, refused: dict[str, str]) -> Iterator[StoredImage]:
+    """The files that can be prepared, in their order; the others go to `refused`, and why."""
 
-    def attempt(name: str) -> StoredImage | str:
+    def make(name: str) -> StoredImage:
         hr, lr = files[name]
-        try:
-            return prepare(name, read_image(hr), settings, None if lr is None else read_image(lr))
-        except UserError as error:
-            return str(error)
+        return prepare(name, read_picture(hr), settings, None if lr is None else read_picture(lr))
 
-    names, threads = list(files), torch.get_num_threads()
-    window = 4 * threads  # bounds what is decoded and not yet written
-    with ExitStack() as stack:
-        # one torch thread in each worker: the images are the parallelism
-        stack.callback(torch.set_num_threads, threads)
-        pool = stack.enter_context(ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)))
-        bar = stack.enter_context(Bar(len(names), "preparing images", after=PROGRESS_AFTER, lines=False))
-        for some in (names[first : first + window] for first in range(0, len(names), window)):
-            for name, result in zip(some, pool.map(attempt, some), strict=True):
-                if isinstance(result, str):
-                    refused[name] = result
-                else:
-                    yield result
-                bar.advance()
+    return each(list(files), make, refused)
 
 
-def _key(files: Files, settings: Settings) -> str:
-    """A name for exactly these files, in this state, under these settings."""
-    state = [(name, str(p.resolve()), *_stamp(p)) for name, pair in files.items() for p in pair if p is not None]
-    text = json.dumps([FORMAT, repr(settings), state])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+def _key(files: Pairs, settings: Settings) -> str:
+    states = states_of(file for pair in files.values() for file in pair)
+    return key_of(FORMAT, repr(settings), list(files), states)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Size and times; the change time also sees a repaired permission and a replacement with an old date."""
-    try:
-        stat = path.stat()
-    except OSError:  # whoever reads the file will say what is wrong with it
-        return (0, 0, 0)
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _write(folder: Path, files: Files, settings: Settings) -> None:
-    """Prepare the files into `folder`, which appears whole or not at all."""
-    remove_leftovers(folder.parent, folder.name)
-    with whole(folder) as part:
-        part.mkdir()
-        refused: dict[str, str] = {}
-        with (part / PIXELS).open("wb") as out:
-            images = [_append(out, image) for image in _prepared(files, settings, refused)]
-        index = {"digests": _digests(part / PIXELS), "images": images, "refused": refused}
-        (part / INDEX).write_text(json.dumps(index), encoding="utf-8")
-        if folder.exists():
-            log.warning("The cache %s was damaged: it is made once more.", folder)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _digests(file: Path) -> list[int]:
-    """A CRC-32 of every block of a file: what a disk, a copy or a hand has changed in a cache does not go unseen."""
-    with file.open("rb", buffering=0) as pixels:
-        return [zlib.crc32(block) for block in iter(partial(pixels.read, BLOCK), b"")]
+def _write(part: Path, files: Pairs, settings: Settings) -> None:
+    refused: dict[str, str] = {}
+    with (part / PIXELS).open("wb") as out:
+        images = [_append(out, image) for image in _prepared(files, settings, refused)]
+    index = {"digests": digests_of(part / PIXELS), "images": images, "refused": refused}
+    (part / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
 def _append(out: BinaryIO, image: StoredImage) -> dict[str, Any]:
@@ -268,10 +208,10 @@ def _append(out: BinaryIO, image: StoredImage) -> dict[str, Any]:
 
 
 def _read(folder: Path, settings: Settings, *, check: bool = True) -> Opened | None:
-    """Map a cache; None where there is none, or one whose pixels are not those that were written (see `_digests`)."""
+    """Map a cache; None where there is none, or one whose pixels are not those that were written (see `digests_of`)."""
     try:
         index = json.loads((folder / INDEX).read_bytes())
-        if check and _digests(folder / PIXELS) != index["digests"]:
+        if check and digests_of(folder / PIXELS) != index["digests"]:
             return None
         if not index["images"]:
             return Opened([], index["refused"])

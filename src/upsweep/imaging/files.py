@@ -116,6 +116,11 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    return decode_image(data, str(path), max_pixels=max_pixels)
+
+
+def decode_image(data: bytes, path: str, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read the bytes of an image file as `read_image` does; `path` is what sentences call it."""
     if not data:
         raise UserError(f"{path}: the file is empty")
 

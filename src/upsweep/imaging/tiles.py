@@ -1,5 +1,7 @@
 """Pictures for the log: tiles beside each other, and the part of an image that is worth a look."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +18,16 @@ class Panel(NamedTuple):
         name: of the image; whoever keeps it as a file or logs it by a key makes a safe name of it.
         pixels: (H, W, 3) uint8.
         caption: what is seen, with its figures.
+        tiles: what its parts are called, from left to right: of the `baseline`, of what was `made`, of the `wanted`,
+            or of some of them; the report shows them one by one.
+        shows: what all of them show, for the report.
     """
 
     name: str
     pixels: np.ndarray
     caption: str
+    tiles: Mapping[str, str] = MappingProxyType({"baseline": "baseline", "made": "made", "wanted": "target"})
+    shows: str = ""
 
 
 def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from upsweep.common.errors import UserError
 from upsweep.data.degradation import BICUBIC, Chain, Step
-from upsweep.data.sources import Contents, Source, Split
-from upsweep.data.store import Settings, StoredImage, open_images
-from upsweep.tasks.super_resolution.patches import EpochSampler, PatchLoader, TrainPatches, as_batch
+from upsweep.data.sources import Contents, Files, Source, Split
+from upsweep.data.store import Settings, StoredImage, StoredImages, open_images
+from upsweep.tasks.feeding import EpochSampler, ImageFeed, LateLoader, as_it_is, none_usable, require, require_counts
+from upsweep.tasks.super_resolution.patches import Patch, TrainPatches
 
-Files = Mapping[str, Path]  # by the name of the image
 Purpose = Literal["training", "validation"]
 SSIM_WINDOW = 11  # an image must keep this many pixels after shaving a scale from every border
 log = logging.getLogger("upsweep")
@@ -70,12 +69,8 @@ def batch_of_one(items: list[EvalImage]) -> EvalImage:
 
 
 @dataclass(kw_only=True, eq=False)
-class PatchData(pl.LightningDataModule):
-    """Patches to train on and whole images to validate on, LR made from HR by a degradation.
-
-    Works under a trainer of any number of devices (made with `use_distributed_sampler=False`: the samplers are ours),
-    and without one after `setup()`.
-    """
+class PatchData(ImageFeed):
+    """Patches to train on and whole images to validate on, LR made from HR by a degradation."""
 
     source: Source  # which images are trained and validated on
     scale: int  # HR pixels per LR pixel
@@ -98,17 +93,13 @@ class PatchData(pl.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name in ("scale", "patch_size", "batch_size", "patches_per_epoch"):
-            value = getattr(self, name)
-            _require(type(value) is int and value > 0, name, value, "a whole number above 0")
-        workers = self.num_workers
-        _require(type(workers) is int and workers >= 0, "num_workers", workers, "a whole number, 0 or more")
-        _require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
-        _require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
+        require_counts(self, "scale", "patch_size", "batch_size", "patches_per_epoch")
+        require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
+        require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
         self.copies = () if self.copies is None else self.copies
-        _require(isinstance(self.copies, list | tuple), "copies", self.copies, "a list, such as [0.9,0.8,0.7,0.6]")
+        require(isinstance(self.copies, list | tuple), "copies", self.copies, "a list, such as [0.9,0.8,0.7,0.6]")
         for share in self.copies:
-            _require(isinstance(share, float) and 0 < share < 1, "copies", share, "shares between 0 and 1")
+            require(isinstance(share, float) and 0 < share < 1, "copies", share, "shares between 0 and 1")
         self.chain = Chain.of(self.degradation)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002  # Lightning's signature
@@ -117,12 +108,12 @@ class PatchData(pl.LightningDataModule):
         Raises UserError: no image is left to train or to validate on; with `strict`, any file cannot be used.
         """
         if not self.train_images:
-            if self.chain != BICUBIC and self._rank == 0:
+            if self.chain != BICUBIC and self.rank == 0:
                 log.info("Degradation: %s.", self.chain)
             split = Split(*self.source.load(self.prepared))
             self.train_images, self.val_images = split.training, split.validation
             self._passed_over += (path.name for path in split.passed_over)
-            if self._rank == 0:
+            if self.rank == 0:
                 log.info(self.contents.sentence)
 
     @property
@@ -131,9 +122,9 @@ class PatchData(pl.LightningDataModule):
         training, validation = (
             {image.name: image.digest for image in images} for images in (self.train_images, self.val_images)
         )
-        return Contents(training, validation, tuple(dict.fromkeys(self._passed_over)))
+        return Contents(training, validation, self.passed_over)
 
-    def prepared(self, files: Files, *, purpose: Purpose, lr_files: Files | None = None) -> list[StoredImage]:
+    def prepared(self, files: Files, *, purpose: Purpose, lr_files: Files | None = None) -> StoredImages:
         """The images among `files` that can be used for a purpose; each that cannot is named in a warning.
 
         Raises UserError: none can; with `strict`, any cannot; real LR has another size, or goes with no setting.
@@ -149,7 +140,7 @@ class PatchData(pl.LightningDataModule):
             raise UserError(f"{next(iter(opened.refused.values()))} ({len(opened.refused)} such pair(s)).")
         least = self.patch_size * self.scale if training else SSIM_WINDOW + 2 * self.scale
         why = f"data.patch_size={self.patch_size}" if training else "SSIM"
-        usable, refused = [], opened.refused
+        usable, refused = StoredImages(), opened.refused
         for image in opened.images:
             height, width = image.hr.shape[1:]
             if min(height, width) >= least:
@@ -157,10 +148,9 @@ class PatchData(pl.LightningDataModule):
             else:
                 needed = f"{why} at x{self.scale} needs {least}x{least}"
                 refused[image.name] = f"{files[image.name]}: {width}x{height} usable pixels are too few: {needed}"
-        self._leave_out(refused)
+        self.leave_out(refused)
         if not usable:
-            reason = f"; {next(iter(refused.values()))}" if refused else ""
-            raise UserError(f"None of {len(files)} image files can be used for {purpose}{reason}")
+            raise none_usable(list(files), purpose, refused)
         for size in self.copies if training else ():
             copies = open_images(files, replace(settings, size=size), cache).images
             usable += [image for image in copies if min(image.hr.shape[1:]) >= least]
@@ -174,20 +164,12 @@ class PatchData(pl.LightningDataModule):
                 "data.copies: where LR comes from files, that of a smaller HR is not known: set data.copies=[]."
             )
 
-    def _leave_out(self, refused: Mapping[str, str]) -> None:
-        self._passed_over += refused
-        for sentence in refused.values():
-            if self.strict:
-                raise UserError(f"{sentence} (data.strict=true stops here)")
-            if self._rank == 0:
-                log.warning("Left out: %s", sentence)
-
-    def train_dataloader(self) -> PatchLoader:
+    def train_dataloader(self) -> LateLoader[Patch]:
         """Batches of `Patch`: every device its own share of the epoch, without padding."""
-        world = self._world
+        world = self.world
         if self.patches_per_epoch < world:
             raise UserError(f"data.patches_per_epoch={self.patches_per_epoch} is too few for {world} devices.")
-        return PatchLoader(
+        return LateLoader(
             TrainPatches(
                 self.train_images,
                 patch_size=self.patch_size,
@@ -198,36 +180,19 @@ class PatchData(pl.LightningDataModule):
                 steps=self.chain.split()[1],
             ),
             batch_size=self.batch_size,
-            sampler=EpochSampler(self.patches_per_epoch, rank=self._rank, world=world),
+            sampler=EpochSampler(self.patches_per_epoch, rank=self.rank, world=world),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=as_batch,
-            pin_memory=self._pinned,
+            collate_fn=as_it_is,
+            pin_memory=self.pinned,
         )
 
     def val_dataloader(self) -> DataLoader[EvalImage]:
         """Whole images, one a batch: device r of n takes images r, r + n, ..., so each is judged once."""
-        if len(self.val_images) < self._world:
+        if len(self.val_images) < self.world:
             raise UserError(
-                f"{len(self.val_images)} validation images are too few for {self._world} devices: each needs "
+                f"{len(self.val_images)} validation images are too few for {self.world} devices: each needs "
                 "one, so add some (data.val_share, data.val_root) or use fewer devices."
             )
-        mine = EvalImages(self.val_images[self._rank :: self._world])
-        return DataLoader(mine, batch_size=1, collate_fn=batch_of_one, pin_memory=self._pinned)
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
-
-    @property
-    def _world(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
-
-    @property
-    def _pinned(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"data.{name}={value!r}: it must be {wanted}.")
+        mine = EvalImages(self.val_images[self.rank :: self.world])
+        return DataLoader(mine, batch_size=1, collate_fn=batch_of_one, pin_memory=self.pinned)

@@ -1,24 +1,21 @@
-"""Random aligned patches, each a pure function of (seed, epoch, index), and the loader that hands them out."""
+"""Random aligned patches, each a pure function of (seed, epoch, index)."""
 
 import mmap
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import accumulate, repeat
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.random import Philox
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from upsweep.data.degradation import Step, Window, degrade_window, stream
 from upsweep.data.store import StoredImage
+from upsweep.tasks.feeding import draw
 
-WORDS = 4  # 64-bit words a patch: image, top, left, turn (one Philox block)
-ROWS = 1024  # patches whose words are drawn in one go
 MAPPED = 256 << 20  # bytes of the cache that may stay mapped in this process
 FAULT = 64 << 10  # what the kernel maps around a byte that is touched, at most
 
@@ -37,23 +34,6 @@ class PatchPlace(NamedTuple):
     top: int
     left: int
     turn: int
-
-
-def draw(seed: int, epoch: int, index: int) -> list[int]:
-    """Four random 64-bit words, a pure function of the arguments.
-
-    They are block `index` of the counter-based generator Philox 4x64 under the key (seed, epoch): Salmon et
-    al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-    """
-    return _rows(seed, epoch, index // ROWS)[index % ROWS]
-
-
-@lru_cache(maxsize=4)
-def _rows(seed: int, epoch: int, block: int) -> list[list[int]]:
-    """`draw` for ROWS neighbours: making a generator costs 20 times as much as reading one row of this."""
-    key = np.array([seed % 2**64, epoch], np.uint64)  # a list would pass through float64 and lose bits
-    words = Philox(key=key, counter=block * ROWS).random_raw(WORDS * ROWS)
-    return words.reshape(ROWS, WORDS).tolist()
 
 
 def place_of(
@@ -152,40 +132,3 @@ class TrainPatches(Dataset[Patch]):
             return cast(NDArray[np.float32], window.of(whole.lr))
         source = whole.hr if self.from_hr else whole.lr
         return degrade_window(self.steps, source, window, self.scale, stream(self.seed, epoch, index)).numpy()
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """The keys (epoch, rank), (epoch, rank + world), ...: a part of the epoch that no other device sees.
-
-    Every device gets count // world of them (else they would take unequal numbers of steps and wait for each
-    other for ever); nothing is padded. Lightning calls `set_epoch`.
-    """
-
-    def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:
-        self.count, self.rank, self.world, self.epoch = count, rank, world, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch whose keys the next iteration gives."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count // self.world
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return zip(repeat(self.epoch), range(self.rank, len(self) * self.world, self.world), strict=False)
-
-
-class PatchLoader(DataLoader[Patch]):
-    """A DataLoader whose workers begin when the first batch is asked for.
-
-    Lightning calls `iter` before `set_epoch`: after a resume, the workers of an ordinary loader would run
-    ahead with the keys of the wrong epoch.
-    """
-
-    def __iter__(self) -> Iterator[Patch]:  # type: ignore[override]  # a generator over the iterator
-        yield from super().__iter__()
-
-
-def as_batch(patches: Any) -> Patch:
-    """The collate function of `TrainPatches`, which gives whole batches already."""
-    return cast(Patch, patches)

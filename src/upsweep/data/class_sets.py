@@ -1,0 +1,171 @@
+"""Sets of many small images with classes, and where they lie below a folder of data sets (the root).
+
+A set is looked for in the root and in the folders of PARENTS, as people have it: idx files, python batches, or folders
+and zips of image files, in a folder (or a zip) of the set's name, whatever its capitals and marks (`MNIST/raw`,
+`cifar-10-batches-py`, `cifar10_jpeg.zip`). MNIST and Fashion-MNIST have files of the same names: where no folder's name
+tells them apart, the first labels do.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from upsweep.common.errors import UserError
+from upsweep.data.containers import File, Inside, batch_pictures, idx_pictures, read_idx, zip_pictures
+from upsweep.data.known import ENVIRONMENT
+from upsweep.imaging.files import find_images
+
+PARENTS = ("", "generation", "data", "datasets")
+INNER = ("", "raw", "data/fashion")  # of a set's own folder
+KINDS = "raw|png|jpe?g|images?|batches|python|py|data|dataset|small"  # what may follow the set's name
+TRAINING, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")  # folders of image files
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+log = logging.getLogger("upsweep")
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """A set as it was published.
+
+    Attributes:
+        title: as papers write it.
+        key: the letters and digits of its folder's name.
+        training: how many images there are to train on.
+        test: and how many others.
+        first: the first labels of both parts, where idx files of other sets have the same names.
+        folder: where `data.download=true` puts it.
+    """
+
+    title: str
+    key: str
+    training: int
+    test: int
+    folder: str
+    first: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+
+CLASS_SETS = {
+    "mnist": ClassSet(
+        *("MNIST", "mnist", 60_000, 10_000, "MNIST/raw"), first=((5, 0, 4, 1, 9, 2, 1, 3), (7, 2, 1, 0, 4, 1, 4, 9))
+    ),
+    "fashion_mnist": ClassSet(
+        *("Fashion-MNIST", "fashionmnist", 60_000, 10_000, "FashionMNIST/raw"),
+        first=((9, 0, 0, 3, 0, 2, 7, 2), (9, 2, 1, 1, 6, 1, 4, 6)),
+    ),
+    "cifar10": ClassSet("CIFAR-10", "cifar10", 50_000, 10_000, "cifar-10-batches-py"),
+}
+
+Files = dict[str, File]
+
+
+def class_files(name: str, root: Path) -> tuple[Files, Files]:
+    """The images to train on and the test images of a set, by name; of the latter there may be none.
+
+    Raises:
+        UserError: there is no such set, it is not there, or one of its files is broken.
+    """
+    if name not in CLASS_SETS:
+        raise UserError(f"There is no set {name} of images with classes; choose from {', '.join(CLASS_SETS)}.")
+    own = CLASS_SETS[name]
+    found = find_classes(name, root)
+    if found is None:
+        raise UserError(
+            f"{own.title} is not there: neither {root / own.folder} nor the like (docs/data.md lists the layouts); set "
+            f"data.root or {ENVIRONMENT} to the folder that it lies in, or fetch it with data.download=true."
+        )
+    for files, count, what in zip(found, (own.training, own.test), ("training", "test"), strict=True):
+        if files and len(files) != count:
+            log.warning("%s has %d %s images, here are %d.", own.title, count, what, len(files))
+    return found
+
+
+def find_classes(name: str, root: Path) -> tuple[Files, Files] | None:
+    """The same, or None where the set is not there."""
+    own = CLASS_SETS[name]
+    for place, named in _places(own, root):
+        kinds = (_zipped(place),) if place.is_file() else _in_folder(place, own, named)
+        for found in kinds:
+            if found[0]:
+                return found
+    return None
+
+
+def _places(own: ClassSet, root: Path) -> Iterator[tuple[Path, bool]]:
+    """Folders and zips that may hold the set, and whether their name says that they do."""
+    parts = root.resolve().parts[-2:]
+    others = [one.key for one in CLASS_SETS.values() if one is not own]
+    bears = {key: any(_bears(part, key) for part in parts) for key in (own.key, *others)}
+    if bears[own.key]:
+        yield from ((root / inner, True) for inner in INNER)
+    for parent in (root / parent for parent in PARENTS):
+        children = sorted(parent.iterdir()) if parent.is_dir() else []
+        for child in children:
+            if _bears(child.stem if child.suffix.lower() == ".zip" else child.name, own.key):
+                yield from ((child / inner, True) for inner in INNER) if child.is_dir() else ((child, True),)
+        if not any(bears[key] for key in others):
+            yield from ((parent / inner, False) for inner in INNER[:2])
+
+
+def _bears(name: str, key: str) -> bool:
+    return re.fullmatch(rf"{key}({KINDS})*", re.sub(r"[\W_]", "", name.casefold())) is not None
+
+
+def _in_folder(folder: Path, own: ClassSet, named: bool) -> Iterator[tuple[Files, Files]]:
+    if not folder.is_dir():
+        return
+    if own.first is not None:
+        yield _idx(folder, own, named)
+    else:
+        batches = [folder / f"data_batch_{number}" for number in range(1, 6)], [folder / "test_batch"]
+        yield _batches(batches[0], "train"), _batches(batches[1], "test")
+    if named:
+        yield _pictures(folder, TRAINING), _pictures(folder, TEST)
+
+
+def _idx(folder: Path, own: ClassSet, named: bool) -> tuple[Files, Files]:
+    parts: list[Files] = []
+    for number, (part, stem) in enumerate((("train", "train"), ("test", "t10k"))):
+        images, labels = (_packed(folder, f"{stem}-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        own_labels = named or (own.first and labels and tuple(read_idx(labels)[:8].tolist()) == own.first[number])
+        parts.append(_numbered(part, idx_pictures(images, labels)) if images and own_labels else {})
+    return parts[0], parts[1]
+
+
+def _packed(folder: Path, name: str) -> Path | None:
+    """A file by its name with either mark (`-idx3`, `.idx3`), plain or packed."""
+    for spelled in (name, name.replace("-idx", ".idx")):
+        for suffix in ("", ".gz", ".xz"):
+            if (file := folder / f"{spelled}{suffix}").is_file():
+                return file
+    return None
+
+
+def _batches(files: list[Path], part: str) -> Files:
+    there = [file for file in files if file.is_file()]
+    return _numbered(part, [picture for file in there for picture in batch_pictures(file, CIFAR_CLASSES)])
+
+
+def _numbered(part: str, pictures: list[Inside]) -> Files:
+    return {f"{part}/{number:05}": picture for number, picture in enumerate(pictures)}
+
+
+def _pictures(folder: Path, names: tuple[str, ...]) -> Files:
+    """The image files in the first subfolder that goes by one of the names."""
+    for name in names:
+        if (below := folder / name).is_dir():
+            return {path.relative_to(folder).as_posix(): path for path in find_images(below)}
+    return {}
+
+
+def _zipped(file: Path) -> tuple[Files, Files]:
+    """The images in a zip, by the folder of each part that they lie in, at the top or one below."""
+    parts: tuple[Files, Files] = {}, {}
+    for picture in zip_pictures(file):
+        folders = [folder.casefold() for folder in PurePosixPath(str(picture.place)).parts[:2]]
+        for part, names in zip(parts, (TRAINING, TEST), strict=True):
+            if set(folders) & set(names):
+                part[str(picture.place)] = picture
+    return parts
