@@ -18,7 +18,17 @@ from upsweep.runs.layout import DIAGNOSES
 from upsweep.runs.record import checked, read, values_in
 
 VERSION = 1  # of diagnoses.json
-Problem = Literal["vanishing gradients", "exploding gradients", "overfitting", "cost"]
+Problem = Literal[
+    "vanishing gradients",
+    "exploding gradients",
+    "overfitting",
+    "cost",
+    # of what makes images of latents, see `upsweep.runs.duels`
+    "strong discriminator",
+    "memorising discriminator",
+    "mode collapse",
+    "norm statistics",
+]
 
 # Chosen so that every network built to have a problem is accused, and none that surely lacks it
 # (tests/test_diagnoses.py); most generators of this project were also looked at for 40 steps.
@@ -134,6 +144,7 @@ class Diagnosis:
     layers: Sequence[Mapping[str, Any]]
     judgements: Sequence[Judgement]
     cost: Price
+    duels: Sequence[Mapping[str, Any]] = ()
 
 
 def read_sentences(folder: Path) -> list[Sentence]:
@@ -249,7 +260,7 @@ def _cost(price: Price) -> Sentence:
     text += f": {price.parameters:,} parameters, {price.macs_per_pixel:,.0f} multiply-adds a pixel"
     if price.seconds_per_megapixel is not None:
         text += f", {price.seconds_per_megapixel:.2g} s a megapixel on {price.device}"
-    cure = " generator=fsrcnn, or less generator.width, costs less." if costly else ""
+    cure = " Less generator.width, or another generator, costs less." if costly else ""
     return Sentence("cost", costly, f"{text}.{cure}", "generator")
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,7 +18,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from upsweep.blocks.layout import as_channels_last, in_channels_last
 from upsweep.common.errors import UserError, first_line
 from upsweep.networks import checkpoints
+from upsweep.networks.discriminators.discriminator import Discriminator
 from upsweep.networks.network import Network
+from upsweep.objectives.adversarial.losses import AdversarialLoss
 from upsweep.runs.identity import Identity
 from upsweep.tasks import Task
 from upsweep.training.optimizers import parameter_groups, scale_rates
@@ -38,15 +40,20 @@ class Pruned(Exception):
     """A search has no hope in this training; it stops and says so, and the search goes on."""
 
 
+# How often all devices ask each other whether the loss is still a number: rare enough to cost nothing.
+CHECK_EVERY = 20
+
+
 @dataclass(frozen=True)
 class Player:
     """Who learns: a network, what it is to reach, and how it is optimised. A supervised training has one."""
 
     network: nn.Module  # whose parameters are optimised
-    objective: nn.Module  # a loss; (made, wanted) -> scalar
+    objective: nn.Module  # a loss, whose own parameters are optimised too
     optimizer: OptimizerOf  # parameter groups -> optimizer
     schedule: Schedule  # progress of the training in [0, 1] -> factor on the learning rate
-    factors: Mapping[str, float]  # part of the network, by name -> factor on its learning rate
+    factors: Mapping[str, float] = field(default_factory=dict)  # part of the network -> factor on its learning rate
+    every: int = 1  # it steps once in so many batches; with accumulated gradients, in so many sums of them
 
 
 @dataclass(frozen=True)
@@ -98,17 +105,35 @@ class Training(pl.LightningModule):
         self.seconds_before = 0.0  # of training, before this process went on with it
         self._seed, self._spec, self._fresh, self._rule = seed, spec, fresh, rule or RateRule()
         self._started = time.perf_counter()
+        self._finite = torch.tensor(True)  # whether all losses since the last check were
+
+    @property
+    def judge(self) -> tuple[Discriminator, AdversarialLoss] | None:
+        """Whom the generator learns against, if it does."""
+        return None
 
     def lay_out(self) -> None:
-        """From now on weights and inputs lie as NHWC; names, shapes and values stay."""
+        """From now on weights and inputs of every player lie as NHWC; names, shapes and values stay."""
 
         def laid_out(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(as_channels_last(x) if isinstance(x, Tensor) and x.ndim == 4 else x for x in inputs)
 
-        in_channels_last(self.generator).register_forward_pre_hook(laid_out)
+        for player in self.players.values():
+            in_channels_last(player.network).register_forward_pre_hook(laid_out)
 
     @property
     def total(self) -> int:
+        """Steps of the generator's optimizer in the whole training."""
+        return self.steps_of(next(iter(self.players.values())))
+
+    @property
+    def accumulated(self) -> int:
+        """Batches whose gradients are summed up for one step."""
+        return self.trainer.accumulate_grad_batches
+
+    def steps_of(self, player: Player) -> int:
+        """Steps of a player's optimizer in the whole training."""
+        del player  # there is one, and Lightning steps for it
         return max(1, int(self.trainer.estimated_stepping_batches))
 
     def on_fit_start(self) -> None:
@@ -120,9 +145,13 @@ class Training(pl.LightningModule):
         batches = self.task.data.train_dataloader()
         # what the network takes of a batch is its first tensor
         self.generator.calibrate(lambda: next(x for x in next(iter(batches)) if isinstance(x, Tensor)).to(self.device))
-        if self.trainer.world_size > 1:  # DDP has sent rank 0's weights already, and each rank saw another batch
-            state = {name: value.cpu() for name, value in self.generator.state_dict().items()}
-            self.generator.load_state_dict(self.trainer.strategy.broadcast(state))
+        self.same_everywhere(self.generator)
+
+    def same_everywhere(self, network: nn.Module) -> None:
+        """Give every rank the first one's weights: DDP has sent them already, but each has calibrated on its own."""
+        if self.trainer.world_size > 1:
+            state = {name: value.cpu() for name, value in network.state_dict().items()}
+            network.load_state_dict(self.trainer.strategy.broadcast(state))
 
     def on_train_epoch_start(self) -> None:
         """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
@@ -130,7 +159,19 @@ class Training(pl.LightningModule):
         if self.current_epoch + 1 == self.trainer.max_epochs:
             self.trainer.check_val_every_n_epoch = 1  # the last weights are judged, whatever the rhythm
 
+    def watch(self, loss: Tensor, batch_idx: int) -> None:
+        """Take note of whether a loss is finite; all devices ask each other now and then, and raise Diverged."""
+        self._finite = self._finite & torch.isfinite(loss.detach())
+        if (batch_idx + 1) % CHECK_EVERY == 0:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        finite, self._finite = bool(self._finite), torch.tensor(True)
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            raise Diverged(f"the loss was not finite in epoch {self.current_epoch} (step {self.iterations})")
+
     def on_train_epoch_end(self) -> None:
+        self._check_finite()
         self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -148,15 +189,17 @@ class Training(pl.LightningModule):
             if figure.baseline:
                 self.log(f"val/{figure.baseline_name}", baseline[figure.name])
                 self.log(f"val/{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
+        for name, value in self.task.details().items():
+            self.log(f"val/{name}", value)
         self.last = figures
         before = -math.inf if self.best is None else headline.worth(self.best.figures[headline.name])
         if headline.worth(figures[headline.name]) > before:  # never of what is not a number
             self.best = Best(self.current_epoch, figures, dict(baseline))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return [self._configured(player) for player in self.players.values()]
+        return [self._configured(name, player) for name, player in self.players.items()]
 
-    def _configured(self, player: Player) -> Any:
+    def _configured(self, name: str, player: Player) -> Any:
         """A player's optimizer, its rate fitted to the batch, and its schedule over the whole training."""
         groups = [*parameter_groups(player.network, player.factors), *parameter_groups(player.objective)]
         try:
@@ -167,12 +210,14 @@ class Training(pl.LightningModule):
         trainer, rule, first = self.trainer, self._rule, optimizer.param_groups[0]
         trainer.fit_loop.setup_data()  # or there is no loader yet
         size, nodes = getattr(trainer.train_dataloader, "batch_size", None) or 1, trainer.num_nodes
-        batch = Batch(size, trainer.world_size // nodes, nodes, trainer.accumulate_grad_batches)
+        batch = Batch(size, trainer.world_size // nodes, nodes, self.accumulated)
         meant = "" if rule.name == "none" else f", from {first['lr']:.3g} at {rule.batch_size}"
         for group in optimizer.param_groups:
             group["lr"] *= rule.factor(batch.effective)
-        rank_zero_only(log.info)("%s; learning rate %.3g (lr_rule=%s%s).", batch, first["lr"], rule.name, meant)
-        steps = self.total
+        whose = f" of the {name}" if len(self.players) > 1 else ""
+        said = "%s; learning rate%s %.3g (lr_rule=%s%s)."
+        rank_zero_only(log.info)(said, batch, whose, first["lr"], rule.name, meant)
+        steps = self.steps_of(player)
         scheduler = LambdaLR(optimizer, lambda step: player.schedule(step / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

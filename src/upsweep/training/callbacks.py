@@ -4,26 +4,29 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from upsweep.common.errors import UserError
 from upsweep.common.names import file_names
 from upsweep.common.progress import Bar, clock
 from upsweep.imaging.files import Picture, write_image
 from upsweep.imaging.tiles import Panel
-from upsweep.metrics.checkerboard import checkerboard, portrait, response
+from upsweep.metrics.checkerboard import checkerboard, of_samples, portrait, response
 from upsweep.metrics.figure import figures_of
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
+from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.runs.layout import PICTURES
 from upsweep.runs.progress import Progress
@@ -31,6 +34,7 @@ from upsweep.tracking.run_log import RunLog
 from upsweep.training.accessory import Accessory
 from upsweep.training.base import Training
 
+AVERAGED = 512  # samples
 epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar
 
 
@@ -50,6 +54,7 @@ class EMA(Callback):
             raise UserError(f"callbacks.ema.decay={decay} must lie in 0 (off) to below 1.")
         self.decay = decay
         self._average: dict[str, Tensor] | None = None
+        self._weights: dict[str, Tensor] = {}  # the generator's own: whoever changes them does so in place
         self._step = 0
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -62,7 +67,8 @@ class EMA(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if self.decay:  # begin with the weights, now initialised and on their device, or with the checkpoint's average
-            begin = self._average or module.generator.state_dict()
+            self._weights = module.generator.state_dict()
+            begin = self._average or self._weights
             self._average = {name: value.detach().to(module.device, copy=True) for name, value in begin.items()}
             self._step = module.iterations
 
@@ -71,13 +77,12 @@ class EMA(Callback):
             return
         self._step = module.iterations
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
-        with torch.no_grad():
-            for name, value in module.generator.state_dict().items():
-                average = self._average[name]
-                if average.is_floating_point():
-                    average.lerp_(value, 1 - decay)
-                else:
-                    average.copy_(value)
+        average, weights = self._average, self._weights
+        floating = [name for name, value in average.items() if value.is_floating_point()]
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's
+        update([average[name] for name in floating], [weights[name] for name in floating], None)
+        for name in average.keys() - floating:
+            average[name].copy_(weights[name])
 
     def swap(self, trainer: pl.Trainer, module: Training) -> None:
         """Put the average into the generator, or the weights back into it."""
@@ -90,10 +95,22 @@ class EMA(Callback):
     on_validation_start = on_validation_end = swap  # type: ignore[assignment]
 
 
+@contextmanager
+def averaged(trainer: pl.Trainer, module: Training) -> Iterator[None]:
+    """Meanwhile the generator has its averaged weights, where a callback averages them."""
+    average = next((each for each in trainer.callbacks if isinstance(each, EMA)), EMA(0.0))  # type: ignore[attr-defined]
+    average.swap(trainer, module)
+    try:
+        yield
+    finally:
+        average.swap(trainer, module)
+
+
 class Pictures(Accessory):
     """The task's panels of the first `count` validation batches, into the log and the pictures/ folder of the run.
 
-    They are made after the first epoch, after each quarter of the training, and so after the last.
+    They are made after the first epoch, after each quarter of the training, and so after the last. Then come the
+    task's last panels, if it has any.
     """
 
     def __init__(self, folder: str | Path, count: int) -> None:
@@ -115,6 +132,13 @@ class Pictures(Accessory):
         if panels:
             keep(panels, self.folder, trainer, module)
 
+    def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        if trainer.is_global_zero:
+            with averaged(trainer, module):
+                panels = [*module.task.last_panels(module.generator)]
+            if panels:
+                keep(panels, self.folder, trainer, module)
+
 
 def keep(panels: list[Panel], folder: Path, trainer: pl.Trainer, module: Training) -> None:
     """Panels into a folder, and into every log that takes pictures, under names that are safe for both."""
@@ -128,16 +152,30 @@ def keep(panels: list[Panel], folder: Path, trainer: pl.Trainer, module: Trainin
             log.log_pictures("pictures", panels, module.iterations)
 
 
-def energy_of(network: Network) -> tuple[Tensor, float, int] | None:
-    """A network's response to a constant image, its checkerboard's energy, its scale; None of one without a scale."""
-    if not isinstance(network, Upscaler):
-        return None
-    image = response(network, network.channels).cpu()
-    return image, checkerboard(image, network.scale), network.scale
+class Pattern(NamedTuple):
+    """An image (C, H, W), its checkerboard's energy, the scale by whose phases that is taken, and what it shows."""
+
+    image: Tensor
+    energy: float
+    scale: int
+    shows: str
+
+
+def pattern_of(network: Network) -> Pattern | None:
+    """An upscaler's response to a constant image, or the mean of a synthesiser's samples; None of any other network."""
+    if isinstance(network, Upscaler):
+        image = response(network, network.channels).cpu()
+        return Pattern(image, checkerboard(image, network.scale), network.scale, "response to a constant image")
+    if isinstance(network, Synthesiser):
+        latents = torch.randn(AVERAGED, network.latent, generator=torch.Generator().manual_seed(0))
+        images = samples(network, latents)
+        shows = f"mean of {AVERAGED} samples"
+        return Pattern(images.mean(0), of_samples(images, network.stride), network.stride, shows)
+    return None
 
 
 class Checkerboard(Accessory):
-    """Logs `checkerboard`, what a constant image's response differs by phase, at the start and the end of a training.
+    """Logs `checkerboard`, by what a pattern differs by phase (see `pattern_of`), at a training's start and end.
 
     Both pictures go into the log and the run's pictures/ folder. See `upsweep.metrics.checkerboard`.
     """
@@ -149,22 +187,17 @@ class Checkerboard(Accessory):
         self._measure(trainer, module, "start")
 
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        average = next((each for each in trainer.callbacks if isinstance(each, EMA)), EMA(0.0))  # type: ignore[attr-defined]
-        average.swap(trainer, module)
-        try:
+        with averaged(trainer, module):
             self._measure(trainer, module, "end")
-        finally:
-            average.swap(trainer, module)
 
     def _measure(self, trainer: pl.Trainer, module: Training, when: str) -> None:
-        if not trainer.is_global_zero or (measured := energy_of(module.generator)) is None:
+        if not trainer.is_global_zero or (pattern := pattern_of(module.generator)) is None:
             return
-        image, energy, scale = measured
-        grey = portrait(image, scale)
+        grey = portrait(pattern.image, pattern.scale)
         pixels = np.ascontiguousarray(np.broadcast_to(grey, (*grey.shape[:2], 3)))
-        panel = Panel(f"checkerboard_{when}", pixels, f"response to a constant image at the {when}: {energy:.2g}")
+        panel = Panel(f"checkerboard_{when}", pixels, f"{pattern.shows} at the {when}: {pattern.energy:.2g}")
         for log in trainer.loggers:
-            log.log_metrics({"checkerboard": energy}, step=module.iterations)
+            log.log_metrics({"checkerboard": pattern.energy}, step=module.iterations)
         keep([panel], self.folder, trainer, module)
 
 

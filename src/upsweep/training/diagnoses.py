@@ -16,15 +16,20 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
+from torch.optim import Optimizer
 
 from upsweep.networks.network import cost
+from upsweep.runs import duels
+from upsweep.runs.duels import Duel
 from upsweep.runs.layout import DIAGNOSES
 from upsweep.runs.record import write_record
 from upsweep.runs.verdicts import VERSION, Diagnosis, Judgement, Layer, Price, overall, sentences
+from upsweep.tasks.task import Few
 from upsweep.tracking.run_log import RunLog
 from upsweep.training.accessory import Accessory
 from upsweep.training.base import Diverged, Training
-from upsweep.training.callbacks import energy_of
+from upsweep.training.callbacks import pattern_of
+from upsweep.training.duels import look
 from upsweep.training.probe import Probe
 
 log = logging.getLogger("upsweep")
@@ -34,12 +39,16 @@ class Diagnoses(Accessory):
     """Samples a training, logs `diagnoses/...`, and in the end says in sentences what ails it: diagnoses.json.
 
     On rank 0 alone, and nothing there waits for another rank. Changes no weight, draws no random number. Evenly over
-    the training `samples` steps are looked at, and `judgements` validations held against `images` training images.
+    the training `samples` steps are looked at, and `judgements` validations held against `images` training images, or
+    `made` samples of latents held against as many real ones.
     """
 
-    def __init__(self, folder: str | Path, samples: int = 12, judgements: int = 6, images: int = 4) -> None:
+    def __init__(
+        self, folder: str | Path, samples: int = 12, judgements: int = 6, images: int = 4, made: int = 256
+    ) -> None:
         self.folder = Path(folder)
-        self.samples, self.judgements, self.images = samples, judgements, images
+        self.samples, self.judgements, self.images, self.made = samples, judgements, images, made
+        self._duels: list[Duel] = []
         self._samples: list[list[Layer]] = []
         self._judged: list[Judgement] = []
         self._next_step = self._next_epoch = 0
@@ -54,17 +63,19 @@ class Diagnoses(Accessory):
         return {
             "samples": [[asdict(layer) for layer in sample] for sample in self._samples],
             "judged": [asdict(judgement) for judgement in self._judged],
+            "duels": [asdict(duel) for duel in self._duels],
             "next": [self._next_step, self._next_epoch],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._samples = [[Layer(**layer) for layer in sample] for sample in state_dict["samples"]]
         self._judged = [Judgement.of(judgement) for judgement in state_dict["judged"]]
+        self._duels = [Duel.of(duel) for duel in state_dict.get("duels", [])]
         self._next_step, self._next_epoch = state_dict["next"]
 
     def forget(self) -> None:
         """Judge from here on as from the start: what was judged so far does not count."""
-        self._judged, self._next_epoch = [], 0
+        self._judged, self._duels, self._next_epoch = [], [], 0
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if module.compiled and trainer.is_global_zero:
@@ -74,9 +85,9 @@ class Diagnoses(Accessory):
         if trainer.is_global_zero and module.iterations >= self._next_step:
             self._probe = Probe(module.generator, inside=not module.compiled)
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Training, optimizer: Optimizer) -> None:  # type: ignore[override]
         """Take down what was seen, now that the gradients are whole, not scaled and not clipped."""
-        if self._probe is None:
+        if self._probe is None or optimizer is not trainer.optimizers[0]:  # it is another player's turn
             return
         layers = self._probe.read()
         self._samples.append(layers)
@@ -108,8 +119,23 @@ class Diagnoses(Accessory):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if self._due(trainer):
-            measured, self._train = energy_of(module.generator), self._judge(trainer, module)
-            self._energy = 0.0 if measured is None else measured[1]
+            pattern, self._train = pattern_of(module.generator), self._judge(trainer, module)
+            self._energy = 0.0 if pattern is None else pattern.energy
+            self._look(trainer, module)
+
+    @torch.inference_mode(False)  # in which a validation runs, and which knows no gradients
+    def _look(self, trainer: pl.Trainer, module: Training) -> None:
+        if (few := module.task.few(self.made)) is None:
+            return
+        duel = look(Few(*(x.to(module.device) for x in few)), module.generator, trainer.current_epoch + 1, module.judge)
+        if all(map(math.isfinite, duel.numbers().values())):  # or it is diverging, and will say so
+            self._duels.append(duel)
+            self._wait(trainer)
+            _log(module, duel.numbers())
+
+    def _wait(self, trainer: pl.Trainer) -> None:
+        """Judge again when a share of the training is over."""
+        self._next_epoch = trainer.current_epoch + max(1, math.ceil((trainer.max_epochs or 1) / self.judgements))
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         val_leads, self._val_leads = self._val_leads, []
@@ -130,7 +156,7 @@ class Diagnoses(Accessory):
         if not all(math.isfinite(value) for value in asdict(judgement).values() if value is not None):
             return  # it is diverging, and will say so
         self._judged.append(judgement)
-        self._next_epoch = trainer.current_epoch + max(1, math.ceil((trainer.max_epochs or 1) / self.judgements))
+        self._wait(trainer)
         train = {f"train_{headline.name}": judgement.train, f"train_{headline.margin}": judgement.train_lead}
         _log(module, {**train, "gap": judgement.gap, "checkerboard": judgement.checkerboard})
 
@@ -164,9 +190,14 @@ class Diagnoses(Accessory):
         seconds, device = min(self._seconds, default=None), module.device.type
         price = Price(**asdict(cost(module.generator)), seconds_per_megapixel=seconds, device=device)
         layers = overall(self._samples)
-        said = sentences(layers, self._judged, price, module.task.headline, diverged)
+        *others, costs = sentences(layers, self._judged, price, module.task.headline, diverged)
+        said = [*others, *duels.sentences(self._duels, covered=module.last.get(module.task.coverage or "")), costs]
         rows = [layer.row() for layer in layers]
-        write_record(self.folder / DIAGNOSES, VERSION, Diagnosis(said, rows, self._judged, price))
+        write_record(
+            self.folder / DIAGNOSES,
+            VERSION,
+            Diagnosis(said, rows, self._judged, price, [asdict(duel) for duel in self._duels]),
+        )
         for each in trainer.loggers:
             if isinstance(each, RunLog):
                 each.log_summary({f"diagnoses/{sentence.problem}": sentence.text for sentence in said})

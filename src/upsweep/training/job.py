@@ -30,6 +30,7 @@ from upsweep.training.records import KeepIdentity
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, no_room
 from upsweep.training.scaling import synchronise, wants_channels_last
 from upsweep.training.start import Start, Started, fresh
+from upsweep.training.unprofiled import Unprofiled
 from upsweep.training.workers import workers
 
 log = logging.getLogger("upsweep")
@@ -201,7 +202,7 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
     warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
     # Where torch is to be deterministic it fills new memory with NaN besides, which shows mistakes and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    trainer = _trainer(job, ours)
+    trainer = _trainer(job, ours, by_hand=not module.automatic_optimization)
     device = trainer.strategy.root_device.type
     if wants_channels_last(job.channels_last, device, str(trainer.precision)):
         module.lay_out()
@@ -218,10 +219,14 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
         raise
 
 
-def _trainer(job: Job, ours: Sequence[Callback]) -> pl.Trainer:
+BY_HAND = ("gradient_clip_val", "accumulate_grad_batches")  # what Lightning leaves to a training of several players
+
+
+def _trainer(job: Job, ours: Sequence[Callback], *, by_hand: bool = False) -> pl.Trainer:
+    given = {key: value for key, value in job.trainer.items() if not (by_hand and key in BY_HAND)}
     try:
         return pl.Trainer(
-            **job.trainer,
+            **{**given, "profiler": given.get("profiler") or Unprofiled()},
             default_root_dir=job.folder,
             logger=job.logger or False,
             callbacks=[KeepIdentity(job.folder, judging_of(job.config), job.judge_anew), *job.callbacks, *ours],
@@ -234,5 +239,5 @@ def _trainer(job: Job, ours: Sequence[Callback]) -> pl.Trainer:
         )
     # No such device, more devices than there are, a precision or a number that Lightning does not know.
     except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError, LookupError, RuntimeError) as error:
-        given = {key: job.trainer.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
-        raise UserError(f"This machine cannot train with {given}: {error}") from error
+        wanted = {key: given.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
+        raise UserError(f"This machine cannot train with {wanted}: {error}") from error

@@ -51,4 +51,4 @@ class Pruning(Callback):
             self._storage.set_trial_intermediate_value(self._trial, trainer.current_epoch, value)
             hopeless = bool(self._pruner.prune(self._study, self._storage.get_trial(self._trial)))
         if trainer.strategy.broadcast(hopeless) and trainer.current_epoch + 1 != trainer.max_epochs:
-            raise Pruned(f"pruned after epoch {trainer.current_epoch + 1}, at {module.task.headline.text(value)}")
+            raise Pruned(f"pruned after epoch {trainer.current_epoch + 1}, at {module.task.headline.told(value)}")

@@ -12,8 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from upsweep.common.errors import UserError
-from upsweep.imaging.files import Picture, write_image
-from upsweep.runs import history
+from upsweep.runs import crop, history
 from upsweep.runs.identity import Identity
 from upsweep.runs.layout import CROP, HISTORY
 from upsweep.runs.record import found
@@ -122,8 +121,12 @@ class History(Callback):
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         judged, self._validated = self._validated, False
         figures = {f.name: logged.get(f"val/{f.name}") if judged else None for f in module.task.figures}
-        seconds, loss = round(time.perf_counter() - self._started, 3), logged.get("train/loss")
-        self._epochs.append(history.Epoch(trainer.current_epoch + 1, module.iterations, seconds, loss, figures))
+        loss = logged.get("train/loss")
+        losses: dict[str, float | None]
+        losses = {name: logged[key] for name in module.players if (key := f"train/loss_{name}") in logged}
+        seconds = round(time.perf_counter() - self._started, 3)
+        line = history.Epoch(trainer.current_epoch + 1, module.iterations, seconds, loss, figures, losses)
+        self._epochs.append(line)
         if trainer.is_global_zero:
             history.write(self.file, self._epochs)
 
@@ -154,4 +157,4 @@ class KeepCrop(Accessory):
             return
         self._best = module.best
         if (panel := module.task.panel(*latest, size=self.size)) is not None:
-            write_image(self.file, Picture(panel.pixels))
+            crop.write(self.file, panel.pixels, panel.tiles, panel.shows)
