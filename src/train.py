@@ -13,6 +13,7 @@ from upsweep.cli import door, hold_to_types, importing
 from upsweep.common.errors import UserError
 
 if TYPE_CHECKING:
+    from upsweep.training.adversarial import Adversary
     from upsweep.training.job import Job, MakeTraining
 
 
@@ -110,6 +111,7 @@ def learning(cfg: DictConfig) -> "MakeTraining":
     """How the generator learns."""
     from torch import nn
 
+    from upsweep.training.adversarial import Adversarial
     from upsweep.training.optimizers import by_dotted_name
     from upsweep.training.scaling import RateRule
     from upsweep.training.supervised import Supervised
@@ -117,14 +119,40 @@ def learning(cfg: DictConfig) -> "MakeTraining":
     objective = made(cfg.objective, "objective", nn.Module)
     if (reduction := getattr(objective, "reduction", "mean")) not in ("mean", "sum"):
         raise UserError(f"objective.reduction={reduction} must be mean or sum.")
+    shared: dict[str, Any] = {
+        "objective": objective,
+        "optimizer": made(cfg.optimizer, "optimizer", Callable),
+        "schedule": made(cfg.scheduler, "scheduler", Callable),
+        "factors": by_dotted_name(cast(dict[str, Any], OmegaConf.to_container(cfg.factors, resolve=True))),
+        "rule": RateRule(cfg.lr_rule, cfg.lr_batch_size),
+        "compiled": cfg.compile,
+    }
+    if not cfg.adversary:
+        return partial(Supervised, **shared)
+    trainer = cfg.trainer
     return partial(
-        Supervised,
-        objective=objective,
-        optimizer=made(cfg.optimizer, "optimizer", Callable),
-        schedule=made(cfg.scheduler, "scheduler", Callable),
-        factors=by_dotted_name(cast(dict[str, Any], OmegaConf.to_container(cfg.factors, resolve=True))),
-        rule=RateRule(cfg.lr_rule, cfg.lr_batch_size),
-        compiled=cfg.compile,
+        Adversarial,
+        adversary=adversary(cfg.adversary),
+        clip=trainer.gradient_clip_val,
+        accumulate=trainer.accumulate_grad_batches,
+        **shared,
+    )
+
+
+def adversary(cfg: DictConfig) -> "Adversary":
+    """Whom the generator learns against."""
+    from upsweep.objectives.adversarial.losses import AdversarialLoss
+    from upsweep.objectives.adversarial.penalties import Penalties
+    from upsweep.training.adversarial import Adversary
+
+    return Adversary(
+        discriminator=cast(dict[str, Any], OmegaConf.to_container(cfg.discriminator, resolve=True)),
+        loss=made(cfg.loss, "adversary.loss", AdversarialLoss),
+        optimizer=made(cfg.optimizer, "adversary.optimizer", Callable),
+        schedule=made(cfg.scheduler, "adversary.scheduler", Callable),
+        penalties=Penalties(r1=cfg.r1, r2=cfg.r2, gradient=cfg.gradient_penalty),
+        steps=cfg.steps,
+        weight=cfg.weight,
     )
 
 

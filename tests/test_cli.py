@@ -31,9 +31,9 @@ from upsweep.common.errors import UserError
 from upsweep.common.ranks import settle_ranks
 from upsweep.common.table import Table
 from upsweep.runs.about import About
-from upsweep.runs.result import Result
+from upsweep.runs.result import Result, key_and_value
 from upsweep.sweeps.live import Status, display
-from upsweep.sweeps.overrides import plain, quoted, readable
+from upsweep.sweeps.overrides import config_dirs, in_place, of_the_task, plain, quoted, readable
 from upsweep.training import console
 from upsweep.training import job as training_job
 from upsweep.training.job import Job
@@ -404,7 +404,7 @@ CACHE = Path(tempfile.gettempdir()) / "upsweep-tests-cache"
 def built(job: Job) -> mock.Mock:
     """Everything that a config describes is built; nothing is trained."""
     job.start(job.generator)
-    training_job._trainer(job, [])
+    training_job._trainer(job, [], by_hand=False)
     return mock.Mock(objective=None)
 
 
@@ -512,3 +512,46 @@ def test_no_environment_ends_a_real_run_but_with_a_sentence(
 def test_a_switch_is_no_path_and_lists_of_lists_are_hydras() -> None:
     typed = ["generator.checkpoint=true", "data.root=2024", "data.root=true x", "-m", "k=[a (1),b],[c,d]"]
     assert readable(typed) == [typed[0], "data.root='2024'", "data.root=true x", "-m", typed[-1]]
+
+
+def test_a_group_chosen_within_another_is_named_as_hydra_names_it() -> None:
+    folders = [ROOT / "conf"]
+    said = ["adversary.recipe.norm=spectral,none", "adversary.optimizer=sgd", "adversary.recipe.init=no_such"]
+    named = ["norm@adversary.recipe.norm=spectral,none", "optimizer@adversary.optimizer=sgd"]
+    assert in_place(said, folders) == [*named, "init@adversary.recipe.init=no_such"]
+    assert in_place(named, folders) == named, "ranks and jobs repeat the command line"
+    others = ["norm=bn", "adversary.r1=1", "adversary.optimizer.lr=1e-3", "callbacks.pictures=null", "-m", "x.norm=bn"]
+    assert in_place(others, folders) == others
+    assert key_and_value("norm@adversary.recipe.norm=spectral") == ("adversary.recipe.norm", "spectral")
+
+
+def test_an_experiment_may_have_a_version_for_a_task(tmp_path: Path) -> None:
+    folders = [ROOT / "conf", tmp_path]
+    said = ["experiment=article_study", "task=generation"]
+    assert of_the_task(said, folders) == ["experiment=article_study/generation", "task=generation"]
+    for others in (
+        said[:1],
+        ["experiment=article_study", "task=super_resolution"],
+        ["experiment=x", "task=generation"],
+    ):
+        assert of_the_task(others, folders) == others
+    (tmp_path / "experiment" / "x").mkdir(parents=True)
+    (tmp_path / "experiment" / "x" / "generation.yaml").write_text("# @package _global_\n", encoding="utf-8")
+    assert of_the_task(["experiment=x", "task=generation"], folders)[0] == "experiment=x/generation"
+
+
+def test_the_folders_of_ones_own_configs_are_found_however_they_are_named() -> None:
+    typed = ["--config-dir", "a", "--config-dir=b", "-cd", "c", "seed=1"]
+    assert config_dirs(typed) == [Path("a"), Path("c"), Path("b")]
+
+
+def test_the_discriminators_norm_is_not_the_generators(tmp_path: Path) -> None:
+    command = [*DOOR, "task=generation", "norm=none", "adversary.recipe.norm=spectral", "--cfg", "job"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    config = OmegaConf.create(done.stdout)
+    assert config.norm._target_.endswith("norm.Norm")
+    assert config.adversary.recipe.norm._target_.endswith("SpectralNorm")
+    unknown = subprocess.run(
+        [*command[:-3], "adversary.recipe.norm=no_such"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert unknown.returncode == 1 and unknown.stderr.startswith("There is no norm=no_such; choose from bn, ")

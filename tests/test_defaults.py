@@ -59,7 +59,7 @@ def differences(file: Path) -> list[str]:
             said = number(value)
             if default is inspect.Parameter.empty or isinstance(said, dict) or "${" in str(said):
                 continue
-            told = re.search(r"#.*\bnot (\S+): \S", line)
+            told = re.search(r"#.*\bnot (\(.*?\)|\S+): \S", line)
             if said != number(default) and not (told and number(told[1]) in (str(default), default)):
                 found.append(f"{place.relative_to(CONF)}: {key}: {said!r}, and {name} says {default!r}")
     return found

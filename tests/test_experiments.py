@@ -36,8 +36,7 @@ def test_every_experiment_makes_a_generator_and_all_that_trains_it(name: str) ->
     generator = instantiate(cfg.generator, _convert_="all")
     for part in ("objective", "optimizer", "scheduler"):
         assert callable(instantiate(cfg[part], _convert_="all"))
-    for part in ("protocol", "data"):
-        instantiate(cfg[part], _convert_="all")
+    instantiate(cfg.task, _convert_="all")
     names = [parameter for parameter, _ in generator.named_parameters()]
     assert all(any(p.startswith(f"{part}.") for p in names) for part in cfg.factors)
 
@@ -54,6 +53,14 @@ def test_the_study_is_over_the_articles_choices_with_three_seeds_and_rates_to_ch
     assert rates[0] < composed().optimizer.lr < rates[-1], "the default lies among the rates"
     assert math.prod(map(len, swept.values())) == 324, "what the README says"
     assert composed("experiment=article_study").generator.skip == "none", "bicubic must not hide what fails to train"
+
+
+def test_the_study_of_generation_is_over_the_articles_choices_and_dcgans_init_with_three_seeds() -> None:
+    params = composed("experiment=article_study/generation").hydra.sweeper.params
+    swept = {key: str(value).split(",") for key, value in params.items()}
+    assert {"init", "activation", "norm", "dropout", "seed"} == set(swept)
+    assert set(swept["init"]) == {"torch", "xavier", "he", "dcgan"} and len(swept["seed"]) == 3
+    assert math.prod(map(len, swept.values())) == 144, "what the README says"
 
 
 def test_fsrcnns_recipe_is_the_papers() -> None:

@@ -5,6 +5,7 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 
 import functools
 import gc
+import inspect
 import os
 import pydoc
 import re
@@ -41,7 +42,7 @@ from upsweep.common.ranks import first_rank, settle_ranks
 from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
 from upsweep.runs.result import REQUEUE
-from upsweep.sweeps.overrides import MULTIRUN, plain, readable
+from upsweep.sweeps.overrides import MULTIRUN, config_dirs, in_place, of_the_task, plain, readable
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
@@ -86,7 +87,7 @@ def door(
                 _replaced(hydra_app, "run_job", _claiming_run_job if claims else hydras_run_job),
                 _replaced(hydra_app.Hydra, "format_config_groups", _config_groups),
             ):
-                _enter(entry, paths, claims)
+                _enter(entry, paths, claims, Path(inspect.getfile(task)).parent / config_path)
 
         return run
 
@@ -141,7 +142,7 @@ def _claiming_run_job(*, config: DictConfig, **others: Any) -> Any:
         raise
 
 
-def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None:
+def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: Path) -> None:
     # How long an idle OpenMP thread spins; torch reads it on import. libgomp's own 300,000 made a training step
     # 4 to 10 times slower beside one busy core, none at all 1.5 to 3 times slower on two idle ones.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -156,7 +157,9 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool) -> None
     try:
         with _ending_with(_before_the_report):
             settle_ranks(os.environ)
-            sys.argv[1:] = resumed(readable(sys.argv[1:], paths))
+            arguments = resumed(readable(sys.argv[1:], paths))
+            folders = [conf, *config_dirs(arguments)]
+            sys.argv[1:] = of_the_task(in_place(arguments, folders), folders)
             _one_folder(sys.argv[1:])
             entry()
     finally:
@@ -219,6 +222,8 @@ def hold_to_defaults(config: DictConfig) -> None:
     for key, default in _leaves(OmegaConf.to_container(defaults)):
         value = OmegaConf.select(config, key, default=default)
         said = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if key == "scale" and said is None:  # a task that enlarges nothing has none
+            continue
         if key != "hydra" and type(default) in (bool, int, dict) and not fits(said, type(default)):
             raise UserError(f"{key}={as_typed(said)} must be {wanted(type(default))}.")
 

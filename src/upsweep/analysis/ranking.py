@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from upsweep.analysis.yardsticks import told_apart
 from upsweep.metrics.figure import Figure
-from upsweep.runs.result import TUNED, Result, State
+from upsweep.runs.result import TUNED, Result, State, placed
 
 CHAINS = ("degradation",)  # groups of which several may be chosen, in an order
 T = TypeVar("T")
@@ -20,11 +20,11 @@ ORDER: dict[State, int] = {"finished": 0, "pruned": 1, "stopped": 2, "diverged":
 def chosen(choices: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The config groups of the project and the names chosen in them, from Hydra's `runtime.choices`.
 
-    Hydra's own groups and groups with nothing chosen are left out, and so is the package of a key. A chain of several
-    names of one group (`degradation=[blur,bicubic]`), which Hydra does not list, is told by the keys of its node.
+    Hydra's own groups and groups with nothing chosen are left out. A chain of several names of one group
+    (`degradation=[blur,bicubic]`), which Hydra does not list, is told by the keys of its node.
     """
     said = {
-        key.split("@")[0]: value if isinstance(value, str) else json.dumps(list(value))
+        placed(key): value if isinstance(value, str) else json.dumps(list(value))
         for key, value in choices.items()
         if value is not None and not key.startswith(("hydra/", "local"))
     }

@@ -17,7 +17,7 @@ JUDGED = "judged on"
 YARDSTICK = ("scale", "protocol", "degradation", "data", "task")  # groups and numbers that say what is judged, and how
 # What `data` says of feeding alone: it moves no yardstick, and is worth comparing.
 FEEDING = {"patch_size", "batch_size", "patches_per_epoch", "num_workers", "augment", "copies", "even", "cache"}
-FEEDING |= {"cache_dir", "strict"}
+FEEDING |= {"cache_dir", "strict", "flip"}
 
 
 def moves_yardstick(key: str) -> bool:
@@ -50,10 +50,11 @@ def sentences(jobs: Mapping[str, Result]) -> Iterator[str]:
     by_figure: dict[str, list[str]] = {}
     for name, result in jobs.items():
         if result.headline is not None:
-            by_figure.setdefault(result.headline.title, []).append(name)
+            by_figure.setdefault(result.headline.name, []).append(name)
     if len(by_figure) > 1:
-        said = ", ".join(f"{figure} in {_named(of)}" for figure, of in by_figure.items())
-        first = next(iter(by_figure))
+        titles = {r.headline.name: r.headline.title for r in results if r.headline is not None}
+        said = ", ".join(f"{titles[figure]} in {_named(of)}" for figure, of in by_figure.items())
+        first = titles[next(iter(by_figure))]
         yield f"The jobs are judged by different figures ({said}): they are ranked by {first} and compared apart."
     for alike in _judged_alike(results):
         if len(alike) < 2:

@@ -124,7 +124,17 @@ class Result:
 def key_and_value(override: str) -> tuple[str, str]:
     """What a word of the command line sets, and to what: `+trainer.max_epochs=3`."""
     key, _, value = override.partition("=")
-    return key.lstrip("+~"), value
+    return placed(key.lstrip("+~")), value
+
+
+def placed(key: str) -> str:
+    """The name of a choice: `norm`, and where its group is chosen in another place, that: `adversary.recipe.norm`.
+
+    >>> placed("norm@adversary.recipe.norm"), placed("feed@task.data"), placed("norm")
+    ('adversary.recipe.norm', 'feed', 'norm')
+    """
+    group, _, place = key.partition("@")
+    return place if place.endswith(f".{group}") else group
 
 
 def said_at_first(overrides: Iterable[str]) -> list[str]:

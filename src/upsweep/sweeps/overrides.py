@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
@@ -22,6 +24,7 @@ WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
 PATH = re.compile(r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_from|resume|sweep|study|input|output)")
 SWITCH = re.compile(r".*\.(file|checkpoint|sweep|input|output)")  # as somebody's class may call one, too
 FUNCTION = re.compile(rf"({'|'.join(create_functions().functions)})\(.*\)", re.DOTALL)
+NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")
 ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'(?=\s*(?:,|$))|"(?:\\.|[^"\\])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)""", re.DOTALL)
 
 
@@ -68,6 +71,48 @@ def readable(arguments: Sequence[str], paths: Collection[str] = ()) -> list[str]
     write = partial(_readable, paths=paths, sweep=sweeps(arguments))
     before = ("", *arguments)
     return [a if last in WITH_VALUE else write(a) for last, a in zip(before, arguments, strict=False)]
+
+
+def config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """The folders of configs of one's own that a command line names."""
+    options = ("--config-dir", "-cd")
+    apart = [value for option, value in pairwise(arguments) if option in options]
+    joined = [value for option, equals, value in (a.partition("=") for a in arguments) if equals and option in options]
+    return [Path(value) for value in (*apart, *joined)]
+
+
+def of_the_task(arguments: Sequence[str], folders: Collection[Path]) -> list[str]:
+    """A command line in which an experiment that has a version of its own for the chosen task is that version.
+
+    `experiment=article_study task=generation` becomes `experiment=article_study/generation task=generation`, where one
+    of the config `folders` has `experiment/article_study/generation.yaml`. Everything else stays.
+    """
+    (*_, task) = ["", *(a.removeprefix("task=") for a in arguments if a.startswith("task="))]
+
+    def version(argument: str) -> str:
+        place = Path("experiment", argument.removeprefix("experiment="), f"{task}.yaml")
+        there = task and argument.startswith("experiment=") and any((f / place).is_file() for f in folders)
+        return f"{argument}/{task}" if there else argument
+
+    return [version(argument) for argument in arguments]
+
+
+def in_place(arguments: Sequence[str], folders: Collection[Path]) -> list[str]:
+    """A command line in which a group that is chosen within another one's node is named as Hydra names it.
+
+    `adversary.recipe.norm=spectral,none` becomes `norm@adversary.recipe.norm=...`, where `adversary` and `norm` are
+    groups of the config `folders`, and the values are names. Everything else stays.
+    """
+
+    def named(argument: str) -> str:
+        key, _, value = argument.partition("=")
+        outer, _, group = key.rpartition(".")
+        both = all(
+            name and any((folder / name).is_dir() for folder in folders) for name in (outer.split(".")[0], group)
+        )
+        return f"{group}@{argument}" if both and NAMES.fullmatch(value) and value != "null" else argument
+
+    return [named(argument) for argument in arguments]
 
 
 def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:

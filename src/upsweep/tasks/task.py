@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
@@ -20,6 +20,16 @@ class Compared(NamedTuple):
 
     made: Tensor
     wanted: Tensor
+    paired: bool = True  # whether each image that was made is to be the wanted one of its place; else only of its kind
+    cost: Tensor | None = None  # what the network pays besides, a scalar: a VAE's divergence
+
+
+class Few(NamedTuple):
+    """Some latents (N, L), and as many real images (N, C, S, S), float32 in [0, 1], to look at samples beside them."""
+
+    latent: Tensor
+    trained_on: Tensor
+    held_out: Tensor
 
 
 class Task(nn.Module, ABC):
@@ -35,6 +45,8 @@ class Task(nn.Module, ABC):
     Raises:
         UserError: there is no figure, or one that nothing measures.
     """
+
+    coverage: ClassVar[str | None] = None  # the figure that is the share of real images with a sample like them
 
     def __init__(
         self,
@@ -75,14 +87,14 @@ class Task(nn.Module, ABC):
     def judge(self, generator: Network, batch: Any) -> Tensor:
         """Feed the metrics, by `feed` and `feed_baseline`, with what the generator makes of a batch; what it made."""
 
-    def feed(self, made: Tensor, wanted: Tensor, **more: Any) -> None:
-        """Add a batch to every metric: what was made and what was wanted, and keyword arguments of the metrics."""
-        self.metrics.update(made, wanted, **more)
+    def feed(self, *seen: Tensor, **more: Any) -> None:
+        """Add a batch to every metric: what it takes, such as what was made and what was wanted."""
+        self.metrics.update(*seen, **more)
 
-    def feed_baseline(self, made: Tensor, wanted: Tensor, **more: Any) -> None:
+    def feed_baseline(self, *seen: Tensor, **more: Any) -> None:
         """The same for what is made without a network, as long as the baseline's figures are not known."""
         if not self.baseline:
-            self.baseline_metrics.update(made, wanted, **more)
+            self.baseline_metrics.update(*seen, **more)
 
     def compute(self) -> dict[str, float]:
         """The figures over all batches that were judged, on all devices, by name; the metrics begin anew."""
@@ -97,9 +109,17 @@ class Task(nn.Module, ABC):
 
     # what people look at; a task that leaves these out has no pictures, and nothing is said of overfitting
 
+    def details(self) -> dict[str, float]:
+        """Numbers of the latest validation that explain its figures, and rank nothing, for the log."""
+        return {}
+
     def panel(self, batch: Any, made: Tensor, size: int = 320) -> Panel | None:
-        """A picture, at most `size` pixels high, of the batch judged last: baseline | made | wanted."""
+        """A picture, at most `size` pixels high, of the batch judged last: baseline | made | wanted, or see `Panel`."""
         return None
+
+    def last_panels(self, generator: Network) -> Iterator[Panel]:
+        """Pictures of the trained generator, in evaluation mode, at the end of a training."""
+        return iter(())
 
     def last_lead(self) -> float | None:
         """By how much the headline of the batch judged last is better than its baseline."""
@@ -108,3 +128,7 @@ class Task(nn.Module, ABC):
     def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
         """The headline of up to `count` training samples, each with its baseline's, to be held against validation."""
         return iter(())
+
+    def few(self, count: int) -> Few | None:  # for tasks that make samples
+        """Latents and real images, `count` at most, always the same; None where nothing is made of latents."""
+        return None

@@ -11,6 +11,8 @@ from upsweep.imaging.tiles import Panel, fullest, side_by_side
 from upsweep.metrics.figure import Figure
 from upsweep.tasks.super_resolution.data import EvalImage
 
+TILES = {"baseline": "bicubic", "made": "SR", "wanted": "HR"}
+
 
 def comparison(
     image: EvalImage,
@@ -42,7 +44,8 @@ def comparison(
     top, left = busiest(hr[0], window)
     tiles = [to_uint8(x[0, :, top : top + window[0], left : left + window[1]]) for x in (bicubic, sr, hr)]
     pixels = side_by_side([np.broadcast_to(tile, (*window, 3)) for tile in tiles])
-    return Panel(name, pixels, caption(name, figure, value, baseline))
+    shows = "The same crop of the first validation image, where HR has the most detail"
+    return Panel(name, pixels, caption(name, figure, value, baseline), TILES, shows)
 
 
 def caption(name: str, figure: Figure | None = None, value: float | None = None, baseline: float | None = None) -> str:
@@ -53,11 +56,10 @@ def caption(name: str, figure: Figure | None = None, value: float | None = None,
     """
     bicubic, sr = "bicubic", "SR"
     if figure is not None:
-        title = "" if figure.unit else f"{figure.title} "  # a bare number does not say what it is
         if baseline is not None:
-            bicubic += f" {title}{figure.text(baseline)}"
+            bicubic += f" {figure.told(baseline)}"
         if value is not None:
-            sr += f" {title}{figure.text(value)}"
+            sr += f" {figure.told(value)}"
         if value is not None and baseline is not None:
             sr += f" ({figure.format(figure.lead(value, baseline), sign='+')})"
     return f"{name}: {bicubic} | {sr} | HR"

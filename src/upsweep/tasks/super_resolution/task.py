@@ -101,7 +101,7 @@ def level_of(hr: Tensor, width: int) -> Tensor:
     return hr if width == hr.shape[-1] else shrink(hr, hr.shape[-1] // width)
 
 
-def crops(images: Sequence[StoredImage], count: int) -> Iterator[Compared]:
+def crops(images: Sequence[StoredImage], count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The middle of `count` of the images: LR (1, C, h, w) and HR (1, C, s h, s w), float32 in [0, 1]."""
     count = min(count, len(images))
     for i in range(count):
@@ -111,4 +111,4 @@ def crops(images: Sequence[StoredImage], count: int) -> Iterator[Compared]:
         h, w = min(height, SIDE), min(width, SIDE)
         top, left = (height - h) // 2, (width - w) // 2
         window = Window(top, top + h, left, left + w)
-        yield Compared(as_tensor(window.of(image.lr))[None], as_tensor(window.times(scale).of(image.hr))[None])
+        yield as_tensor(window.of(image.lr))[None], as_tensor(window.times(scale).of(image.hr))[None]

@@ -1,0 +1,142 @@
+"""Image generation as a task: synthesisers are judged by how far their samples are from real images, as sets."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from upsweep.common.errors import UserError
+from upsweep.imaging.tiles import Panel, side_by_side
+from upsweep.metrics.distances import KID, MEASURES, Diversity
+from upsweep.metrics.extractors import Extractor, extractor_of
+from upsweep.metrics.figure import Figure, figures_of
+from upsweep.metrics.pairs import evenly
+from upsweep.metrics.reference import Reference
+from upsweep.networks.network import Network
+from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
+from upsweep.networks.synthesisers.vae import VAE
+from upsweep.tasks.generation.data import ImageData, Images, fixed_latents
+from upsweep.tasks.generation.pictures import latent_walk, neighbours, square
+from upsweep.tasks.generation.reference import DataReference, as_batch
+from upsweep.tasks.task import Compared, Few, Task
+
+TITLES = {"made": "samples", "wanted": "real images"}
+SHOWN = 8  # latents of the pictures at the end
+
+
+class Generation(Task):
+    """Latents in, images out; the figures are taken of features that an extractor finds in samples and real images.
+
+    Args:
+        extractor: `digits`, `random` or `inception`; its name stands in the title of every figure.
+        weights: the local file of Inception's.
+        samples: how many the data module has judged, which is a part of what a figure means.
+
+    A subclass with `measures` of its own has figures of its own.
+    """
+
+    coverage = "recall"
+    measures: ClassVar[Mapping[str, Callable[[Reference], Metric]]] = MEASURES
+    data: ImageData
+
+    def __init__(
+        self,
+        figures: Sequence[Figure | Mapping[str, Any]],
+        data: ImageData,
+        extractor: str = "random",
+        weights: str | None = None,
+        samples: int = 5000,
+    ) -> None:
+        self.samples = samples
+        judge = extractor_of(extractor, weights)
+        self._judge = (judge,)  # no part of what is trained and saved: a tuple hides it from torch
+        self.reference = DataReference(judge, data)
+        ends = f" ({judge.name})"
+        titled = [replace(f, title=judge.titled(f.title.removesuffix(ends))) for f in figures_of(figures)]
+        measures = {name: partial(measure, self.reference) for name, measure in self.measures.items()}
+        super().__init__(titled, data, measures)
+        self.diversity = Diversity(self.reference)
+        self._details: dict[str, float] = {}
+
+    def make(self, generator: Network, batch: Images) -> list[Compared]:
+        """A VAE's reconstructions of real images, at the cost of its divergence; else samples of the latents."""
+        if isinstance(generator, VAE):
+            made, divergence = generator.reconstruct(batch.real)
+            return [Compared(made, batch.real, cost=divergence)]
+        return [Compared(_synthesiser(generator)(batch.latent), batch.real, paired=False)]
+
+    def judge(self, generator: Network, batch: Images) -> Tensor:
+        """Judge samples (N, C, S, S) of a batch's latents; the samples."""
+        network = _synthesiser(generator)
+        if not len(batch.latent):  # real images alone; not every norm takes an empty batch
+            return batch.real[:0]
+        made: Tensor = network(batch.latent).float().clamp(0, 1)
+        self.feed(self.extractor.to(made.device)(made))
+        return made
+
+    def feed(self, *seen: Tensor, **more: Any) -> None:
+        """Add the features (N, F) of samples."""
+        super().feed(*seen, **more)
+        self.diversity.update(*seen)
+
+    def compute(self) -> dict[str, float]:
+        figures = super().compute()
+        self._details = {"diversity": float(self.diversity.compute())}
+        if isinstance(kid := dict(self.metrics.items()).get("kid"), KID):
+            self._details["kid_error"] = kid.error
+        self.diversity.reset()
+        return figures
+
+    def details(self) -> dict[str, float]:
+        """The standard error of KID; how far apart samples are, by how far real images are."""
+        return self._details
+
+    @property
+    def extractor(self) -> Extractor:
+        """What finds the features."""
+        return self._judge[0]
+
+    def panel(self, batch: Images, made: Tensor, size: int = 320) -> Panel | None:
+        """Samples of the same latents, whenever and in whatever run they are made | real images, where there are any.
+
+        As many of the one as of the other.
+        """
+        if not len(made):
+            return None
+        shown = {"made": made, **({"wanted": batch.real} if len(batch.real) else {})}
+        count = min(map(len, shown.values()))
+        pixels = side_by_side([square(images[:count], size) for images in shown.values()])
+        titles = {role: TITLES[role] for role in shown}
+        return Panel("samples", pixels, " | ".join(titles.values()), titles, "Samples of the same latents")
+
+    def last_panels(self, generator: Network) -> Iterator[Panel]:
+        """A latent walk, and some samples with the training images that are most like them."""
+        latents = fixed_latents(SHOWN, _synthesiser(generator).latent)
+        yield latent_walk(generator, latents)
+        made, reference = samples(generator, latents), self.reference
+        extractor = self.extractor.cpu()
+        features = extractor(made)
+        yield neighbours(made, features, self.data.training_images(), reference.training, extractor.name)
+
+    def few(self, count: int) -> Few:
+        return few_of(self.data, count)
+
+
+def few_of(data: ImageData, count: int) -> Few:
+    """Evenly chosen real images of a data set, and the first of the latents that are judged; `count` at most."""
+    real = data.training_images(), data.validation_images()
+    trained_on, held_out = (as_batch(evenly(images, count)) for images in real)
+    return Few(fixed_latents(count, data.latent), trained_on, held_out)
+
+
+def _synthesiser(generator: Network) -> Synthesiser:
+    """Raises UserError: the network makes no images of latents."""
+    if not isinstance(generator, Synthesiser):
+        raise UserError(
+            f"task=generation needs a generator that makes images of latents (generator=dcgan, resnet, vae), and "
+            f"{type(generator).__name__} does not: choose another generator, or the task it is for."
+        )
+    return generator
