@@ -221,7 +221,9 @@ def test_a_project_without_pictures_has_no_empty_panel() -> None:
     assert grids and all(grid.panels for grid in grids)
 
 
-@pytest.mark.parametrize("panel", [*dashboard.curves(PLACE.figures), *dashboard.gradient_flow(), *dashboard.health()])
+@pytest.mark.parametrize(
+    "panel", [*dashboard.curves(PLACE.figures), *dashboard.gradient_flow(), *dashboard.health(PLACE)]
+)
 def test_no_panel_lies_upon_another_or_off_the_page(panel: Any) -> None:
     assert panel.layout.x >= 0 and panel.layout.x + panel.layout.w <= 24
 
@@ -257,6 +259,33 @@ def test_another_task_s_figures_are_on_them_as_their_runs_declare_them() -> None
     assert "Pictures: noisy | made | wanted" in panels
     told = " ".join(str(block.text) for block in dashboard.report(place, "x").blocks if hasattr(block, "text"))
     assert "Less than 0.01 is noise." in told and "PSNR" not in told
+
+
+def test_a_project_of_generators_has_both_losses_its_details_and_no_word_of_a_baseline() -> None:
+    said = {"name": "fd", "title": "FD", "better": "lower", "digits": 1, "noise": 2.0}
+    resolved = {"scale": None, "task": {"figures": [said]}}
+    keys = ("train/loss", "train/loss_discriminator", "val/fd", "val/kid_error", "pictures/samples", "lr")
+
+    class Run:
+        summary = dict.fromkeys(keys, 1)
+        config = {"figures": [{**said, "title": "FD (digits)"}], "config": resolved}  # noqa: RUF012
+
+    class Api:
+        def runs(self, *_: object, **__: object) -> list[Run]:
+            return [Run()]
+
+    place = dashboard.seen(Api(), "me", "mine")
+    assert (place.headline.title, place.losses) == ("FD (digits)", ("train/loss", "train/loss_discriminator"))
+    made = dashboard.workspace(place, "x")
+    assert [(o.item.name, o.ascending) for o in made.runset_settings.order] == [("val/fd.min", True)]
+    assert "config:adversary.value" in made.runset_settings.pinned_columns
+    panels = {section.name: section.panels for section in made.sections}
+    assert [panel.media_keys for panel in panels["Pictures"]] == [["pictures/samples"]]
+    drawn = {panel.y[0] for panel in panels["Health and time"]}
+    assert {"train/loss", "train/loss_discriminator", "val/kid_error", "checkerboard"} < drawn
+    assert "diagnoses/gap" not in drawn, "nobody logs it without a baseline"
+    told = " ".join(str(block.text) for block in dashboard.report(place, "x").blocks if hasattr(block, "text"))
+    assert "None" not in told and "over" not in told.replace("over all runs", "") and "gap" not in told
 
 
 # what is sent

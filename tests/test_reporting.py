@@ -395,7 +395,7 @@ def test_the_page_knows_the_figure_of_another_task(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, GRID, falling, crops=False, figures=(RMSE,), baseline=0.5)
     html = page_of(folder)
     (data,) = map(json.loads, re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL))
-    assert (data["figure"]["better"], data["baseline"]) == ("lower", 0.5)
+    assert (data["figure"]["better"], data["curves"][0]["baseline"]) == ("lower", 0.5)
     assert data["cells"][0]["settings"]["norm"] == "none"
     text = " ".join(re.sub(r"<[^>]*>", "", without_scripts(html)).split())
     assert re.search(
@@ -759,8 +759,8 @@ def column(page: Page, header: str) -> list[str]:
 
 @needs_browser
 def test_every_plot_is_drawn_and_the_effects_are_read_first(page: Page) -> None:
-    for name in ("value", "loss", "paths", "parameters", "seconds"):
-        lines = page.locator(f"#plot-{name} .scatterlayer .trace")
+    for name in ("curve-psnr", "curve-loss", "plot-paths", "plot-parameters", "plot-seconds"):
+        lines = page.locator(f"#{name} .scatterlayer .trace")
         assert lines.count() >= 2, name
     headings = page.locator("h2").all_inner_texts()
     assert headings[:3] == ["What each choice is worth", "What it depends on", "Ranking"]
@@ -809,7 +809,7 @@ def test_a_filter_reaches_tables_plots_and_pictures(page: Page) -> None:
     page.get_by_role("checkbox", name="bn").press("Space")
     assert set(column(page, "norm")) == {"bn"} and len(column(page, "norm")) == 6
     assert page.locator("#count").inner_text() == "6 of 12 runs shown"
-    assert page.locator("#plot-value .legend .traces").count() == 1
+    assert page.locator("#curve-psnr .legend .traces").count() == 1
     assert page.locator(".of-run:visible .tile").count() == 5
     page.get_by_role("checkbox", name="he", exact=True).check()
     assert len(column(page, "norm")) == 3
@@ -829,9 +829,9 @@ def test_a_choice_has_one_colour_everywhere(page: Page) -> None:
         )
         return sorted(set(found))
 
-    curves = colours("plot-value", "line")
+    curves = colours("curve-psnr", "line")
     assert len(curves) == 2 and {text.split()[0] for text in curves} == {"init=he", "init=xavier"}
-    assert colours("plot-loss", "line") == colours("plot-paths", "line") == colours("plot-seconds", "marker") == curves
+    assert colours("curve-loss", "line") == colours("plot-paths", "line") == colours("plot-seconds", "marker") == curves
 
 
 @needs_browser
@@ -860,7 +860,7 @@ def test_the_wipe_moves_by_key_and_by_mouse_between_any_two_pictures(page: Page)
 
 @needs_browser
 def test_steps_become_seconds(page: Page) -> None:
-    last = "Math.max(...document.getElementById('plot-loss').data.flatMap((t) => t.x))"
+    last = "Math.max(...document.getElementById('curve-loss').data.flatMap((t) => t.x))"
     assert page.evaluate(last) == 125 * 12
     page.get_by_role("radio", name="seconds").press("Space")
     assert 25 < page.evaluate(last) < 35
@@ -870,7 +870,7 @@ def test_steps_become_seconds(page: Page) -> None:
 def test_light_and_dark_follow_the_system_and_the_button(page: Page) -> None:
     light, dark = "rgb(255, 255, 255)", "rgb(16, 20, 24)"
     paper = "getComputedStyle(document.body).backgroundColor"
-    font = "document.getElementById('plot-value').layout.font.color"
+    font = "document.getElementById('curve-psnr').layout.font.color"
     button = page.get_by_role("button", name="switch between light and dark")
     assert page.evaluate(paper) == light
     button.press("Enter")
@@ -897,7 +897,7 @@ def test_the_best_is_first_and_on_top_where_less_is_better(tmp_path: Path, brows
             ".map((a) => [a.y, Number(a.text)])"
         )
         assert max(tops)[1] == found[0] and min(tops)[1] == found[-1]
-        low, high = page.evaluate("document.getElementById('plot-value').layout.yaxis.range")
+        low, high = page.evaluate("document.getElementById('curve-rmse').layout.yaxis.range")
         assert low < found[0] < high and low < 0.5 < high, "the best and the baseline are seen"
         front = page.locator("#cost ol.front").first.inner_text()
         assert "%" in front and "dB" not in front

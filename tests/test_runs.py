@@ -149,6 +149,15 @@ def test_a_history_has_a_column_a_figure_and_is_read_back(tmp_path: Path) -> Non
     assert history.read(tmp_path / "none.csv") == []
 
 
+def test_a_history_keeps_the_losses_of_all_players_apart_from_the_figures(tmp_path: Path) -> None:
+    lines = [Epoch(1, 10, 0.5, 0.25, {"fd": 90.0}, {"discriminator": 1.4}), Epoch(2, 20, 1.0, 0.3, {"fd": None}, {})]
+    path = history.write(tmp_path / "history.csv", lines)
+    assert path.read_text().splitlines()[0] == "epoch,step,seconds,loss,loss_discriminator,fd"
+    first, second = history.read(path)
+    assert first == lines[0]
+    assert second.figures == {"fd": None} and second.losses == {"discriminator": None}
+
+
 @pytest.mark.parametrize("text", ["", "epoch,step\n1,one\n", "epoch,step,seconds,loss,a\n1,2,0.5", "a\0b"])
 def test_a_history_that_is_cut_short_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "history.csv").write_text(text)
@@ -204,6 +213,21 @@ def test_two_identities_differ_in_words() -> None:
         "y was None and is [1]",
     ]
     assert was.digest != replace(was, training={}).digest and was.yardstick == replace(was, training={}).yardstick
+
+
+def test_of_many_images_the_file_has_one_digest_and_still_tells_that_one_of_them_is_another(tmp_path: Path) -> None:
+    many = {f"train/{number:05}": f"{number:016x}" for number in range(60_000)}
+    was = Identity(training=many, validation={"v": "5"}, judging={"scale": None})
+    assert was.write(tmp_path).stat().st_size < 1000
+    kept = Identity.read(tmp_path)
+    assert kept is not None and kept.differences(was) == []
+    now = replace(was, training=many | {"train/00007": "0"})
+    assert now.digest != was.digest and now.yardstick == was.yardstick
+    (said,) = kept.differences(now)
+    assert said.startswith("what is trained on was 60000 images, ") and " and is 60000 images, " in said
+    assert kept.differences(replace(was, validation={"w": "5"})) == ["1 image gone (v)", "1 image new (w)"]
+    (said,) = kept.differences(replace(was, training={"a": "1"}))
+    assert said.endswith(" and is 1 images")
 
 
 def test_how_a_config_judges_is_told_without_what_feeds_and_shows() -> None:

@@ -29,6 +29,7 @@ FLOW = {
     "deviation": "activation deviation",
 }
 """What the diagnoses log for each layer, as `diagnoses/<key>/<layer>`."""
+LOSS = "train/loss"
 RUNS_READ = 20  # newest runs whose keys say which pictures there are
 
 
@@ -37,6 +38,7 @@ class Project:
     """Where runs lie at W&B, what they are judged by, and under which keys they have pictures (`pictures/chelsea`).
 
     `scaled`: their pictures show LR enlarged | SR | HR, and not just any baseline | what was made | what was wanted.
+    `losses`: the keys of the players' losses, the generator's first; `details`: of what else a validation says.
     """
 
     entity: str
@@ -44,11 +46,25 @@ class Project:
     pictures: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = FIGURES_OF_VERSION_1
     scaled: bool = True
+    losses: tuple[str, ...] = (LOSS,)
+    details: tuple[str, ...] = ()
 
     @property
     def headline(self) -> Figure:
         """What runs are ranked by."""
         return self.figures[0]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """By which choices runs are told apart."""
+        return (*CHOICES, "adversary") if len(self.losses) > 1 else CHOICES
+
+    @property
+    def tiles(self) -> str:
+        """What a picture shows from left to right; empty where every picture says it in its caption."""
+        if self.scaled:
+            return f"LR {self.headline.baseline} | SR | HR"
+        return f"{self.headline.baseline} | made | wanted" if self.headline.baseline else ""
 
     @property
     def place(self) -> dict[str, str]:
@@ -74,7 +90,7 @@ def choices_to_headline(project: Project) -> list[Any]:
     """Parallel coordinates from the choices to the best value of the headline, and which of them matter for it."""
     figure, column = project.headline, wr.ParallelCoordinatesPlotColumn
     best, title = wr.SummaryMetric(best_key(figure)), f"From the choices to {figure.title}"
-    columns = [*(column(wr.Config(name)) for name in CHOICES), column(best, display_name=f"val/{figure.name}")]
+    columns = [*(column(wr.Config(name)) for name in project.choices), column(best, display_name=f"val/{figure.name}")]
     return [
         wr.ParallelCoordinatesPlot(title=title, columns=columns, layout=wr.Layout(0, 0, 24, 9)),
         wr.ParameterImportancePlot(with_respect_to=best.name, layout=wr.Layout(0, 9, 24, 8)),
@@ -82,7 +98,7 @@ def choices_to_headline(project: Project) -> list[Any]:
 
 
 def pictures(keys: Sequence[str]) -> list[wr.MediaBrowser]:
-    """Baseline | made | wanted of an image, all runs side by side; a panel an image."""
+    """A panel a picture, all runs side by side."""
     browser = partial(wr.MediaBrowser, mode="gallery", gallery_axis="run", num_columns=2)
     return [
         browser(title=key.removeprefix("pictures/"), media_keys=[key], layout=wr.Layout(0, 10 * i, 24, 10))
@@ -99,9 +115,10 @@ def gradient_flow() -> list[wr.LinePlot]:
     ]
 
 
-def health() -> list[wr.LinePlot]:
-    """Losses, the gap to the training images, the checkerboard, the rate and the time."""
-    keys = ("train/loss", "diagnoses/gap", "diagnoses/checkerboard", "lr", "time/images_per_second")
+def health(project: Project) -> list[wr.LinePlot]:
+    """Losses, details, the gap to the training images where there is a baseline, checkerboard, rate and time."""
+    judged = ("diagnoses/gap", "diagnoses/checkerboard") if project.headline.baseline else ("checkerboard",)
+    keys = (*project.losses, *project.details, *judged, "lr", "time/images_per_second")
     return [_plot(i, columns=3, title=key, y=[key]) for i, key in enumerate(keys)]
 
 
@@ -116,7 +133,7 @@ def columns(project: Project) -> list[str]:
     """The run table's: the choices, then the figures."""
     leads = [f"val/{f.name}_{f.margin}.max" for f in project.figures[:1] if f.baseline]
     figures = [*map(best_key, project.figures), *leads, "parameters", "macs_per_pixel", "state"]
-    return [*(f"config:{name}.value" for name in CHOICES), *(f"summary:{name}" for name in figures)]
+    return [*(f"config:{name}.value" for name in project.choices), *(f"summary:{name}" for name in figures)]
 
 
 def workspace(project: Project, name: str) -> ws.Workspace:
@@ -144,21 +161,22 @@ def _parts(project: Project) -> Iterator[tuple[str, str, Sequence[Any]]]:
     """Panels under a heading, and what the report says above them; what follows a colon is the workspace's alone."""
     figure = project.headline
     noise = f"Less than {figure.noise:g} {figure.unit}".rstrip() + " is noise. " if figure.noise else ""
-    lead = f"the {figure.margin} over {figure.baseline}" if figure.baseline else figure.title
-    made = "SR | HR" if project.scaled else "made | wanted"
-    tile = f"LR {figure.baseline}" if project.scaled else figure.baseline or "baseline"
     said = f"Mean and standard error over all runs that share a choice. {noise}The table below the panels has a row a "
     said += "run, best first, with its choices as columns."
     yield "What each choice is worth", said, curves(project.figures)
     said = f"Each line is a run, from its choices to its best {figure.title}."
     yield "Which choices matter", said, choices_to_headline(project)
     if project.pictures:
-        said = f"{'LR enlarged bicubically' if project.scaled else tile} | {made}, of every run."
-        yield f"Pictures: {tile} | {made}", said, pictures(project.pictures)
+        tiles = "LR enlarged bicubically | SR | HR, of" if project.scaled else f"{project.tiles or 'Pictures'}, of"
+        heading = f"Pictures: {project.tiles}" if project.tiles else "Pictures"
+        yield heading, f"{tiles} every run.", pictures(project.pictures)
     said = "A gradient that falls by orders of magnitude from the last layer to the first vanishes: compare init, "
     said += "norm and activation. Dead and saturated units pass none."
     yield "Gradient flow", said, gradient_flow()
-    yield "Health and time", f"The gap is {lead} on training images less that in validation.", health()
+    said = "Losses, rate and time."
+    if figure.baseline:
+        said = f"The gap is the {figure.margin} over {figure.baseline} on training images less that in validation."
+    yield "Health and time", said, health(project)
 
 
 def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
@@ -190,10 +208,25 @@ def seen(api: Any, entity: str, name: str) -> Project:
             f"The project {entity}/{name} has no run: train with logger.mode=online logger.project={name}, "
             "or upload with `wandb sync`."
         )
-    keys = tuple(sorted({k for run in newest for k in run.summary.keys() if k.startswith("pictures/")}))  # noqa: SIM118
-    configs = (run.config.get("config") or {} for run in newest)
-    with_task = next((config for config in configs if config.get("task")), None)
-    if with_task is None:  # runs of upsweep 0.1
-        return Project(entity, name, keys)
-    figures = figures_of(with_task["task"]["figures"])
-    return Project(entity, name, keys, figures, scaled=with_task.get("scale") is not None)
+    keys = sorted({key for run in newest for key in run.summary.keys()})  # noqa: SIM118
+    figures, scaled = _judged_by(newest)
+    known = {f"val/{name}" for f in figures for name in (f.name, f.baseline_name, f"{f.name}_{f.margin}")}
+    return Project(
+        entity,
+        name,
+        pictures=tuple(key for key in keys if key.startswith("pictures/")),
+        figures=figures,
+        scaled=scaled,
+        losses=(LOSS, *(key for key in keys if key.startswith(f"{LOSS}_"))),
+        details=tuple(key for key in keys if key.startswith("val/") and key not in known),
+    )
+
+
+def _judged_by(runs: Sequence[Any]) -> tuple[tuple[Figure, ...], bool]:
+    """The figures that the newest run with a task declares, and whether that task has a scale."""
+    for run in runs:
+        config = run.config.get("config") or {}
+        if config.get("task"):
+            # the task may have added to its config's titles
+            return figures_of(run.config.get("figures") or config["task"]["figures"]), config.get("scale") is not None
+    return FIGURES_OF_VERSION_1, True  # runs of upsweep 0.1

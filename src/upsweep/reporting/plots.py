@@ -9,11 +9,13 @@ from itertools import pairwise
 from typing import Any
 
 from upsweep.analysis.effects import Effect
-from upsweep.analysis.ranking import finished, grouped, headline
+from upsweep.analysis.ranking import declared, finished, grouped, headline
 from upsweep.analysis.study import MOST_VALUES, swept
 from upsweep.analysis.variance import Interaction
 from upsweep.analysis.yardsticks import JUDGED
+from upsweep.metrics.figure import Figure
 from upsweep.reporting.sweep import Run
+from upsweep.runs.history import OTHER
 from upsweep.runs.result import Result
 
 COSTS = ("parameters", "seconds")
@@ -156,20 +158,56 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
+def curves(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What is drawn over the steps, of what any history has: every figure, then the loss of every player.
+
+    `column` names it in a history. A loss has no figure. `baseline` is None where not all runs have the same. `log`:
+    losses of two players go up and down, that of one falls by powers of ten.
+    """
+    results = [run.result for run in runs]
+    there = {name for run in runs for name, values in run.history.items() if any(y is not None for y in values)}
+    others = sorted(name for name in there if name.startswith(OTHER))
+    losses = {"loss": f"Training loss{' of the generator' if others else ''}"}
+    losses |= {name: f"Training loss of the {name.removeprefix(OTHER)}" for name in others}
+    return [
+        *(
+            {
+                "column": f.name,
+                "title": f"Validation {f.label}{'; lower is better' if f.better == 'lower' else ''}",
+                "figure": asdict(f),
+                "baseline": _baseline(results, f),
+                "log": False,
+            }
+            for f in declared(results)
+            if f.name in there
+        ),
+        *(
+            {"column": column, "title": title, "figure": None, "baseline": None, "log": not others}
+            for column, title in losses.items()
+            if column in there
+        ),
+    ]
+
+
+def _baseline(results: Sequence[Result], figure: Figure) -> float | None:
+    """The baseline's value of a figure, where all results have the same."""
+    found = {round(result.baseline[figure.name], 6) for result in results if figure.name in result.baseline}
+    return found.pop() if len(found) == 1 else None
+
+
 def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
     """Everything that the page's script draws; `colour` is the choice that is told apart by colour at first."""
     results = [run.result for run in runs]
-    figure, found = headline(results), axes(results)
+    found, drawn = axes(results), curves(runs)
     keys = [axis["name"] for axis in found]
     apart = [JUDGED] if any(JUDGED in result.choices for result in results) else []
     named = [axis["name"] for axis in found if not axis["numeric"]]
-    baselines = {round(result.baseline[figure.name], 6) for result in results if figure.name in result.baseline}
-    shown = {"step": "step", "seconds": "seconds", "loss": "loss", figure.name: "value"}
+    columns = ("step", "seconds", *(one["column"] for one in drawn))
     return {
         "axes": found,
         "colour": colour if colour in named else named[0] if named else None,
-        "figure": asdict(figure),
-        "baseline": baselines.pop() if len(baselines) == 1 else None,
+        "figure": asdict(headline(results)),
+        "curves": drawn,
         "runs": [
             {
                 "name": run.name,
@@ -178,7 +216,7 @@ def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
                 "state": run.result.state,
                 **({"judged": run.result.choices[JUDGED]} if JUDGED in run.result.choices else {}),
                 "value": run.result.value,
-                "history": {said: run.history[name] for name, said in shown.items() if name in run.history},
+                "history": {name: run.history[name] for name in columns if name in run.history},
             }
             for run in runs
         ],

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
-from itertools import chain, islice
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from upsweep.common.table import Table
 from upsweep.reporting.plots import COSTS, LETTER, LONGEST, cells, lines, payload, span, ticks
 from upsweep.reporting.sweep import Run, Sweep, read_sweep
 from upsweep.runs.about import without_repeats
+from upsweep.runs.crop import Tile
 from upsweep.runs.layout import EFFECTS, PAGE
 from upsweep.runs.result import HOW_IT_WENT_ON, Result, said_at_first
 from upsweep.runs.verdicts import Sentence
 
-MOST_CROPS = 100  # of the best runs: about 25 kB each
+MOST_PICTURES = 4_000_000  # bytes of the pictures of the best runs: a crop has up to 40 kB, a sheet of samples 250
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
 OWN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # plotly styles its maps, unless an element with this id is there
@@ -74,7 +75,7 @@ def html(sweep: Sweep, found: Findings) -> str:
         hashes=_hashes,
         begun=said_at_first,
         shell=shlex.join,
-        value=figure.format,
+        told=figure.told,
         signed=lambda value, of: of.text(value, "+"),
         words=lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in keys),
     )
@@ -168,8 +169,12 @@ def depends_on(studies: Sequence[Study]) -> list[tuple[Study, Variance, list[Sha
 
 def galleries_of(runs: Sequence[Run]) -> list[list[Run]]:
     """The best runs with a crop, by what it is compared with: another scale or data set has other pictures."""
-    cropped = islice((run for run in runs if run.crop is not None), MOST_CROPS)
-    return list(gathered(cropped, attrgetter("crop.wanted", "crop.baseline")).values())
+    galleries: dict[tuple[Tile, ...], list[Run]] = {}
+    left = MOST_PICTURES
+    for run in runs:
+        if run.crop is not None and (left := left - len(run.crop.made.png)) >= 0:
+            galleries.setdefault(run.crop.others, []).append(run)
+    return list(galleries.values())
 
 
 def problems(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Sentence]]]:

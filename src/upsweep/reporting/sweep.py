@@ -1,7 +1,5 @@
 """A sweep as it lies on disk: its runs with results, histories, crops, diagnoses, and how they were made."""
 
-import base64
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,15 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from upsweep.analysis.ranking import by_choices, finished, rates
 from upsweep.analysis.yardsticks import sentences, told_apart
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
-from upsweep.runs import history
+from upsweep.runs import crop, history
 from upsweep.runs.about import About
-from upsweep.runs.layout import CROP, GAP, HISTORY, MANIFEST, RESULT, SWEEPS, newest
+from upsweep.runs.crop import Crop
+from upsweep.runs.layout import CROP, HISTORY, MANIFEST, RESULT, SWEEPS, newest
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
 from upsweep.runs.result import Result, key_and_value
@@ -26,21 +23,12 @@ from upsweep.runs.verdicts import Sentence, read_sentences
 MOST_POINTS = 200  # of a curve: more cannot be seen
 
 
-@dataclass(frozen=True)
-class Crop:
-    """The same place of a validation image as PNGs in base64, fit for a `data:` URI."""
-
-    baseline: str
-    made: str
-    wanted: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A job of a sweep.
 
-    `history` holds columns of equal length (`step`, `seconds`, `loss`, the figures), None where a number is missing.
-    The config that `about` holds is resolved, the run's folder in it written `<run>`.
+    `history` holds columns of equal length (`step`, `seconds`, `loss`, other players' losses, the figures), None where
+    a number is missing. The config that `about` holds is resolved, the run's folder in it written `<run>`.
     """
 
     name: str
@@ -112,7 +100,7 @@ def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:
         name=name,
         result=result,
         history=_columns(found(history.read, folder / HISTORY, note) or []),
-        crop=found(_crop, folder / CROP, note),
+        crop=found(crop.read, folder / CROP, note),
         diagnoses=found(read_sentences, folder, note) or [],
         about=replace(about, config=_placeless(about.config, folder.resolve())) if about else None,
     )
@@ -137,26 +125,13 @@ def _without_result(job: Entry, like: Result) -> Run:
 def _columns(epochs: Sequence[history.Epoch]) -> dict[str, list[float | None]]:
     if len(epochs) > MOST_POINTS:  # evenly, with the first and the last
         epochs = [epochs[round(i * (len(epochs) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
-    lines = [{"step": e.step, "seconds": e.seconds, "loss": e.loss, **e.figures} for e in epochs]
-    return {name: [_rounded(line.get(name)) for line in lines] for name in lines[0]} if lines else {}
+    lines = [epoch.columns for epoch in epochs]
+    names = dict.fromkeys(name for line in lines for name in line if name != "epoch")
+    return {name: [_rounded(line.get(name)) for line in lines] for name in names}
 
 
 def _rounded(number: float | None) -> float | None:
     return float(f"{number:.6g}") if number is not None and math.isfinite(number) else None
-
-
-def _crop(path: Path) -> Crop:
-    with Image.open(path) as picture:
-        panel = picture.convert("RGB")
-    width = (panel.width - 2 * GAP) // 3
-    if width < 1:
-        raise ValueError(f"its width is {panel.width}")
-    tiles = []
-    for x in range(0, panel.width, width + GAP):
-        data = io.BytesIO()
-        panel.crop((x, 0, x + width, panel.height)).save(data, "PNG", optimize=True)
-        tiles.append(base64.b64encode(data.getvalue()).decode("ascii"))
-    return Crop(*tiles)
 
 
 def _placeless(config: Mapping[str, Any], folder: Path) -> Any:

@@ -9,6 +9,7 @@ from upsweep.common.files import as_csv, write_whole
 from upsweep.runs import record
 
 AXES = ["epoch", "step", "seconds", "loss"]
+OTHER = "loss_"  # what the column of another player's loss has before its name
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Epoch:
     """One line: `epoch` counts from 1, `step` is of iterations, `seconds` of training and validation since the start.
 
     `loss` is the mean over the epoch's training, None where nothing was trained; `figures` are those of the validation
-    by name, None where there was none.
+    by name, None where there was none. `losses` are those of players beside the generator, by name (`discriminator`).
     """
 
     epoch: int
@@ -24,13 +25,20 @@ class Epoch:
     seconds: float
     loss: float | None
     figures: dict[str, float | None] = field(default_factory=dict)
+    losses: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, float | None]:
+        """All numbers by the names of their columns."""
+        losses = {f"{OTHER}{name}": value for name, value in self.losses.items()}
+        return {**{axis: getattr(self, axis) for axis in AXES}, **losses, **self.figures}
 
 
 def write(file: Path, epochs: Sequence[Epoch]) -> Path:
-    """Write all lines, whole or not at all: epoch, step, seconds, loss, then a column a figure."""
-    names = list(dict.fromkeys(name for line in epochs for name in line.figures))
-    lines = [[*(getattr(line, axis) for axis in AXES), *map(line.figures.get, names)] for line in epochs]
-    return write_whole(file, as_csv([[*AXES, *names], *lines]))
+    """Write all lines, whole or not at all: epoch, step, seconds, loss, other losses, then a column a figure."""
+    lines = [line.columns for line in epochs]
+    header = list(dict.fromkeys([*AXES, *(name for line in lines for name in line)]))
+    return write_whole(file, as_csv([header, *(list(map(line.get, header)) for line in lines)]))
 
 
 def read(file: Path) -> list[Epoch]:
@@ -48,6 +56,8 @@ def _epochs(file: Path) -> list[Epoch]:
     epochs = []
     for epoch, step, seconds, *numbers in lines:
         loss, *values = (float(text) if text else None for text in numbers)
-        figures = dict(zip(header[len(AXES) :], values, strict=True))
-        epochs.append(Epoch(int(epoch), int(step), float(seconds), loss, figures))
+        said = dict(zip(header[len(AXES) :], values, strict=True))
+        losses = {name.removeprefix(OTHER): value for name, value in said.items() if name.startswith(OTHER)}
+        figures = {name: value for name, value in said.items() if not name.startswith(OTHER)}
+        epochs.append(Epoch(int(epoch), int(step), float(seconds), loss, figures, losses))
     return epochs

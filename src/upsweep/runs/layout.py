@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from upsweep.common.errors import UserError
+
 # of a run
 CHECKPOINTS = "checkpoints"
 BEST, LAST = Path(CHECKPOINTS) / "best.ckpt", Path(CHECKPOINTS) / "last.ckpt"
@@ -16,7 +18,7 @@ HYDRA = ".hydra"
 OVERRIDES = Path(HYDRA) / "overrides.yaml"
 LOCK = ".lock"
 
-GAP = 8  # white pixels between the three tiles of a crop: baseline, made, wanted (as in upsweep.imaging.tiles)
+GAP = 8  # white pixels between the tiles of a crop (as in upsweep.imaging.tiles)
 
 # of a sweep
 MANIFEST, TABLE = "sweep.json", "results.csv"
@@ -31,6 +33,23 @@ def newest(home: str, holds: str | Path) -> Path | None:
     """Of the folders in `home` that have a file `holds`, the one where it was written last."""
     found = [path for path in Path(home).glob("*") if (path / holds).is_file()]
     return max(found, key=lambda path: (path / holds).stat().st_mtime, default=None)
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The file that a path names: itself, or the best checkpoint of a run's folder.
+
+    Raises:
+        UserError: it is a folder without one.
+    """
+    path = path.expanduser()
+    if not path.is_dir():
+        return path  # a missing one is reported by whoever reads it
+    for candidate in (path / BEST, path / BEST.name):
+        if candidate.is_file():
+            return candidate
+    if (path / MANIFEST).is_file():
+        raise UserError(f"{path} is the folder of a sweep: name a job's folder in it (evaluate.py takes sweep={path}).")
+    raise UserError(f"{path} holds no {BEST}: name a run's folder, or a .ckpt file.")
 
 
 def holds_run(folder: Path) -> bool:

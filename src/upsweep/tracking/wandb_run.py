@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
@@ -130,6 +131,7 @@ class WandbRun(Logger):
         leads = {f"{figure.name}_{figure.margin}": "max" for figure in figures}
         values = {figure.name: "max" if figure.better == "higher" else "min" for figure in figures}
         self._best = {**leads, **values, **(best or {})}
+        declared = {"figures": [asdict(figure) for figure in figures]} if figures else {}
         self._init: dict[str, Any] = {
             "project": project,
             "entity": entity,
@@ -137,7 +139,7 @@ class WandbRun(Logger):
             "name": name or run_name(overrides, choices),
             "notes": notes,
             "tags": list(dict.fromkeys([*tags, *(f"{key}={value}"[:64] for key, value in choices.items())])),
-            "config": {**choices, **(flat or {}), "config": dict(config or {})},
+            "config": {**choices, **(flat or {}), **declared, "config": dict(config or {})},
         }
         self.directory: Path | None = None
         self._run: Any = None

@@ -6,6 +6,7 @@
   const data = JSON.parse($("data").textContent);
   const runs = new Map(data.runs.map((run) => [run.name, run]));
   const dashes = ["solid", "dash", "dot"];
+  const logarithmic = { type: "log", nticks: 5, tickformat: ".2~r" };
   const figure = data.figure; // the headline
   const worth = (value) => (figure.better === "higher" ? value : -value);
   const text = (value) => `${value.toFixed(figure.digits)} ${plain(figure.unit)}`.trim();
@@ -81,8 +82,8 @@
     return { x: average("x"), y: average("y") };
   }
 
-  function curve(id, column, digits, layout) {
-    const hover = `%{y:.${digits}~f} at %{x:,.6~r}<extra></extra>`;
+  function curve({ column, figure, baseline, log }, legend) {
+    const hover = `%{y:.${figure ? figure.digits + 2 : 4}~f} at %{x:,.6~r}<extra></extra>`;
     const shown = data.runs.filter((run) => visible(run.settings) && run.history[column]?.some((y) => y !== null));
     const traces = [];
     for (const group of coloured(shown)) {
@@ -108,27 +109,31 @@
         });
       }
     }
-    draw(id, traces, { ...layout(shown), xaxis: { title: { text: state.x === "step" ? "steps" : "seconds" }, rangemode: "tozero" } });
+    const ys = shown.flatMap((run) => run.history[column]).filter((y) => y !== null);
+    const layout = figure ? framed(ys, figure, baseline) : { yaxis: log && ys.every((y) => y > 0) ? logarithmic : {} };
+    const xaxis = { title: { text: state.x === "step" ? "steps" : "seconds" }, rangemode: "tozero" };
+    draw(`curve-${column}`, traces, { ...layout, xaxis, ...(legend ? {} : { showlegend: false }) });
+  }
+
+  // A run that failed badly must not flatten all others.
+  function framed(ys, figure, baseline) {
+    if (!ys.length) return { yaxis: {} };
+    ys.sort((a, b) => (figure.better === "higher" ? a - b : b - a));
+    const ends = [ys.at(-1), ys[Math.floor(ys.length * 0.1)], ...(baseline === null ? [] : [baseline])];
+    const [low, top] = [Math.min(...ends), Math.max(...ends)];
+    const room = Math.max(figure.noise, (top - low) * 0.08) || Math.abs(top) * 0.05 || 1;
+    const yaxis = { range: [low - room, top + room] };
+    if (baseline === null) return { yaxis };
+    const y = baseline;
+    return {
+      yaxis,
+      shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: css("--quiet"), width: 1, dash: "dot" } }],
+      annotations: [{ xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", showarrow: false, text: plain(figure.baseline), font: { color: css("--quiet"), size: 11 } }],
+    };
   }
 
   function curves() {
-    curve("plot-value", "value", figure.digits + 2, (shown) => {
-      // A run that failed badly must not flatten all others.
-      const ys = shown.flatMap((run) => run.history.value).filter((y) => y !== null).sort((a, b) => worth(a) - worth(b));
-      if (!ys.length) return { yaxis: {} };
-      const ends = [ys.at(-1), ys[Math.floor(ys.length * 0.1)], ...(data.baseline === null ? [] : [data.baseline])];
-      const [low, top] = [Math.min(...ends), Math.max(...ends)];
-      const room = Math.max(figure.noise, (top - low) * 0.08) || Math.abs(top) * 0.05 || 1;
-      const yaxis = { range: [low - room, top + room] };
-      if (data.baseline === null) return { yaxis };
-      const y = data.baseline;
-      return {
-        yaxis,
-        shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: css("--quiet"), width: 1, dash: "dot" } }],
-        annotations: [{ xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", showarrow: false, text: plain(figure.baseline), font: { color: css("--quiet"), size: 11 } }],
-      };
-    });
-    curve("plot-loss", "loss", 4, () => ({ yaxis: { type: "log", nticks: 5, tickformat: ".2~r" }, showlegend: false }));
+    data.curves.forEach((one, i) => curve(one, i === 0));
   }
 
   function cost(id, key, title) {
