@@ -1,11 +1,17 @@
 """Judge generators as papers do: python src/evaluate.py checkpoint=PATH 'benchmark=[set5,set14,bsd100]'."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from upsweep.cli import door, hold_to_defaults, own_targets
+from upsweep.common.errors import UserError
+
+if TYPE_CHECKING:
+    from upsweep.evaluation.methods import Views
+    from upsweep.evaluation.synthesisers import Made
+    from upsweep.evaluation.tables import Comparison
 
 
 @door("evaluate", paths=("benchmark",))
@@ -14,19 +20,36 @@ def main(cfg: DictConfig) -> None:
     hold_to_defaults(cfg)
     # torch takes seconds to import: `--help` and `--cfg job` do without.
     from hydra.core.hydra_config import HydraConfig
-    from hydra.utils import instantiate
 
-    from upsweep.evaluation.benchmarks import find_benchmarks
-    from upsweep.evaluation.methods import Views, asked
-    from upsweep.evaluation.run import Evaluation, evaluate_all
+    from upsweep.evaluation.methods import Views, files_asked
+    from upsweep.evaluation.synthesisers import synthesisers
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    data, views = plain["data"], Views(cfg.self_ensemble, cfg.tile, cfg.ema)
+    views = Views(cfg.self_ensemble, cfg.tile, cfg.ema)
+    files = files_asked(plain["checkpoint"], cfg.sweep)
+    made = synthesisers(files, views, own_targets())
+    for comparison in [by_samples(plain, made, folder)] if made else by_images(cfg, plain, files, views, folder):
+        comparison.table().print()
+        print()
+    print(f"Tables, figures of every image, pictures: {folder}")
+
+
+def by_images(
+    cfg: DictConfig, plain: dict[str, Any], files: list[Path], views: "Views", folder: Path
+) -> "list[Comparison]":
+    """Judge upscalers image by image."""
+    from hydra.utils import instantiate
+
+    from upsweep.evaluation.benchmarks import find_benchmarks
+    from upsweep.evaluation.methods import asked
+    from upsweep.evaluation.run import Evaluation, evaluate_all
+
+    data, named = plain["data"], [str(file) for file in files]
     evaluation = Evaluation(
         folder=folder,
-        methods=asked(plain["checkpoint"], cfg.sweep, cfg.method, plain["scale"], views=views, allow=own_targets()),
-        benchmarks=find_benchmarks(plain["benchmark"], data["root"] and Path(data["root"])),
+        methods=asked(named, None, cfg.method, plain["scale"], views=views, allow=own_targets()),
+        benchmarks=find_benchmarks(plain["benchmark"] or "all", data["root"] and Path(data["root"])),
         protocol=instantiate(cfg.protocol),
         device=cfg.device,
         devices=cfg.devices,
@@ -34,10 +57,52 @@ def main(cfg: DictConfig) -> None:
         pictures=cfg.pictures,
         cache_dir=Path(data["cache_dir"]) if data["cache"] == "disk" else None,
     )
-    for comparison in evaluate_all(evaluation):
-        comparison.table().print()
-        print()
-    print(f"Tables, figures of every image, pictures: {folder}")
+    return evaluate_all(evaluation)
+
+
+def by_samples(plain: dict[str, Any], made: "list[Made]", folder: Path) -> "Comparison":
+    """Judge synthesisers by their samples."""
+    from hydra.utils import instantiate
+
+    from upsweep.common.devices import device_of
+    from upsweep.evaluation.synthesisers import evaluate_synthesisers
+
+    for key, default in (("method", None), ("scale", None), ("devices", 1)):
+        if plain[key] != default:
+            raise UserError(f"{key}={plain[key]} is of upscalers, and {made[0].checkpoint} is none: leave it out.")
+    config, title = real_images(plain, made)
+    more = {"samples": plain["samples"], "device": device_of(plain["device"]), "pictures": plain["pictures"]}
+    return evaluate_synthesisers(made, instantiate(config.task), title, folder, **more)
+
+
+def real_images(plain: dict[str, Any], made: "list[Made]") -> tuple[DictConfig, str]:
+    """The config of a training whose task judges samples by the images that are asked for; what these are called."""
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+
+    from upsweep.evaluation.synthesisers import trained_on
+
+    known = GlobalHydra.instance().config_loader().get_group_options("data")
+    word, said = plain["benchmark"], dict(plain["data"])
+    if word is None:
+        chosen = trained_on([one.checkpoint for one in made]) or ["data=digits"]
+        title = chosen[0].removeprefix("data=")
+    elif isinstance(word, str) and word in known:
+        chosen, title = [f"data={word}"], word
+    elif isinstance(word, str) and Path(word).expanduser().is_dir():
+        chosen, title = ["data=folder"], Path(word).expanduser().resolve().name
+        said["root"] = str(Path(word).expanduser())
+    else:
+        raise UserError(f"benchmark={word} names no images: choose one of {', '.join(known)}, or a folder of images.")
+    config = compose("train", overrides=["task=generation", *chosen])
+    generator = made[0].generator
+    said |= {"size": generator.size, "channels": generator.channels, "samples": plain["samples"]}
+    said["extractor"] = plain["extractor"]
+    for key, value in said.items():
+        if value is not None and key in config.data:
+            config.data[key] = value
+    config.task.weights = plain["weights"]
+    return config, title
 
 
 if __name__ == "__main__":

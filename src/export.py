@@ -12,8 +12,10 @@ def main(cfg: DictConfig) -> None:
     """Export what the config names, and say what was written."""
     hold_to_defaults(cfg)
     from upsweep.networks.exporting import export
+    from upsweep.runs.layout import checkpoint_of
 
     checkpoint, output = (said and Path(said).expanduser() for said in (cfg.checkpoint, cfg.output))
+    checkpoint = checkpoint and checkpoint_of(checkpoint)
     more = {"opset": cfg.opset, "ema": cfg.ema, "overwrite": cfg.overwrite}
     print(export(checkpoint, cfg.format, output, allow=own_targets(), **more))
 

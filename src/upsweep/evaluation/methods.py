@@ -9,10 +9,11 @@ from upsweep import release
 from upsweep.analysis.ranking import differing
 from upsweep.common.errors import UserError
 from upsweep.networks import checkpoints
+from upsweep.networks.network import Network
 from upsweep.networks.upscalers.bicubic import Bicubic
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.networks.wrappers import SelfEnsemble, Tiled
-from upsweep.runs.layout import BEST, MANIFEST, RESULT
+from upsweep.runs.layout import BEST, RESULT, checkpoint_of
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
 
@@ -62,18 +63,40 @@ class Method:
         """
         if self.checkpoint is None:
             return Bicubic(scale=self.scale).eval()
-        if self.views.ema and checkpoints.EMA not in checkpoints.read(self.checkpoint):
-            raise UserError(
-                f"{self.checkpoint} has no moving average of its weights: leave ema=true out, or train with "
-                "callbacks.ema.decay=0.999."
-            )
-        generator = checkpoints.load_upscaler(self.checkpoint, allow=self.allow, ema=self.views.ema is not False)
+        network = trained(self.checkpoint, self.views.ema, self.allow)
+        generator = checkpoints.as_upscaler(network, self.checkpoint)
         try:
             if self.views.tile is not None:
                 generator = Tiled(generator, self.views.tile)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
         return SelfEnsemble(generator) if self.views.self_ensemble else generator
+
+
+def trained(checkpoint: Path, ema: bool | None = None, allow: Collection[str] = ()) -> Network:
+    """The network of a checkpoint, on the CPU and in evaluation mode; `ema` as in `Views`.
+
+    Raises:
+        UserError: it is not there, is not to be trusted, or has no moving average where that is asked for.
+    """
+    if ema and checkpoints.EMA not in checkpoints.read(checkpoint):
+        raise UserError(
+            f"{checkpoint} has no moving average of its weights: leave ema=true out, or train with "
+            "callbacks.ema.decay=0.999."
+        )
+    return checkpoints.load_generator(checkpoint, allow=allow, ema=ema is not False)
+
+
+def files_asked(checkpoint: str | Sequence[str] | None = None, sweep: str | None = None) -> list[Path]:
+    """The checkpoints that a command line asks for: files, the best ones of runs, those of a sweep's finished jobs.
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    paths = [Path(p) for p in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
+    if sweep is not None:
+        paths += finished_jobs(Path(sweep).expanduser())
+    return [checkpoint_of(path) for path in paths]
 
 
 def asked(
@@ -101,11 +124,8 @@ def asked(
     scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
     if not all(type(s) is int and s > 1 for s in scales):
         raise UserError(f"scale={scale} must be a whole number above 1, or a list of such.")
-    paths = [Path(p) for p in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
-    if sweep is not None:
-        paths += finished_jobs(Path(sweep).expanduser())
-    files = [_checkpoint(path) for path in paths]
-    methods = [_loaded(name, file, views, allow) for name, file in zip(_names(files), files, strict=True)]
+    files = files_asked(checkpoint, sweep)
+    methods = [_loaded(name, file, views, allow) for name, file in zip(names(files), files, strict=True)]
     for each in methods:
         if scales and each.scale not in scales:
             raise UserError(
@@ -181,23 +201,11 @@ def _number(folder: Path) -> tuple[int, str]:
     return (int(folder.name) if folder.name.isdigit() else 0, folder.name)
 
 
-def _checkpoint(path: Path) -> Path:
-    """The file that a path names: itself, or the best one of a run's folder."""
-    path = path.expanduser()
-    if not path.is_dir():
-        return path  # a missing one is reported by whoever reads it
-    for candidate in (path / BEST, path / BEST.name):
-        if candidate.is_file():
-            return candidate
-    if (path / MANIFEST).is_file():
-        raise UserError(f"{path} is the folder of a sweep: say sweep={path}.")
-    raise UserError(f"{path} holds no {BEST}: name a run's folder, or a .ckpt file.")
-
-
-def _names(files: Sequence[Path]) -> list[str]:
+def names(files: Sequence[Path]) -> list[str]:
     """What tells checkpoints apart: the choices that differ between their runs, then their paths."""
     settings = [_settings(file) for file in files]
-    keys = [key for key in differing(settings) if key not in ("generator", "scale")]
+    runs = [each for each in settings if each]  # a file without its run differs in its path alone
+    keys = [key for key in differing(runs) if key not in ("generator", "scale")]
     several = len({each.get("generator") for each in settings}) > 1
     places: list[tuple[str, str | None]] = []
     for each in settings:
@@ -212,8 +220,13 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 def _settings(file: Path) -> Mapping[str, str]:
     """What the run that wrote a checkpoint was told; for one without its run, nothing."""
-    result = found(Result.read, file.parent.parent) if file.parent.name == BEST.parent.name else None
+    result = result_of(file)
     return {} if result is None else result.settings
+
+
+def result_of(file: Path) -> Result | None:
+    """What the run that wrote a checkpoint came to; None for one without its run."""
+    return found(Result.read, file.parent.parent) if file.parent.name == BEST.parent.name else None
 
 
 def _shortest(file: Path, files: Sequence[Path]) -> str:

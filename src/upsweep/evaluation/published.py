@@ -20,7 +20,8 @@ def published(scale: int, datasets: Collection[str]) -> dict[str, dict[str, Cell
         if int(row["scale"]) == scale and row["dataset"] in datasets:
             psnr, ssim = row["psnr_db"], row["ssim"]
             mark = "*" if "*" in psnr + ssim else ""
-            cell = Cell(float(psnr.rstrip("*")), float(ssim.rstrip("*")), mark, row["status"])
+            values = {"psnr": float(psnr.rstrip("*")), "ssim": float(ssim.rstrip("*"))}
+            cell = Cell(values, mark, row["status"])
             found.setdefault(row["method"], {})[row["dataset"]] = cell
     return found
 

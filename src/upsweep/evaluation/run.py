@@ -17,6 +17,7 @@ from upsweep.common.errors import UserError
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.names import file_names, safe_name
 from upsweep.common.progress import Bar
+from upsweep.evaluation import papers
 from upsweep.evaluation.benchmarks import Benchmark
 from upsweep.evaluation.methods import Method, bicubic
 from upsweep.evaluation.pictures import overview
@@ -67,8 +68,7 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
         channels = sorted({method.channels for method in here.methods})
         judged = _judged(here, {n: _images(here, scale, n) for n in channels})
         comparison = _compared(here, judged)
-        for suffix, text in (("csv", comparison.csv()), ("md", comparison.markdown()), ("tex", comparison.latex())):
-            write_whole(evaluation.folder / f"table_x{scale}.{suffix}", text)
+        comparison.write(evaluation.folder)
         comparisons.append(comparison)
         lines += [
             [name, scale, evaluation.protocol.name, title, *figures]
@@ -201,7 +201,8 @@ def _compared(evaluation: Evaluation, judged: Judged) -> Comparison:
         for method in methods:
             price = cost(method.generator())
             taken = measure(method, device) if evaluation.speed else None
-            cells = {title: Cell(*mean(figures)) for title, figures in judged[method.name].items()}
+            means = {title: mean(figures) for title, figures in judged[method.name].items()}
+            cells = {title: Cell({"psnr": psnr, "ssim": ssim}) for title, (psnr, ssim) in means.items()}
             milliseconds, megabytes = taken or (None, None)
             costs = price.parameters, price.macs_per_pixel, milliseconds, megabytes
             rows.append(Row(method.name, cells, *costs, str(method.checkpoint or "")))
@@ -211,4 +212,4 @@ def _compared(evaluation: Evaluation, judged: Judged) -> Comparison:
         f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: memory that it takes "
         "at most beside the weights"
     )
-    return Comparison(methods[0].scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")
+    return papers.comparison(methods[0].scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")

@@ -1,11 +1,12 @@
-"""The table of a paper, as CSV, Markdown, LaTeX and on the terminal: a row a method, a column a data set."""
+"""The table of a paper, as CSV, Markdown, LaTeX and on the terminal: a row a method, columns of what it reaches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from upsweep.common.files import as_csv
+from upsweep.common.files import as_csv, write_whole
 from upsweep.common.table import Table
-from upsweep.metrics.protocol import Protocol
+from upsweep.metrics.figure import Figure
 
 MEASURED = "measured"
 # What a method costs: the header in a table, the column in a CSV (a field of Row), the form.
@@ -20,20 +21,39 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\
 
 @dataclass(frozen=True)
 class Cell:
-    """PSNR (dB) and SSIM of a method on a data set; `status` of a published one says what it rests on."""
+    """Figures of a method, by their names; `status` of published ones says what they rest on."""
 
-    psnr: float
-    ssim: float
+    values: Mapping[str, float]
     mark: str = ""
     status: str = MEASURED
 
-    def __str__(self) -> str:
-        return f"{self.psnr:.2f}/{self.ssim:.4f}{self.mark}"
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of results holds.
+
+    Attributes:
+        title: its header.
+        figures: of every cell.
+        prefix: of their names in a CSV: `set5_`.
+        between: two of them in a table.
+    """
+
+    title: str
+    figures: Sequence[Figure]
+    prefix: str = ""
+    between: str = "/"
+
+    def text(self, cell: Cell | None) -> str:
+        """A cell in words: `33.66/0.9299`."""
+        if cell is None:
+            return "-"
+        return self.between.join(figure.format(cell.values[figure.name]) for figure in self.figures) + cell.mark
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its figures by data set, its size and speed as far as they are known."""
+    """A method: its figures by the title of the column, its size and speed as far as they are known."""
 
     method: str
     cells: Mapping[str, Cell]
@@ -45,50 +65,49 @@ class Row:
 
     @property
     def source(self) -> str:
-        """`measured`, or `published` and what the figures rest on (where that differs, by data set)."""
+        """`measured`, or `published` and what the figures rest on (where that differs, by column)."""
         resting: dict[str, list[str]] = {}
-        for dataset, cell in self.cells.items():
-            resting.setdefault(cell.status, []).append(dataset)
+        for title, cell in self.cells.items():
+            resting.setdefault(cell.status, []).append(title)
         if len(resting) > 1:
-            return "published, " + "; ".join(f"{', '.join(sets)}: {status}" for status, sets in resting.items())
+            return "published, " + "; ".join(f"{', '.join(titles)}: {status}" for status, titles in resting.items())
         return MEASURED if MEASURED in resting else f"published, {''.join(resting)}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows at one scale under one protocol."""
+    """All rows that were judged alike.
 
-    scale: int
-    protocol: Protocol
-    datasets: Sequence[str]  # the columns, by their titles
+    Attributes:
+        name: of the files: `table_x2`.
+        caption: what a reader must know to compare the figures with others.
+        columns: of results.
+        rows: a method each.
+        known: what else a CSV says of every row, by its header: the scale, the protocol.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
     rows: Sequence[Row]
-    timed: str = ""  # how time and memory were taken; empty where they were not
+    known: Mapping[str, object] = field(default_factory=dict)
 
-    @property
-    def caption(self) -> str:
-        """What a reader must know to compare the figures with others."""
-        said = [
-            f"Mean PSNR in dB / SSIM at x{self.scale}",
-            f"protocol {self.protocol.name}: {described(self.protocol)}",
-        ]
-        if self.protocol != Protocol():
-            said.append("published figures are left out, as they hold under the papers' protocol only")
-        if any(cell.mark for row in self.rows for cell in row.cells.values()):
-            said.append("*: marked so where the figure was collected")
-        if self.timed:
-            said.append(self.timed)
-        return "; ".join(said) + "."
+    def write(self, folder: Path) -> None:
+        """Write the table as CSV, Markdown and LaTeX into a folder."""
+        for suffix, text in (("csv", self.csv()), ("md", self.markdown()), ("tex", self.latex())):
+            write_whole(folder / f"{self.name}.{suffix}", text)
 
     def table(self) -> Table:
         """For the terminal, with those columns of what a method costs that hold anything."""
         costs = [cost for cost in COSTS if any(getattr(row, cost[1]) is not None for row in self.rows)]
         lines = []
         for row in self.rows:
-            cells = [str(row.cells.get(name, "-")) for name in self.datasets]
+            cells = [column.text(row.cells.get(column.title)) for column in self.columns]
             known = [(getattr(row, key), form) for _, key, form in costs]
             prices = ["-" if x is None else format(x, form) for x, form in known]
             lines.append([row.method, *cells, *prices, row.source])
-        return Table(self.caption, ["method", *self.datasets, *(header for header, _, _ in costs), "source"], lines)
+        titles = [column.title for column in self.columns]
+        return Table(self.caption, ["method", *titles, *(header for header, _, _ in costs), "source"], lines)
 
     def markdown(self) -> str:
         """A GitHub table under its caption."""
@@ -107,7 +126,7 @@ class Comparison:
                 r"\begin{table}",
                 r"\centering",
                 rf"\caption{{{_escaped(table.title)}}}",
-                rf"\label{{tab:x{self.scale}}}",
+                rf"\label{{tab:{self.name.removeprefix('table_')}}}",
                 rf"\begin{{tabular}}{{l{'r' * (len(table.headers) - 2)}l}}",
                 r"\toprule",
                 head,
@@ -122,27 +141,17 @@ class Comparison:
 
     def csv(self) -> str:
         """Unrounded numbers, a row a method, with where they are from."""
-        columns = [f"{name.lower().replace(' ', '_')}_{what}" for name in self.datasets for what in ("psnr", "ssim")]
+        places = [(column, figure.name) for column in self.columns for figure in column.figures]
+        headers = [f"{column.prefix}{name}" for column, name in places]
         lines: list[list[object]] = [
-            ["method", "scale", "protocol", *columns, *(key for _, key, _ in COSTS), "source", "checkpoint"]
+            ["method", *self.known, *headers, *(key for _, key, _ in COSTS), "source", "checkpoint"]
         ]
         for row in self.rows:
-            cells = [row.cells.get(name) for name in self.datasets]
-            figures = [x for cell in cells for x in ((cell.psnr, cell.ssim) if cell else ("", ""))]
+            cells = [row.cells.get(column.title) for column, _ in places]
+            figures = [cell.values[name] if cell else "" for cell, (_, name) in zip(cells, places, strict=True)]
             costs = [getattr(row, key) for _, key, _ in COSTS]
-            lines.append([row.method, self.scale, self.protocol.name, *figures, *costs, row.source, row.checkpoint])
+            lines.append([row.method, *self.known.values(), *figures, *costs, row.source, row.checkpoint])
         return as_csv(lines)
-
-
-def described(protocol: Protocol) -> str:
-    """A protocol in words."""
-    compared = {"y": "luma of BT.601 in studio range", "y_full": "luma of BT.601 in full range", "rgb": "RGB"}
-    rounding = "" if protocol.space == "rgb" else ", rounded" if protocol.round_y else ", not rounded"
-    border = "the scale's width" if protocol.shave is None else f"{protocol.shave} pixels"
-    stored = {"double": "of the luma, not rounded", "uint8": "of RGB, as uint8 images"}[protocol.lr]
-    return (
-        f"{compared[protocol.space]}{rounding}, {border} shaved from every border, LR by MATLAB-style bicubic {stored}"
-    )
 
 
 def _escaped(text: str) -> str:

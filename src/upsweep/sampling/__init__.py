@@ -1,0 +1,1 @@
+"""Latents in, pictures out: a grid of samples, each as a file, and a walk between latents."""
