@@ -146,7 +146,7 @@ def table() -> str:
 
     def others(title: str, scale: int) -> float | None:
         found = published(scale, list(BENCHMARKS.values())).get(PAPER, {}).get(title)
-        return None if found is None else found.psnr
+        return None if found is None else found.values["psnr"]
 
     def bicubic(title: str, scale: int) -> float | None:
         return next((c["benchmarks"][title]["bicubic_psnr"] for at, c in cards.items() if at[1] == scale), None)

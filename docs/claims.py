@@ -31,9 +31,12 @@ from upsweep.runs.result import Result
 
 ROOT = Path(__file__).resolve().parent
 PAGE, KEPT = ROOT / "claims.md", ROOT / "claims"
-SWEEPS = ("study", "plain", "fsrcnn", "depth", "overfit", "cost")
-MEASURED = ("psnr", "psnr_last", "ssim", "gain", "psnr_bicubic", "ssim_bicubic")
-MEASURED += ("parameters", "macs_per_pixel", "seconds", "state")
+SWEEPS = ("study", "plain", "fsrcnn", "depth", "overfit", "cost", "generation")
+HOW = ("parameters", "macs_per_pixel", "seconds", "state")
+MEASURED = ("psnr", "psnr_last", "ssim", "gain", "psnr_bicubic", "ssim_bicubic", *HOW)
+MEASURED_IN = {"generation": ("fd", "fd_last", "kid", "precision", "recall", *HOW)}
+UNITS = {"psnr": "dB", "gap": "dB"}
+LOWER = ("gap", "fd")  # is better
 CHOICES = ("init", "activation", "norm", "dropout")
 SEEDS_OF_STUDY = ("1", "2", "3")
 PLAIN = {"norm": "none", "dropout": "none"}
@@ -48,18 +51,22 @@ def collect(name: str, sweep: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (sweep / TABLE).open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    settings = [key for key in rows[0] if key not in (*MEASURED, "ssim_last", "reason", "checkpoint")]
+    measured = MEASURED_IN.get(name, MEASURED)
+    figures = {key.removesuffix("_last") for key in rows[0] if key.endswith("_last")}
+    no_setting = {*measured, *figures, *(f"{figure}_last" for figure in figures), "reason", "checkpoint"}
+    settings = [key for key in rows[0] if key not in no_setting]
     settings += [key for key in CHOICES if key not in settings]  # a sweep's table says what differs
-    table: list[list[object]] = [[*settings, *MEASURED, *DIAGNOSED]]
+    table: list[list[object]] = [[*settings, *measured, *DIAGNOSED]]
     for row in sorted(rows, key=lambda row: int(row["job"])):
         if name == "plain" and row["seed"] in SEEDS_OF_STUDY:
             continue  # run again to see that seeds of both sweeps belong together; the study has them
         run = sweep / row["job"]
-        row.setdefault("psnr_last", last_psnr(run))  # not told by sweeps of before upsweep 0.2
+        if "psnr" in row:
+            row.setdefault("psnr_last", last_psnr(run))  # not told by sweeps of before upsweep 0.2
         result = Result.read(run)
         said = row | {key: result.settings[key] for key in CHOICES if result is not None}
         seen = diagnosed(run / DIAGNOSES)
-        table.append([*(said[key] for key in (*settings, *MEASURED)), *(seen.get(key, "") for key in DIAGNOSED)])
+        table.append([*(said[key] for key in (*settings, *measured)), *(seen.get(key, "") for key in DIAGNOSED)])
     write_whole(folder / TABLE, as_csv(table))
     manifest = Manifest.read(sweep)
     assert manifest is not None, f"{sweep} is no sweep"
@@ -67,7 +74,7 @@ def collect(name: str, sweep: Path) -> None:
     about["command"] = ["python", "src/train.py", *manifest.about.command[2:]]
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     (folder / EFFECTS).write_text(
-        forest(findings(results(name)).effects, "What each choice is worth"), encoding="utf-8"
+        forest(findings(results(name, figure=measured[0])).effects, "What each choice is worth"), encoding="utf-8"
     )
 
 
@@ -115,7 +122,7 @@ def read(name: str) -> list[Row]:
 
 def results(*names: str, figure: str = "psnr", **fixed: str) -> list[Result]:
     """The runs that were collected of sweeps, where the `fixed` choices are so."""
-    meaning = Meaning(figure=figure, better="lower" if figure == "gap" else None, unit="dB")
+    meaning = Meaning(figure=figure, better="lower" if figure in LOWER else None, unit=UNITS.get(figure, ""))
     found = results_of([KEPT / name / TABLE for name in names], meaning).results.values()
     return [run for run in found if all(run.settings[key] == value for key, value in fixed.items())]
 
@@ -135,35 +142,36 @@ def worth(*keys: str, of: Sequence[str] = ("study",), figure: str = "psnr", **fi
     return "\n".join(f"- {sentence(effect)}" for effect in found.effects if effect.key in keys)
 
 
-def error(*of: str, **fixed: str) -> str:
+def error(*of: str, figure: str = "psnr", **fixed: str) -> str:
     """What the intervals are made from, and what they could have shown."""
-    found = findings(results(*of, **fixed))
+    found = findings(results(*of, figure=figure, **fixed))
     return f"{error_sentence(found.studies[0])} {found.comparisons} comparisons. {power_sentence(found.effects)}"
 
 
-def variance(*of: str) -> str:
+def variance(*of: str, figure: str = "psnr") -> str:
     """The shares of the variance, the largest first."""
-    found = explained(findings(results(*of)).studies[0])
+    found = explained(findings(results(*of, figure=figure)).studies[0])
     assert found is not None
     ordered = sorted(found.shares[:-1], key=lambda one: -one.share)
     rows = [[one.name, f"{one.share:.1%}"] for one in [*ordered, found.shares[-1]]]
-    return table(["what the PSNR varies by", "share of the variance"], rows)
+    return table([f"what the {figure.upper()} varies by", "share of the variance"], rows)
 
 
-def cells(of: str) -> str:
-    """Mean PSNR of a study, each combination at its best rate, by activation and norm."""
-    at_best = at_best_rate(results(of))
+def cells(of: str, figure: str = "psnr", inits: Sequence[str] = ("torch", "xavier", "he"), digits: int = 2) -> str:
+    """Mean figure of a study, each combination at its best rate, by activation and norm."""
+    at_best = at_best_rate(results(of, figure=figure))
     columns = ("activation", "norm", "dropout")
     rows = []
     for values, group in sorted(grouped(at_best, columns).items()):
-        by_init = [_psnr(one for one in group if one.settings["init"] == init) for init in ("torch", "xavier", "he")]
+        by_init = [_cell((one for one in group if one.settings["init"] == init), digits) for init in inits]
         rows.append([", ".join(f"{key}={value}" for key, value in zip(columns, values, strict=True)), *by_init])
-    return table(["PSNR, dB (mean ± sd over seeds)", "init=torch", "init=xavier", "init=he"], rows)
+    label = ", ".join(filter(None, (figure.upper(), UNITS.get(figure))))
+    return table([f"{label} (mean ± sd over seeds)", *(f"init={init}" for init in inits)], rows)
 
 
-def _psnr(group: Iterable[Result]) -> str:
+def _cell(group: Iterable[Result], digits: int) -> str:
     known = [result.value for result in finished(group) if result.value is not None]
-    return "-" if not known else f"{statistics.fmean(known):.2f} ± {statistics.stdev(known):.2f}"
+    return "-" if not known else f"{statistics.fmean(known):.{digits}f} ± {statistics.stdev(known):.{digits}f}"
 
 
 def gradients() -> str:
@@ -248,6 +256,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fsrcnn, error": lambda: error("fsrcnn"),
     "fsrcnn, variance": lambda: variance("fsrcnn"),
     "fsrcnn, cells": lambda: cells("fsrcnn"),
+    "generation": lambda: worth(*CHOICES, of=["generation"], figure="fd"),
+    "generation, plain": lambda: worth("init", "activation", of=["generation"], figure="fd", **PLAIN),
+    "generation, norm without dropout": lambda: worth("norm", of=["generation"], figure="fd", dropout="none"),
+    "generation, error": lambda: error("generation", figure="fd"),
+    "generation, variance": lambda: variance("generation", figure="fd"),
+    "generation, cells": lambda: cells("generation", "fd", ("torch", "xavier", "he", "dcgan"), 1),
     "gradients": gradients,
     "overfitting": overfitting,
     "overfitting, gap": lambda: worth("norm", "dropout", of=["overfit"], figure="gap"),

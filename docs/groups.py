@@ -10,6 +10,8 @@ BEGIN, END = "<!-- groups: written by `make docs` -->", "<!-- end of groups -->"
 GROUPS = (
     *(
         "generator",
+        "adversary",
+        "discriminator",
         "init",
         "activation",
         "norm",
