@@ -520,6 +520,7 @@ def test_a_group_chosen_within_another_is_named_as_hydra_names_it() -> None:
     named = ["norm@adversary.recipe.norm=spectral,none", "optimizer@adversary.optimizer=sgd"]
     assert in_place(said, folders) == [*named, "init@adversary.recipe.init=no_such"]
     assert in_place(named, folders) == named, "ranks and jobs repeat the command line"
+    assert in_place(["-m", *said], folders)[1:3] == [named[0], "optimizer@adversary.optimizer=choice(sgd)"]
     others = ["norm=bn", "adversary.r1=1", "adversary.optimizer.lr=1e-3", "callbacks.pictures=null", "-m", "x.norm=bn"]
     assert in_place(others, folders) == others
     assert key_and_value("norm@adversary.recipe.norm=spectral") == ("adversary.recipe.norm", "spectral")
@@ -555,3 +556,15 @@ def test_the_discriminators_norm_is_not_the_generators(tmp_path: Path) -> None:
         [*command[:-3], "adversary.recipe.norm=no_such"], capture_output=True, text=True, cwd=tmp_path
     )
     assert unknown.returncode == 1 and unknown.stderr.startswith("There is no norm=no_such; choose from bn, ")
+
+
+@pytest.mark.slow
+def test_a_choice_within_a_swept_adversary_is_swept_with_it(tmp_path: Path) -> None:
+    command = [*DOOR, "-m", "task=generation", "generator=vae", "adversary=dcgan,hinge"]
+    small = ["trainer=cpu", "trainer.max_epochs=1", "data.patches_per_epoch=64", "data.samples=50", "logger=none"]
+    command += ["adversary.recipe.norm=none", *small, "hydra.sweep.dir=sweep"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    settings = [(Result.read(tmp_path / "sweep" / job) or pytest.fail()).settings for job in "01"]
+    assert [one["adversary"] for one in settings] == ["dcgan", "hinge"]
+    assert {one["adversary.recipe.norm"] for one in settings} == {"none"}

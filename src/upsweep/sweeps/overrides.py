@@ -101,8 +101,10 @@ def in_place(arguments: Sequence[str], folders: Collection[Path]) -> list[str]:
     """A command line in which a group that is chosen within another one's node is named as Hydra names it.
 
     `adversary.recipe.norm=spectral,none` becomes `norm@adversary.recipe.norm=...`, where `adversary` and `norm` are
-    groups of the config `folders`, and the values are names. Everything else stays.
+    groups of the config `folders`, and the values are names. Everything else stays. Of a sweep, a single name becomes a
+    choice of one: Hydra composes a sweep's config without what is swept, and `adversary` may be.
     """
+    several = sweeps(arguments)
 
     def named(argument: str) -> str:
         key, _, value = argument.partition("=")
@@ -110,7 +112,9 @@ def in_place(arguments: Sequence[str], folders: Collection[Path]) -> list[str]:
         both = all(
             name and any((folder / name).is_dir() for folder in folders) for name in (outer.split(".")[0], group)
         )
-        return f"{group}@{argument}" if both and NAMES.fullmatch(value) and value != "null" else argument
+        if not (both and NAMES.fullmatch(value)) or value == "null":
+            return argument
+        return f"{group}@{key}=choice({value})" if several and "," not in value else f"{group}@{argument}"
 
     return [named(argument) for argument in arguments]
 

@@ -1,5 +1,6 @@
 """The features of a DataModule's real images, found when they are first asked for: by then the data are set up."""
 
+import logging
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from upsweep.metrics.reference import Reference, features_of
 from upsweep.tasks.generation.data import ImageData
 
 BATCH = 250  # images
+log = logging.getLogger("upsweep")
 
 
 class DataReference(Reference):
@@ -33,6 +35,11 @@ class DataReference(Reference):
             features_of(self.extractor, [as_batch(some) for some in torch.split(images, BATCH)], cache)
             for images in (self.data.training_images(), self.data.validation_images())
         )
+        if len(validation) < self.num_features and self.data.rank == 0:
+            log.warning(
+                "Samples are judged by %d real images: figures of so few say little. Hold out more (data.val_share).",
+                len(validation),
+            )
         return Reference(training, validation)
 
     @property
