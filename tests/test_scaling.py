@@ -224,9 +224,9 @@ def test_batches_are_pinned_for_cuda_and_copied_without_waiting() -> None:
     from lightning_fabric.utilities.apply_func import move_data_to_device
 
     data: Any = PatchData(source=Photos(), scale=2, channels=1, seed=1)
-    assert not data._pinned
+    assert not data.pinned
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))
-    assert data._pinned
+    assert data.pinned
     asked = []
 
     class Spy(torch.Tensor):
