@@ -3,11 +3,12 @@
     python benchmarks/adversarial_step.py [rounds]
 
 One real training (`src/train.py`, with logging, progress, EMA and all, and as many looks of the diagnoses as fall on
-so many batches of a default run) takes turns with a bare loop in the same process: after every ROUND of its batches it
-waits while the bare loop takes as many. The bare loop has the same loader, zero_grad and EMA, too, and lays weights and
-images out as the training does. A figure is the median over the rounds of time(ours) / time(bare), with its quartiles,
-on the clock and of the process's CPU alone, which hangs less on who else works. Writes adversarial_step.json and .md
-beside itself.
+so many batches of a default run) takes turns with two bare loops in the same process: after every ROUND of its
+batches it waits while each of them takes as many. Both have the same loader, zero_grad and EMA, too, and lay weights
+and images out as the training does. `plain` is the loop of PyTorch's DCGAN example; `frozen` spares the gradients of
+the discriminator's weights in the generator's turn, as our training does. A figure is the median over the rounds of
+time(ours) / time(bare), with its quartiles, on the clock and of the process's CPU alone, which hangs less on who else
+works. Writes adversarial_step.json and .md beside itself.
 """
 
 import json
@@ -34,6 +35,7 @@ from upsweep.training.adversarial import Adversarial
 HERE = Path(__file__).resolve().parent
 ROUND, ROUNDS = 50, 9
 LOOKS, BATCHES = 12, 3000  # of the diagnoses, in so many batches: a default run's
+LOOPS, CLOCKS = ("plain", "frozen"), ("", ", CPU")
 CASES = {
     "dcgan": ["adversary=dcgan"],
     "dcgan, twice as wide": ["adversary=dcgan", "generator.width=32", "adversary.discriminator.width=32"],
@@ -47,18 +49,19 @@ class Duel(Callback):
 
     def __init__(self, file: str) -> None:
         self.file = Path(file)
-        self.times: dict[str, list[float]] = {"ours": [], "bare": [], "ours, CPU": [], "bare, CPU": []}
+        self.times: dict[str, list[float]] = {f"{who}{clock}": [] for clock in CLOCKS for who in ("ours", *LOOPS)}
 
     def on_train_start(self, _: pl.Trainer, module: Adversarial) -> None:  # type: ignore[override]
-        self.step = bare(module)
+        self.steps = {name: bare(module, frozen=name == "frozen") for name in LOOPS}
         self.since = now()
 
     def on_train_batch_end(self, *args: Any) -> None:
         if (args[-1] + 1) % ROUND == 0:
             self._took("ours")
-            for _ in range(ROUND):
-                self.step()
-            self._took("bare")
+            for name, step in self.steps.items():
+                for _ in range(ROUND):
+                    step()
+                self._took(name)
 
     def _took(self, who: str) -> None:
         """Seconds a batch since the last look: on the clock, and of this process alone."""
@@ -74,7 +77,7 @@ def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def bare(module: Adversarial) -> Callable[[], None]:
+def bare(module: Adversarial, *, frozen: bool) -> Callable[[], None]:
     """A step as anybody would write it, of copies of both networks: a call takes a batch."""
     adversary, data = module.adversary, module.task.data
     loss, penalties = adversary.loss, adversary.penalties
@@ -95,7 +98,7 @@ def bare(module: Adversarial) -> Callable[[], None]:
         adam_d.step()
         if due:
             adam_g.zero_grad()
-            d.requires_grad_(False)
+            d.requires_grad_(not frozen)
             loss.generator(d(real) if loss.compares else None, d(made)).backward()  # type: ignore[no-untyped-call]
             d.requires_grad_(True)
             adam_g.step()
@@ -138,26 +141,29 @@ def measure(overrides: list[str], threads: int, rounds: int, folder: Path) -> di
     )
     times = {name: found[1:] for name, found in json.loads((folder / "duel.json").read_text()).items()}
     measured: dict[str, Any] = {"ms": {name: round(1000 * median(found), 2) for name, found in times.items()}}
-    for clock in ("", ", CPU"):
-        ratios = [a / b for a, b in zip(times[f"ours{clock}"], times[f"bare{clock}"], strict=True)]
+    for who in (f"{name}{clock}" for name in LOOPS for clock in CLOCKS):
+        ours = times["ours, CPU" if who.endswith(CLOCKS[1]) else "ours"]
+        ratios = [a / b for a, b in zip(ours, times[who], strict=True)]
         low, _, high = quantiles(ratios, n=4)
-        measured[f"ratio{clock}"] = [round(x, 3) for x in (median(ratios), low, high)]
+        measured[f"ours / {who}"] = [round(x, 3) for x in (median(ratios), low, high)]
     return measured
 
 
 def report(machine: dict[str, Any], figures: list[dict[str, Any]]) -> str:
-    head = ["what", "ours / bare", "ours / bare, CPU", "ms: ours, bare", "ms of CPU: ours, bare"]
+    ratios = [f"ours / {name}{clock}" for name in LOOPS for clock in CLOCKS]
+    times = [f"{who}, CPU" for who in ("ours", *LOOPS)]
+    head = ["what", *ratios, f"ms: {'; '.join(times)}"]
     lines = [
         "# A step of both players beside a bare loop\n",
-        "time(ours) / time(bare), median (quartiles) of alternating rounds, one thread; the target is 1.05.",
+        "time(ours) / time(bare), median (quartiles) of alternating rounds, one thread; the target is 1.05. `plain` is",
+        "the loop of PyTorch's DCGAN example; `frozen` spares the discriminator's gradients in the generator's turn.",
         f"Made by `python benchmarks/adversarial_step.py`: {', '.join(f'{k} {v}' for k, v in machine.items())}.\n",
         f"| {' | '.join(head)} |",
-        "|---|---|---|---|---|",
+        f"|{'---|' * len(head)}",
     ]
     for figure in figures:
-        ms = list(figure["ms"].values())
-        ratios = ["{} ({} to {})".format(*figure[f"ratio{clock}"]) for clock in ("", ", CPU")]
-        cells = [figure["what"], *ratios, f"{ms[0]}, {ms[1]}", f"{ms[2]}, {ms[3]}"]
+        ms = ", ".join(str(figure["ms"][who]) for who in times)
+        cells = [figure["what"], *("{} ({} to {})".format(*figure[ratio]) for ratio in ratios), ms]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
