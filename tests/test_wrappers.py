@@ -17,7 +17,7 @@ from upsweep.networks import checkpoints
 from upsweep.networks.network import cost
 from upsweep.networks.upscalers import Upscaler
 from upsweep.networks.wrappers import SelfEnsemble, Tiled
-from upsweep.networks.wrappers.tiling import reach, spans
+from upsweep.networks.wrappers.tiling import reach, span, spans
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -153,11 +153,18 @@ def test_a_generator_of_ones_own_that_pools_must_say_so() -> None:
 def test_spans_cover_an_axis_once_and_see_enough(size: int, tile: int, margin: int, stride: int) -> None:
     tile, margin = tile * stride, margin * stride
     found = list(spans(size, tile, margin, stride))
-    assert [i for span in found for i in range(span.start, span.stop)] == list(range(size))
-    for span in found:
-        assert span.cut_start <= max(0, span.start - margin) and min(size, span.stop + margin) <= span.cut_stop
-        assert span.cut_stop - span.cut_start <= tile + 2 * margin + stride
-        assert span.cut_start % stride == 0 and (size - span.cut_stop) % stride == 0
+    assert [i for one in found for i in range(one.start, one.stop)] == list(range(size))
+    for one in found:
+        assert one.cut_start <= max(0, one.start - margin) and min(size, one.stop + margin) <= one.cut_stop
+        assert one.cut_stop - one.cut_start <= tile + 2 * margin + stride
+        assert one.cut_start % stride == 0 and (size - one.cut_stop) % stride == 0
+
+
+@given(start=st.integers(0, 99), side=st.integers(1, 50), margin=st.integers(0, 30), stride=st.integers(1, 5))
+def test_any_part_is_cut_in_whole_cells_from_both_ends(start: int, side: int, margin: int, stride: int) -> None:
+    found = span(start, min(start + side, 100), 100, margin, stride)
+    assert found.cut_start <= max(0, start - margin) and min(100, found.stop + margin) <= found.cut_stop <= 100
+    assert found.cut_start % stride == 0 and (100 - found.cut_stop) % stride == 0
 
 
 def test_a_tile_must_be_positive() -> None:

@@ -21,6 +21,13 @@ from upsweep.networks.wrappers.wrapper import Wrapper
 FARTHEST = 512  # LR pixels that the probe for a network's reach looks at, in each direction
 
 
+class Sides(NamedTuple):
+    """Along one axis: how many output pixels before and after those of a part of the input depend on it."""
+
+    before: int
+    after: int
+
+
 class Span(NamedTuple):
     """Along one axis, in LR pixels: the part of a tile that is kept, and what is cut out for it."""
 
@@ -34,51 +41,79 @@ class Span(NamedTuple):
         return slice(scale * (self.start - self.cut_start), scale * (self.stop - self.cut_start))
 
 
-def spans(size: int, tile: int, margin: int, stride: int = 1) -> Iterator[Span]:
-    """Cover an axis of `size` pixels with tiles, a margin around each as far as the image goes.
+def span(start: int, stop: int, size: int, margin: int, stride: int = 1) -> Span:
+    """A part of an axis of `size` pixels, with a margin around it as far as the image goes.
 
-    `tile` and `margin` must be multiples of `stride`. What is cut starts a multiple of it from the image's start and
-    stops a multiple of it from its end, so that a network that pools finds the same cells as in the whole image,
-    also where it sees the image flipped.
+    What is cut starts a multiple of `stride` from the image's start and stops a multiple of it from its end, so that a
+    network that pools finds the same cells as in the whole image, also where it sees the image flipped.
+    """
+    cut_stop = size - max(0, size - stop - margin) // stride * stride
+    return Span(start, stop, max(0, start - margin) // stride * stride, cut_stop)
+
+
+def spans(size: int, tile: int, margin: int, stride: int = 1) -> Iterator[Span]:
+    """Cover an axis of `size` pixels with tiles, a margin around each (see `span`).
+
+    `tile` and `margin` must be multiples of `stride`.
     """
     for start in range(0, size, tile):
-        stop = min(start + tile, size)
-        cut_stop = size - max(0, size - stop - margin) // stride * stride
-        yield Span(start, stop, max(0, start - margin), cut_stop)
+        yield span(start, min(start + tile, size), size, margin, stride)
 
 
-@torch.no_grad()
+def margin_of(generator: Upscaler) -> int:
+    """LR pixels around a part with which it is as in the whole image: the reach, and where it pools one cell more.
+
+    Raises UserError as `reach` does.
+    """
+    return reach(generator) + (generator.stride if generator.stride > 1 else 0)
+
+
 def reach(generator: Upscaler) -> int:
     """How many LR pixels away an input pixel may be that an output pixel depends on, whatever the weights are.
 
-    Measured on a copy, in its mode: a band of NaN in the input makes NaN of everything that depends on it. The answer
-    is a multiple of the generator's stride. Raises UserError where an output pixel sees the whole image (instance or
-    group norm, batch norm in training), or the generator does not move with its input by its declared stride.
+    A multiple of the generator's stride. Raises UserError where an output pixel sees the whole image (instance or group
+    norm, batch norm in training), or the generator does not move with its input by its declared stride.
+    """
+    found = spread(generator)
+    if found is None:
+        raise UserError(
+            "This generator cannot work in tiles, since each of its pixels depends on the whole image (as with "
+            "instance or group norm, or batch norm in training): give it whole images (upscale.py: tile=0)."
+        )
+    return -(-max(map(max, found)) // (generator.scale * generator.stride)) * generator.stride
+
+
+@torch.no_grad()
+def spread(generator: Upscaler) -> tuple[Sides, Sides] | None:
+    """How far a cell of input, `stride` pixels wide, spreads beyond its own output pixels: in rows, in columns.
+
+    None where it has no end, or one more than 512 LR pixels away. Measured on a copy, in its mode: a band of NaN in the
+    input makes NaN of everything that depends on it, whatever the weights are, the bicubic skip included. Raises
+    UserError where the generator does not move with its input by its declared stride.
     """
     probed = copy.deepcopy(generator).cpu().float()
     run_as(probed, "deconv")  # the other forms multiply by zeros, and zero times NaN is NaN
-    scale, stride = generator.scale, generator.stride
-    farthest = 0
-    for axis in (-2, -1):
-        half = 16
-        while (found := _sides(probed, axis, half)) is None:
-            if half >= FARTHEST:
-                raise UserError(
-                    "This generator cannot work in tiles, since each of its pixels depends on the whole image (as with "
-                    "instance or group norm, or batch norm in training): give it whole images (upscale.py: tile=0)."
-                )
-            half *= 4
-        if _sides(probed, axis, half, shift=stride) not in (found, None):
-            name = type(generator).__name__
-            raise UserError(
-                f"{name} pools: it must set its `stride` (see upsweep.networks.upscalers.Upscaler) to be tiled."
-            )
-        farthest = max(farthest, *found)
-    return -(-farthest // (scale * stride)) * stride
+    if (rows := _end(probed, -2)) is None or (columns := _end(probed, -1)) is None:
+        return None
+    return rows, columns
 
 
-def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> tuple[int, int] | None:
-    """How many output pixels before and after those of a band of input, `stride` wide, depend on it.
+def _end(generator: Upscaler, axis: int) -> Sides | None:
+    half = 16
+    while (found := _sides(generator, axis, half)) is None:
+        if half >= FARTHEST:
+            return None
+        half *= 4
+    if _sides(generator, axis, half, shift=generator.stride) not in (found, None):
+        name = type(generator).__name__
+        raise UserError(
+            f"{name} pools: it must set its `stride` (see upsweep.networks.upscalers.Upscaler) to be tiled."
+        )
+    return found
+
+
+def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> Sides | None:
+    """The spread of a band of input, `stride` wide.
 
     None where they reach the border of the probe, `half` LR pixels away, rounded up to the stride.
     """
@@ -90,12 +125,12 @@ def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> tuple[i
     other = tuple(i for i in range(4) if i != axis % 4)
     seen = generator(x).isnan().any(other).nonzero().flatten().tolist()
     if not seen:
-        return 0, 0
+        return Sides(0, 0)
     first, last = seen[0], seen[-1]
     if first == 0 or last == scale * size[axis] - 1:
         return None
     start = scale * (half + shift)  # of the band
-    return max(0, start - first), max(0, last + 1 - start - scale * stride)
+    return Sides(max(0, start - first), max(0, last + 1 - start - scale * stride))
 
 
 class Tiled(Wrapper):
@@ -114,10 +149,9 @@ class Tiled(Wrapper):
         self.margin()
 
     def margin(self) -> int:
-        """LR pixels around a tile, in the present mode: the generator's reach, and where it pools one cell more."""
+        """LR pixels around a tile, in the present mode (see `margin_of`)."""
         if self.training not in self._margins:
-            cell = self.stride if self.stride > 1 else 0
-            self._margins[self.training] = reach(self.generator) + cell
+            self._margins[self.training] = margin_of(self.generator)
         return self._margins[self.training]
 
     def tiles(self, height: int, width: int) -> Iterator[tuple[Span, Span]]:
