@@ -62,47 +62,18 @@ def by_images(
 
 def by_samples(plain: dict[str, Any], made: "list[Made]", folder: Path) -> "Comparison":
     """Judge synthesisers by their samples."""
-    from hydra.utils import instantiate
-
     from upsweep.common.devices import device_of
+    from upsweep.evaluation.real_images import task_on
     from upsweep.evaluation.synthesisers import evaluate_synthesisers
 
     for key, default in (("method", None), ("scale", None), ("devices", 1)):
         if plain[key] != default:
             raise UserError(f"{key}={plain[key]} is of upscalers, and {made[0].checkpoint} is none: leave it out.")
-    config, title = real_images(plain, made)
+    data = {**plain["data"], "samples": plain["samples"]}
+    asked = {"extractor": plain["extractor"], "weights": plain["weights"]}
+    task, title = task_on(made, plain["benchmark"], data, **asked)
     more = {"samples": plain["samples"], "device": device_of(plain["device"]), "pictures": plain["pictures"]}
-    return evaluate_synthesisers(made, instantiate(config.task), title, folder, **more)
-
-
-def real_images(plain: dict[str, Any], made: "list[Made]") -> tuple[DictConfig, str]:
-    """The config of a training whose task judges samples by the images that are asked for; what these are called."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-
-    from upsweep.evaluation.synthesisers import trained_on
-
-    known = GlobalHydra.instance().config_loader().get_group_options("data")
-    word, said = plain["benchmark"], dict(plain["data"])
-    if word is None:
-        chosen = trained_on([one.checkpoint for one in made]) or ["data=digits"]
-        title = chosen[0].removeprefix("data=")
-    elif isinstance(word, str) and word in known:
-        chosen, title = [f"data={word}"], word
-    elif isinstance(word, str) and Path(word).expanduser().is_dir():
-        chosen, title = ["data=folder"], Path(word).expanduser().resolve().name
-        said["root"] = str(Path(word).expanduser())
-    else:
-        raise UserError(f"benchmark={word} names no images: choose one of {', '.join(known)}, or a folder of images.")
-    config = compose("train", overrides=["task=generation", *chosen])
-    generator = made[0].generator
-    said |= {"size": generator.size, "channels": generator.channels, "samples": plain["samples"]}
-    said["extractor"] = plain["extractor"]
-    for key, value in said.items():
-        if value is not None and key in config.data:
-            config.data[key] = value
-    config.task.weights = plain["weights"]
-    return config, title
+    return evaluate_synthesisers(made, task, title, folder, **more)
 
 
 if __name__ == "__main__":

@@ -74,13 +74,21 @@ def neighbours(made: Tensor, features: Tensor, real: Tensor, real_features: Tens
         real, real_features: the images (M, C, S, S), in [0, 1] or whole levels, with theirs (M, F).
         extractor: its name, for the caption.
     """
-    distances, places = torch.cdist(features, real_features).topk(min(NEAREST, len(real)), largest=False)
-    near = real[places.flatten()]
-    near = near / 255 if near.dtype == torch.uint8 else near
-    pixels = side_by_side([grid(made, 1), grid(near, places.shape[1])])
+    distances, near = nearest_images(features, real, real_features)
+    pixels = side_by_side([grid(made, 1), grid(near.flatten(0, 1), near.shape[1])])
     least = ", ".join(f"{distance:.3g}" for distance in distances[:, 0].tolist())
     caption = f"samples | their nearest training images by features ({extractor}); distances to the nearest: {least}"
     return Panel("nearest_training_images", enlarged(pixels, SHEET), caption)
+
+
+def nearest_images(features: Tensor, real: Tensor, real_features: Tensor) -> tuple[Tensor, Tensor]:
+    """The three real images with the nearest features to each of `features` (N, F), the nearest first.
+
+    Gives their distances (N, 3), and the images (N, 3, C, S, S) in [0, 1]; fewer where there are fewer images.
+    """
+    distances, places = torch.cdist(features, real_features).topk(min(NEAREST, len(real)), largest=False)
+    near = real[places]
+    return distances, near / 255 if near.dtype == torch.uint8 else near
 
 
 def enlarged(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
