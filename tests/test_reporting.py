@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 from scipy import stats
+from skimage.data import astronaut
 from tests.small_results import CHOICES, PSNR, result
 
 from upsweep.analysis.effects import Effect, effects, findings
@@ -36,6 +38,8 @@ from upsweep.reporting.report import forest, html, write_report
 from upsweep.reporting.sweep import find_sweep, read_sweep
 from upsweep.runs.about import About
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result, State
+from upsweep.runs.strip import MOST_BYTES, read_strip, write_strip
+from upsweep.runs.why import Why, declare
 
 ROOT = Path(__file__).resolve().parent.parent
 RMSE = Figure(name="rmse", title="RMSE", unit="%", better="lower", digits=3, noise=0.01, baseline="noisy")
@@ -696,6 +700,123 @@ def test_the_door_makes_the_page_of_the_latest_sweep_and_writes_nothing_else(tmp
     )
 
 
+# ---------------------------------------------------------------------------------------------- why
+
+DI = Figure(name="di", title="diffusion index", digits=1)
+INVENTED = Figure(name="invented", title="invented detail", unit="%", better="lower", digits=1)
+
+
+def explain(folder: Path, kilobytes: int = 3) -> Path:
+    """Records of src/explain.py for every run that finished: DI falls and what is invented rises with the PSNR."""
+    rng = np.random.default_rng(1)
+    side = round((kilobytes * 1000 / 3) ** 0.5)
+    for job in sorted({path.parent for path in folder.glob("*/result.json")}):
+        reached = (Result.read(job) or result(None)).figures.get("psnr")
+        if reached is None:
+            continue
+        share = [0.9, 0.5, 0.1]
+        Why(
+            image="coffee",
+            window=[8, 16, 16],
+            figures={"di": 50 - reached, "invented": reached - 30},
+            declared=declare([DI, INVENTED]),
+            spectrum={"frequency": [0.25, 0.5, 0.75], "restored": share, "invented": share[::-1], "power": [1.0] * 3},
+        ).write(job)
+        write_strip(job / "why.png", rng.integers(0, 256, (side, side, 3), np.uint8), "Left: the map, <b>.")
+    return folder
+
+
+def test_the_page_has_a_section_why_only_where_runs_were_explained(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, GRID, typical)
+    before = page_of(folder)
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', before, re.DOTALL)[0])
+    assert 'id="why"' not in before and "#why" not in without_scripts(before)
+    assert "scale" not in data and not any("spectrum" in run for run in data["runs"])
+    after = page_of(explain(folder))
+    assert 'href="#why"' in after and 'id="why"' in after
+    for path in folder.glob("*/why.*"):
+        path.unlink()
+    assert page_of(folder) == before
+
+
+def test_the_section_why_tells_every_figure_by_rank_and_counts_who_is_left_out(tmp_path: Path) -> None:
+    folder = explain(write_sweep(tmp_path, GRID, typical))
+    (folder / "4" / "why.json").unlink()
+    html = page_of(folder)
+    why = html[html.index('<section id="why"') : html.index('<section id="diagnoses"')]
+    assert "11 of 12 runs were explained; the others are left out here." in text_of(why)
+    seeds, runs = re.findall(r"<table>(.*?)</table>", why, re.DOTALL)
+    assert "Mean ± sample sd over seeds" in seeds and seeds.count("<tr>") == 1 + 4
+    heads = re.findall(r'<th [^>]*?class="(\w+)"( data-lower)?><button type="button">(.*?)</button>', runs)
+    assert heads[0] == ("word", "", "job") and heads[-2] == ("number", "", "diffusion index")
+    assert heads[-1] == ("number", " data-lower", "invented detail, %"), "a click sorts the best first"
+    rows = [re.findall(r"<td [^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", runs, re.DOTALL)[1:]]
+    psnr = [float(row[4]) for row in rows]
+    assert len(rows) == 11 and psnr == sorted(psnr, reverse=True) and "4" not in [row[0] for row in rows]
+    assert all(float(row[5]) == pytest.approx(50 - value, abs=0.1) for row, value in zip(rows, psnr, strict=True))
+    assert "Left: the map, &lt;b&gt;. The whole pages lie" in why
+    assert why.count("data:image/webp") == 11, "a strip that no record belongs to is not shown"
+
+
+def test_the_section_why_says_how_figures_go_with_the_headline_and_that_it_is_no_cause(tmp_path: Path) -> None:
+    few = text_of(page_of(explain(write_sweep(tmp_path / "few", GRID, typical))))
+    assert "Spearman" not in few, "four settings"
+    grid = {"init": list("abcdef"), "norm": ["none", "bn"], "seed": ["1", "2"]}
+    many = text_of(page_of(explain(write_sweep(tmp_path / "many", grid, typical))))
+    assert "Over these 12 settings a larger diffusion index goes with a lower PSNR: Spearman's rho -1.00 (-1.00" in many
+    assert "a larger invented detail goes with a higher PSNR: Spearman's rho 1.00" in many
+    assert "None of this is a cause" in many
+
+
+def test_explanations_that_cannot_be_read_are_said_and_the_rest_is_shown(tmp_path: Path) -> None:
+    folder = explain(write_sweep(tmp_path, GRID, typical))
+    (folder / "0" / "why.json").write_text("{")
+    (folder / "1" / "why.png").write_bytes(b"no picture")
+    (folder / "2" / "why.png").write_bytes(bytes(MOST_BYTES + 1))
+    broken = json.loads((folder / "3" / "why.json").read_text())
+    (folder / "3" / "why.json").write_text(json.dumps(broken | {"declared": [{"title": "a figure without a name"}]}))
+    uneven = broken | {"spectrum": {"frequency": [0.5], "restored": [], "invented": [0.1]}}
+    (folder / "4" / "why.json").write_text(json.dumps(uneven))
+    notes = read_sweep(folder).notes
+    for part in ("0/why.json", "1/why.png", "2/why.png", "3/why.json"):
+        assert any(f"{folder / part} cannot be read" in note for note in notes), part
+    html = page_of(folder)
+    assert "10 of 12 runs were explained" in text_of(html)
+    (data,) = map(json.loads, re.findall(r'id="data">(.*?)</script>', html, re.DOTALL))
+    assert sum("spectrum" in run for run in data["runs"]) == 9
+
+
+def test_a_strip_is_the_picture_that_was_written_as_a_smaller_file(tmp_path: Path) -> None:
+    pixels = np.ascontiguousarray(astronaut()[:256:2, :400])
+    strip = read_strip(write_strip(tmp_path / "why.png", pixels, "A, b."))
+    assert (strip.width, strip.shows) == (400, "A, b.")
+    with Image.open(io.BytesIO(base64.b64decode(strip.webp))) as picture:
+        assert picture.format == "WEBP"
+        assert np.abs(np.asarray(picture, dtype=float) - pixels).mean() < 6
+    assert 2 * len(strip.webp) < (tmp_path / "why.png").stat().st_size
+    write_image(tmp_path / "plain.png", Picture(pixels))
+    assert read_strip(tmp_path / "plain.png").shows == ""
+    write_image(tmp_path / "large.png", Picture(np.zeros((1001, 1000, 3), np.uint8)))
+    with pytest.raises(ValueError, match="1000x1001 pixels, more than 1,000,000"):
+        read_strip(tmp_path / "large.png")
+
+
+def test_a_hundred_explained_runs_stay_below_ten_megabytes_and_the_strips_that_are_shown_are_counted(
+    tmp_path: Path,
+) -> None:
+    grid = {"init": ["a", "b", "c", "d", "e"], "norm": ["none", "bn"], "activation": ["x", "y"], "seed": list("12345")}
+    folder = explain(write_sweep(tmp_path, grid, typical, epochs=300), kilobytes=30)
+    spectrum = {name: [1 / (3 + i) for i in range(32)] for name in ("frequency", "restored", "invented")}
+    for job in folder.glob("*/why.json"):
+        job.write_text(json.dumps(json.loads(job.read_text()) | {"spectrum": spectrum}))
+    html = page_of(folder)
+    assert len(html.encode()) < 10_000_000
+    shown = without_scripts(html).count("data:image/webp")
+    assert f"The strips of the {shown} best of 100 runs are shown." in text_of(html) and shown >= 30
+    (data,) = map(json.loads, re.findall(r'id="data">(.*?)</script>', html, re.DOTALL))
+    assert sum("spectrum" in run for run in data["runs"]) == 100
+
+
 # ------------------------------------------------------------------------------------------- browser
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -864,6 +985,32 @@ def test_steps_become_seconds(page: Page) -> None:
     assert page.evaluate(last) == 125 * 12
     page.get_by_role("radio", name="seconds").press("Space")
     assert 25 < page.evaluate(last) < 35
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_section_why_draws_spectra_sorts_and_follows_the_filters(
+    scheme: Literal["light", "dark"], tmp_path: Path, browser: Browser
+) -> None:
+    folder = explain(write_sweep(tmp_path, GRID, typical))
+    with opened(browser, color_scheme=scheme) as page:
+        page.goto(write_report(folder).as_uri())
+        for kind in ("restored", "invented"):
+            assert page.locator(f"#spectrum-{kind} .scatterlayer .trace").count() == 4, "runs and mean of each norm"
+        peak = "Math.max(...document.getElementById('spectrum-restored').data[0].y)"
+        assert page.evaluate(peak) == pytest.approx(90), "in %"
+        lines = page.evaluate("document.getElementById('spectrum-restored').layout.shapes.map((line) => line.x0)")
+        assert lines == [0.5], "the highest frequency of LR at scale 2"
+        table = page.locator("#why table").last
+        table.get_by_role("button", name="invented detail").click()
+        rising = [float(text) for text in table.locator("tbody tr td:last-child").all_inner_texts()]
+        assert len(rising) == 12 and rising == sorted(rising)
+        page.get_by_role("checkbox", name="bn").press("Space")
+        assert table.locator("tbody tr:visible").count() == 6
+        assert page.locator("#why .of-run:not([hidden])").count() == 6
+        assert page.locator("#spectrum-restored .scatterlayer .trace").count() == 2
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.wait_for_function("() => document.documentElement.scrollWidth === 390", timeout=10_000)
 
 
 @needs_browser

@@ -23,8 +23,9 @@ from upsweep.runs.result import FIGURES_OF_VERSION_1, HOW_IT_WENT_ON, TUNED, Res
 
 NEARLY_ALL = 0.9  # of a column's cells: if so many are different, no two runs share one, as they do a choice
 LOST = ("nan", "inf", "infinity")  # cells of what is no number any more
-# What docs/claims.py adds from the runs' diagnoses.
+# What docs/claims.py adds from the runs' diagnoses, and from their explanations.
 DIAGNOSED = ("reach", "dead", "saturated", "train_gain", "gap", "seconds_per_megapixel")
+EXPLAINED = ("di", "field", "effective_field", "restored", "invented", "checkerboard")
 NO_FIGURE = ("job", "seed", "state")
 NO_CHOICE = {"job", "seed", JUDGED, *MEASURED, *HOW_IT_WENT_ON}
 
@@ -192,7 +193,7 @@ def _is_measured(column: str, rows: Sequence[Row]) -> bool:
     """Whether these are measurements, or names of the rows: no two runs share one. `generator.width` is a key."""
     values = [value for value in _values(column, rows) if not _is_lost(value)]
     different = len(set(values))
-    if column in DIAGNOSED:
+    if column in (*DIAGNOSED, *EXPLAINED):
         return True
     if "." in column or different < 2:
         return False

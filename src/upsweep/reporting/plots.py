@@ -2,10 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from upsweep.analysis.effects import Effect
@@ -21,6 +22,7 @@ from upsweep.runs.result import Result
 COSTS = ("parameters", "seconds")
 LETTER, LINE = 7.4, 16  # pixels: about the width of a letter, and the height of a line
 LONGEST = 14  # letters of a name in a picture
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def span(effects: Sequence[Effect]) -> tuple[float, float]:
@@ -195,8 +197,16 @@ def _baseline(results: Sequence[Result], figure: Figure) -> float | None:
     return found.pop() if len(found) == 1 else None
 
 
-def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
-    """Everything that the page's script draws; `colour` is the choice that is told apart by colour at first."""
+def payload(
+    runs: Sequence[Run],
+    colour: str | None,
+    spectra: Mapping[str, Mapping[str, Sequence[float]]] = NOTHING,
+    scale: int | None = None,
+) -> dict[str, Any]:
+    """Everything that the page's script draws; `colour` is the choice that is told apart by colour at first.
+
+    `spectra` are those of section Why by the names of the runs, `scale` what these have in common.
+    """
     results = [run.result for run in runs]
     found, drawn = axes(results), curves(runs)
     keys = [axis["name"] for axis in found]
@@ -217,8 +227,10 @@ def payload(runs: Sequence[Run], colour: str | None) -> dict[str, Any]:
                 **({"judged": run.result.choices[JUDGED]} if JUDGED in run.result.choices else {}),
                 "value": run.result.value,
                 "history": {name: run.history[name] for name in columns if name in run.history},
+                **({"spectrum": spectra[run.name]} if run.name in spectra else {}),
             }
             for run in runs
         ],
         "cells": cells(results, [*keys, *apart]),
+        **({"scale": scale} if spectra else {}),
     }

@@ -1,19 +1,14 @@
 """One page from a sweep: `report.html` needs nothing but itself, `effects.svg` is its gist for documents."""
 
-import base64
-import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from upsweep.analysis import sentences
 from upsweep.analysis.effects import Effect, Findings, findings
@@ -25,6 +20,8 @@ from upsweep.common.files import write_whole
 from upsweep.common.table import Table
 from upsweep.reporting.plots import COSTS, LETTER, LONGEST, cells, lines, payload, span, ticks
 from upsweep.reporting.sweep import Run, Sweep, read_sweep
+from upsweep.reporting.templates import asset, hashes, template
+from upsweep.reporting.why import section_of
 from upsweep.runs.about import without_repeats
 from upsweep.runs.crop import Tile
 from upsweep.runs.layout import EFFECTS, PAGE
@@ -32,6 +29,7 @@ from upsweep.runs.result import HOW_IT_WENT_ON, Result, said_at_first
 from upsweep.runs.verdicts import Sentence
 
 MOST_PICTURES = 4_000_000  # bytes of the pictures of the best runs: a crop has up to 40 kB, a sheet of samples 250
+MOST_WHY = 1_000_000  # bytes of these that the section Why takes: its strips, tables and spectra
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
 OWN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # plotly styles its maps, unless an element with this id is there
@@ -63,23 +61,25 @@ def html(sweep: Sweep, found: Findings) -> str:
     by_name = {run.name: run for run in sweep.runs}
     runs = [by_name[name] for name in ranked]
     results = [run.result for run in runs]
-    data = payload(sweep.runs, _telling(found.effects))
+    why = section_of(runs, SPREAD.capitalize())
+    data = payload(sweep.runs, _telling(found.effects), why.spectra if why else {}, why.scale if why else None)
     shared, differing = configs(runs)
-    figure, keys, plotly = headline(results), swept(results), _asset("plotly", "package_data", "plotly.min.js")
-    template = _template(
+    figure, keys, plotly = headline(results), swept(results), asset("plotly", "package_data", "plotly.min.js")
+    page = template(
+        HERE,
         "page.html.jinja",
         sentence=sentences.sentence,
         depending=sentences.interaction_sentence,
         lines=lines,
         chance=sentences.chance,
-        hashes=_hashes,
+        hashes=hashes,
         begun=said_at_first,
         shell=shlex.join,
         told=figure.told,
         signed=lambda value, of: of.text(value, "+"),
         words=lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in keys),
     )
-    return template.render(
+    return page.render(
         _axis(found.effects),
         figure=figure,
         leads=leads_of(found.studies),
@@ -97,12 +97,13 @@ def html(sweep: Sweep, found: Findings) -> str:
         large=LARGE,
         longest=LONGEST,
         fronts={cost: [cell for cell in data["cells"] if cost in cell["fronts"]] for cost in COSTS},
-        galleries=galleries_of(runs),
+        galleries=galleries_of(runs, MOST_PICTURES - MOST_WHY if why else MOST_PICTURES),
+        why=why,
         problems=problems(runs),
         shared=shared,
         differing=differing,
-        style=_asset(HERE, "page", "page.css"),
-        script=_asset(HERE, "page", "page.js"),
+        style=asset(HERE, "page", "page.css"),
+        script=asset(HERE, "page", "page.js"),
         plotly=plotly,
         styled_by_plotly=re.findall(OWN_STYLE, plotly),
     )
@@ -112,23 +113,14 @@ def forest(effects: Sequence[Effect], title: str) -> str:
     """An SVG: each effect with its simultaneous interval on a common axis, the mark and a word for its verdict."""
     labels = [f"{e.key}: {e.better} over {e.worse}{f' ({e.on})' if e.on else ''}" for e in effects]
     margin = round(LETTER * max(map(len, [*labels, title])))
-    template = _template("effects.svg.jinja", interval=sentences.interval)
-    return template.render(_axis(effects), labels=labels, effects=effects, title=title, margin=margin) + "\n"
+    drawing = template(HERE, "effects.svg.jinja", interval=sentences.interval)
+    return drawing.render(_axis(effects), labels=labels, effects=effects, title=title, margin=margin) + "\n"
 
 
 def _axis(effects: Sequence[Effect]) -> dict[str, Any]:
     """The ticks of a common axis, and at which share of it a value has its place."""
     low, high = span(effects)
     return {"ticks": ticks(low, high), "place": lambda value: (value - low) / (high - low)}
-
-
-def _template(name: str, **filters: Callable[..., object]) -> Template:
-    """A file in `page/`; it escapes what it is given."""
-    environment = Environment(loader=PackageLoader(HERE, "page"), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters |= filters
-    return environment.get_template(name)
 
 
 def grouped_effects(found: Sequence[Effect]) -> dict[tuple[str, str], list[Effect]]:
@@ -167,10 +159,12 @@ def depends_on(studies: Sequence[Study]) -> list[tuple[Study, Variance, list[Sha
     ]
 
 
-def galleries_of(runs: Sequence[Run]) -> list[list[Run]]:
-    """The best runs with a crop, by what it is compared with: another scale or data set has other pictures."""
+def galleries_of(runs: Sequence[Run], left: int = MOST_PICTURES) -> list[list[Run]]:
+    """The best runs with a crop, by what it is compared with: another scale or data set has other pictures.
+
+    `left` is how many bytes they may have.
+    """
     galleries: dict[tuple[Tile, ...], list[Run]] = {}
-    left = MOST_PICTURES
     for run in runs:
         if run.crop is not None and (left := left - len(run.crop.made.png)) >= 0:
             galleries.setdefault(run.crop.others, []).append(run)
@@ -231,13 +225,3 @@ def _telling(found: Sequence[Effect]) -> str | None:
     """The choice with the largest effect that is shown, or else the first."""
     best = max(found, key=lambda effect: (effect.difference or 0.0) if effect.shown else -1.0, default=None)
     return best.key if best else None
-
-
-def _hashes(texts: Iterable[str]) -> Markup:
-    """The styles and scripts that a page's Content-Security-Policy lets run: those with these very texts."""
-    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
-    return Markup(" ").join(Markup("'sha256-{}'").format(digest) for digest in digests)
-
-
-def _asset(package: str, *path: str) -> Markup:
-    return Markup(resources.files(package).joinpath(*path).read_text(encoding="utf-8"))

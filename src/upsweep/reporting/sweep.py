@@ -14,11 +14,13 @@ from upsweep.common.names import listed
 from upsweep.runs import crop, history
 from upsweep.runs.about import About
 from upsweep.runs.crop import Crop
-from upsweep.runs.layout import CROP, HISTORY, MANIFEST, RESULT, SWEEPS, newest
+from upsweep.runs.layout import CROP, HISTORY, MANIFEST, RESULT, SWEEPS, WHY_PICTURE, newest
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
 from upsweep.runs.result import Result, key_and_value
+from upsweep.runs.strip import Strip, read_strip
 from upsweep.runs.verdicts import Sentence, read_sentences
+from upsweep.runs.why import Why
 
 MOST_POINTS = 200  # of a curve: more cannot be seen
 
@@ -28,7 +30,8 @@ class Run:
     """A job of a sweep.
 
     `history` holds columns of equal length (`step`, `seconds`, `loss`, other players' losses, the figures), None where
-    a number is missing. The config that `about` holds is resolved, the run's folder in it written `<run>`.
+    a number is missing. The config that `about` holds is resolved, the run's folder in it written `<run>`. `why` and
+    `strip` are what src/explain.py found, where it was run.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Run:
     crop: Crop | None = None
     diagnoses: Sequence[Sentence] = ()
     about: About | None = None
+    why: Why | None = None
+    strip: Strip | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +108,8 @@ def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:
         crop=found(crop.read, folder / CROP, note),
         diagnoses=found(read_sentences, folder, note) or [],
         about=replace(about, config=_placeless(about.config, folder.resolve())) if about else None,
+        why=found(Why.read, folder, note),
+        strip=found(read_strip, folder / WHY_PICTURE, note),
     )
 
 

@@ -12,6 +12,7 @@ RESULT, PROGRESS, ABOUT = "result.json", "progress.json", "about.json"
 HISTORY, DIAGNOSES = "history.csv", "diagnoses.json"
 IDENTITY = "identity.json"
 PICTURES, CROP = "pictures", "crop.png"
+WHY, WHY_PICTURE, WHY_FOLDER = "why.json", "why.png", "why"  # of src/explain.py
 JOB_LOG = "job.log"  # what a job of a sweep printed
 WANDB, CSV = "wandb", "csv"
 HYDRA = ".hydra"

@@ -4,6 +4,7 @@
   const $ = (id) => document.getElementById(id);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const data = JSON.parse($("data").textContent);
+  const tables = all("#ranking table, #why table");
   const runs = new Map(data.runs.map((run) => [run.name, run]));
   const dashes = ["solid", "dash", "dot"];
   const logarithmic = { type: "log", nticks: 5, tickformat: ".2~r" };
@@ -82,15 +83,11 @@
     return { x: average("x"), y: average("y") };
   }
 
-  function curve({ column, figure, baseline, log }, legend) {
-    const hover = `%{y:.${figure ? figure.digits + 2 : 4}~f} at %{x:,.6~r}<extra></extra>`;
-    const shown = data.runs.filter((run) => visible(run.settings) && run.history[column]?.some((y) => y !== null));
+  // A thin line a run, a thick one the mean of those of a colour that finished; points: the x and y of a run.
+  function lined(shown, points, hover) {
     const traces = [];
     for (const group of coloured(shown)) {
-      const lines = group.items.map((run) => {
-        const known = run.history[column].map((y, i) => [run.history[state.x][i], y]).filter(([, y]) => y !== null);
-        return { x: known.map(([x]) => x), y: known.map(([, y]) => y), text: labelOf(run), state: run.state, judged: run.judged };
-      });
+      const lines = group.items.map((run) => ({ ...points(run), text: labelOf(run), state: run.state, judged: run.judged }));
       const markers = lines.every((line) => line.x.length === 1);
       const common = { type: "scatter", name: group.name, legendgroup: group.name };
       const done = lines.filter((line) => line.state === "finished");
@@ -109,10 +106,37 @@
         });
       }
     }
+    return traces;
+  }
+
+  function curve({ column, figure, baseline, log }, legend) {
+    const hover = `%{y:.${figure ? figure.digits + 2 : 4}~f} at %{x:,.6~r}<extra></extra>`;
+    const shown = data.runs.filter((run) => visible(run.settings) && run.history[column]?.some((y) => y !== null));
+    const points = (run) => {
+      const known = run.history[column].map((y, i) => [run.history[state.x][i], y]).filter(([, y]) => y !== null);
+      return { x: known.map(([x]) => x), y: known.map(([, y]) => y) };
+    };
     const ys = shown.flatMap((run) => run.history[column]).filter((y) => y !== null);
     const layout = figure ? framed(ys, figure, baseline) : { yaxis: log && ys.every((y) => y > 0) ? logarithmic : {} };
     const xaxis = { title: { text: state.x === "step" ? "steps" : "seconds" }, rangemode: "tozero" };
-    draw(`curve-${column}`, traces, { ...layout, xaxis, ...(legend ? {} : { showlegend: false }) });
+    draw(`curve-${column}`, lined(shown, points, hover), { ...layout, xaxis, ...(legend ? {} : { showlegend: false }) });
+  }
+
+  function spectrum(kind, legend) {
+    const shown = data.runs.filter((run) => visible(run.settings) && run.spectrum);
+    const points = (run) => ({ x: run.spectrum.frequency, y: run.spectrum[kind].map((share) => 100 * share) });
+    const peaks = shown.map((run) => 100 * Math.max(...run.spectrum[kind])).sort((a, b) => a - b);
+    const top = 1.05 * (peaks.filter((peak) => peak <= 3 * peaks[peaks.length >> 1]).at(-1) ?? 100); // see framed
+    const nyquist = data.scale && { xref: "x", x0: 1 / data.scale, x1: 1 / data.scale, yref: "paper", y0: 0, y1: 1 };
+    draw(`spectrum-${kind}`, lined(shown, points, "%{y:.1f} % at %{x:.2f}<extra></extra>"), {
+      xaxis: { title: { text: "frequency" }, rangemode: "tozero" },
+      yaxis: { title: { text: "% of HR's power" }, range: [0, top || 1] },
+      ...(legend ? {} : { showlegend: false }),
+      ...(nyquist && {
+        shapes: [{ type: "line", ...nyquist, line: { color: css("--quiet"), width: 1, dash: "dot" } }],
+        annotations: [{ x: nyquist.x0, xanchor: "left", yref: "paper", y: 1, yanchor: "top", showarrow: false, text: "LR ends", font: { color: css("--quiet"), size: 11 } }],
+      }),
+    });
   }
 
   // A run that failed badly must not flatten all others.
@@ -211,7 +235,7 @@
   function swatches() {
     const axis = axisOf(state.colour);
     all("td .swatch").forEach((swatch) => swatch.remove());
-    for (const table of all("#ranking table")) {
+    for (const table of tables) {
       const column = all("th", table).findIndex((th) => th.textContent === state.colour);
       if (column < 0 || !axis) continue;
       for (const row of table.tBodies[0].rows) {
@@ -229,6 +253,8 @@
     cost("plot-parameters", "parameters", "parameters");
     cost("plot-seconds", "seconds", "seconds");
     paths();
+    spectrum("restored", true);
+    spectrum("invented", false);
     swatches();
   }
 
@@ -240,7 +266,7 @@
       if (!state.only.has(box.dataset.key)) state.only.set(box.dataset.key, new Set());
       state.only.get(box.dataset.key).add(box.value);
     }
-    for (const table of all("#ranking table")) {
+    for (const table of tables) {
       const headers = all("th", table).map((th) => th.textContent);
       for (const row of table.tBodies[0].rows)
         row.hidden = !headers.every((key, i) => !state.only.get(key) || state.only.get(key).has(row.cells[i].textContent));
@@ -288,7 +314,7 @@
     });
     table.tBodies[0].append(...rows.map(({ row }) => row));
   }
-  all("#ranking th button").forEach((button) => button.addEventListener("click", () => sort(button.parentElement)));
+  all("th button").forEach((button) => button.addEventListener("click", () => sort(button.parentElement)));
 
   // ---- the wipe
 
