@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
+from tests.small_results import PSNR
 
 from upsweep.common.errors import UserError
 from upsweep.imaging.tiles import Panel
+from upsweep.runs.about import About
+from upsweep.runs.result import Result
 from upsweep.tracking.csv_run import CsvRun
+from upsweep.tracking.explained import log_explanation
 from upsweep.tracking.run_log import RunLog
 from upsweep.tracking.server import obstacle
 from upsweep.tracking.wandb_run import WandbRun, best_of, run_name
@@ -441,3 +446,50 @@ def test_an_empty_variable_of_wandbs_is_none_and_the_name_stays(
     monkeypatch.setenv("WANDB_NOTES", "")
     run = WandbRun(tmp_path, name="mine", mode="disabled")
     assert run._init["name"] == "mine" and "WANDB_NOTES" not in os.environ
+
+
+def explained(folder: Path, **options: Any) -> Path:
+    """The part of a W&B run that an explanation adds."""
+    before = set((folder / "wandb").glob("offline-run-*"))
+    log_explanation(folder, {"erf": 13.0, "diffusion": 12.5}, [PANEL], mode="offline", **options)
+    (part,) = set((folder / "wandb").glob("offline-run-*")) - before
+    return part
+
+
+def test_an_explanation_goes_into_the_jobs_own_run_and_changes_neither_its_steps_nor_its_best_values(home, tmp_path):
+    job = tmp_path / "my-sweep" / "3"
+    job.mkdir(parents=True)
+    (job.parent / "sweep.json").write_text("{}")
+    logger = {"_target_": "upsweep.tracking.wandb_run.WandbRun", "project": "mine", "tags": ["tagged"], "name": None}
+    config = {"init": {"fan": "effective"}, "logger": logger}
+    told: dict[str, Any] = {"choices": {"init": "he"}, "overrides": ["init=he", "seed=0"], "figures": (PSNR,)}
+    run = WandbRun(job, project="mine", tags=["tagged"], config=config, flat={"seed": 0, "scale": 2}, **told)
+    for step, psnr in ((10, 31.0), (20, 30.0)):
+        run.log_metrics({"val/psnr": psnr}, step=step)
+    run.finish()
+    assert run.directory is not None
+    About(config=config).write(job)
+    result = Result(state="finished", choices=told["choices"], overrides=told["overrides"], seed=0, scale=2)
+    replace(result, declared=told["figures"]).write(job)
+
+    part = explained(job, project="upsweep", tags=[], name=None, best={"loss": "min"})
+    before, after = summary_of(run.directory), summary_of(part)
+    assert before["project"] == "mine"
+    for same in ("run_id", "project", "name", "tags", "config"):
+        assert after[same] == before[same], same
+    assert records_of(part, "run")[0]["run_group"] == "my-sweep" and records_of(part, "run")[0]["resume"]
+    said = after["summary"]
+    assert (said["why/erf"], said["why/diffusion"]) == (13.0, 12.5)
+    (logged,) = [record["item"] for record in records_of(part, "history")]
+    with Image.open(part / "files" / logged["why/coffee.path"]) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), PANEL.pixels)
+    assert logged["why/coffee.caption"] == PANEL.caption
+    assert "trainer/global_step" not in {*logged, *said} and "val/psnr" not in {*logged, *said}
+    assert before["summary"]["val/psnr"] == {"max": 31.0}
+
+
+def test_an_explanation_of_a_folder_without_a_run_is_a_run_of_its_own(home, tmp_path):
+    part = explained(tmp_path / "why-two-networks", project="upsweep", name=None)
+    said = summary_of(part)
+    assert (said["name"], said["summary"]["why/erf"]) == ("why-two-networks", 13.0)
+    assert summary_of(explained(tmp_path / "other", name="mine"))["name"] == "mine"

@@ -190,8 +190,11 @@ class WandbRun(Logger):
 
     @rank_zero_only
     @_harmless
-    def log_pictures(self, key: str, pictures: Sequence[Panel], step: int) -> None:
-        """Log every picture as a panel of its own, `key/<name>`: W&B shows lists of unequal sizes wrongly."""
+    def log_pictures(self, key: str, pictures: Sequence[Panel], step: int | None) -> None:
+        """Log every picture as a panel of its own, `key/<name>`: W&B shows lists of unequal sizes wrongly.
+
+        None: at no step of the training.
+        """
         import wandb
 
         self._log({f"{key}/{p.name}": wandb.Image(p.pixels, caption=p.caption) for p in pictures}, step, best={})
