@@ -1,0 +1,27 @@
+"""Long names of networks stay inside of a sheet of pictures."""
+
+import pytest
+
+from upsweep.explaining.drawing import drawn, folded, legend_below, sheet
+
+NAME = "deconvnet optimizer=muon objective=l1 upsampler=deconv dropout=none norm=instance activation=prelu"
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], [f"{NAME} seed={i}" for i in range(5)]])
+def test_a_legend_lies_within_its_sheet_which_keeps_its_plots(names: list[str]) -> None:
+    made, axes = sheet(1, 2, width=2.6, height=2.6)
+    for name in names:
+        axes[0, 0].plot([0, 1], label=name)
+    legend_below(made, axes[0, 0])
+    pixels = drawn(made)
+    (legend,) = made.legends
+    box = legend.get_window_extent()
+    height, width = pixels.shape[:2]
+    assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height
+    assert axes[0, 0].get_window_extent().height > 1.5 * made.dpi, "inches of the plot itself"
+
+
+def test_a_name_is_folded_at_spaces_alone() -> None:
+    lines = folded(NAME, 36).splitlines()
+    assert " ".join(lines) == NAME and max(map(len, lines)) <= 36
+    assert folded("norm-of-one-long-word=instance", 10) == "norm-of-one-long-word=instance"
