@@ -46,10 +46,10 @@ def as_png(folder: Path) -> None:
 
     def convert(path: Path) -> None:
         picture = read_image(path)
-        write_image(folder / "hr" / f"{path.stem}.png", picture)
+        write_image(folder / "hr" / f"{path.stem}.png", picture, marked=False)
         hr = crop_to_multiple(to_tensor(picture.pixels), SCALE)
         lr = to_uint8(BICUBIC(hr, SCALE, stream(0, 0, 0)))
-        write_image(folder / "lr" / f"{path.stem}.png", Picture(lr))
+        write_image(folder / "lr" / f"{path.stem}.png", Picture(lr), marked=False)
 
     for name in ("hr", "lr"):
         (folder / name).mkdir()

@@ -74,7 +74,7 @@ def measure(folder: Path) -> Measured:
     size = sparse_cache(folder / "images", folder / "cache")
     (folder / "val").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    write_image(folder / "val" / "0.png", Picture(pixels))
+    write_image(folder / "val" / "0.png", Picture(pixels), marked=False)
     command = [
         *(sys.executable, str(HERE.parent / "src" / "train.py"), f"hydra.run.dir={folder}/run", "logger=none"),
         *("data=folder", f"data.root={folder}/images", f"data.val_root={folder}/val", f"data.cache_dir={folder}/cache"),

@@ -79,7 +79,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = np.random.default_rng(0)
     for i in range(5):
         coarse = noise.integers(0, 256, (12 + i, 10, 1 if i == 3 else 3), dtype=np.uint8)
-        write_image(folder / f"{i}.png", Picture(coarse.repeat(5, axis=0).repeat(5, axis=1)[:-1]))
+        write_image(folder / f"{i}.png", Picture(coarse.repeat(5, axis=0).repeat(5, axis=1)[:-1]), marked=False)
     return folder
 
 
@@ -212,7 +212,7 @@ def test_an_image_that_cannot_be_judged_is_named(photos: Path, tmp_path: Path) -
         evaluate(Known(1), [])
     with pytest.raises(UserError, match=r"^0: its SR has .* and its HR"):
         evaluate(Known(1), benchmark_images(str(photos), scale=3, channels=1))
-    write_image(tmp_path / "small.png", Picture(np.zeros((14, 40, 3), np.uint8)))
+    write_image(tmp_path / "small.png", Picture(np.zeros((14, 40, 3), np.uint8)), marked=False)
     with pytest.raises(UserError, match=r"small.* 40x14 pixels .* needs 15x15"):
         evaluate_all(
             Evaluation(

@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(120):
         y, x, width = rng.uniform(6, 22), rng.uniform(6, 22), rng.uniform(2, 6)
         spot = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * width**2))
-        write_image(home / f"{number:03}.png", Picture((spot * 255).astype(np.uint8)[..., None]))
+        write_image(home / f"{number:03}.png", Picture((spot * 255).astype(np.uint8)[..., None]), marked=False)
     return home
 
 

@@ -720,7 +720,7 @@ def photos(tmp_path):
         (tmp_path / folder).mkdir()
         for i in range(count):
             pixels = noise.integers(0, 256, (40 + 2 * i, 52, 3), dtype=np.uint8)
-            write_image(tmp_path / folder / f"{i}.png", Picture(pixels))
+            write_image(tmp_path / folder / f"{i}.png", Picture(pixels), marked=False)
     return [
         *("data=folder", f"data.root={tmp_path / 'train'}", f"data.val_root={tmp_path / 'val'}"),
         *("data.patch_size=8", "data.batch_size=2", "data.patches_per_epoch=8", "trainer.max_epochs=1"),

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from upsweep.common.errors import UserError
 from upsweep.data.containers import File, Inside, batch_pictures, idx_pictures, read_idx, zip_pictures
 from upsweep.data.known import ENVIRONMENT
+from upsweep.data.own import foreign
 from upsweep.imaging.files import find_images
 
 PARENTS = ("", "generation", "data", "datasets")
@@ -153,10 +154,10 @@ def _numbered(part: str, pictures: list[Inside]) -> Files:
 
 
 def _pictures(folder: Path, names: tuple[str, ...]) -> Files:
-    """The image files in the first subfolder that goes by one of the names."""
+    """The image files in the first subfolder that goes by one of the names, but for those that upsweep made."""
     for name in names:
         if (below := folder / name).is_dir():
-            return {path.relative_to(folder).as_posix(): path for path in find_images(below)}
+            return {path.relative_to(folder).as_posix(): path for path in foreign(find_images(below), below)}
     return {}
 
 

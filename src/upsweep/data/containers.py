@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.data.cache import stamp
+from upsweep.data.own import foreign
 from upsweep.imaging.files import SUFFIXES, Picture, decode_image, read_image
 
 MAX_BYTES = 4 << 30  # of a file, unpacked; MNIST has 47 MB, a batch of CIFAR 31 MB
@@ -104,7 +105,7 @@ def batch_pictures(file: Path, names: Sequence[str] = ()) -> list[Inside]:
 
 
 def zip_pictures(file: Path) -> list[Inside]:
-    """The image files in a zip, sorted by their names, labelled by the folders that they lie in.
+    """The image files in a zip that upsweep did not make, sorted by names, labelled by the folders that they lie in.
 
     Raises:
         UserError: the file is broken, or is no zip.
@@ -112,10 +113,11 @@ def zip_pictures(file: Path) -> list[Inside]:
     try:
         with zipfile.ZipFile(file) as archive:
             paths = (Path(info.filename) for info in archive.infolist() if not info.is_dir())
-            images = sorted(path.as_posix() for path in paths if path.suffix.lower() in SUFFIXES and _shown(path))
+            images = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and _shown(path))
+            images = foreign(images, file, lambda path: archive.open(path.as_posix()))
     except _BROKEN as error:
         raise _broken(file, "zip", error) from error
-    return [Inside(file, name, Path(name).parent.name) for name in images]
+    return [Inside(file, path.as_posix(), path.parent.name) for path in images]
 
 
 def _shown(path: Path) -> bool:

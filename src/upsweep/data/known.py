@@ -170,9 +170,11 @@ def _descend(folder: Path, path: Path) -> Path | None:
 
 
 def _hr_images(folder: Path) -> list[Path]:
-    """The image files in a folder; where some are marked as HR (`img_001_SRF_2_HR.png`), those, and no LR ones."""
+    """The image files in a folder that upsweep did not make; where some are marked as HR (`img_001_SRF_2_HR.png`),
+    those, and no LR ones."""
+    from upsweep.data.own import foreign
     from upsweep.imaging.files import find_images  # brings torch, and a door asks for the names alone
 
-    files = find_images(folder, deep=False)
+    files = foreign(find_images(folder, deep=False), folder)
     marked = [path for path in files if re.search(r"[_-](HR|GT)$", path.stem, re.IGNORECASE)]
     return marked or [path for path in files if not re.search(r"[_-](LR|bicubic)", path.stem, re.IGNORECASE)]

@@ -23,6 +23,7 @@ from upsweep.data.containers import File, path_of
 from upsweep.data.digits import digit_files
 from upsweep.data.fetch import fetch
 from upsweep.data.known import TRAINING, data_root, find, training_files
+from upsweep.data.own import foreign
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.imaging.files import SUFFIXES, files_below
 
@@ -308,17 +309,22 @@ def _without(files: Paths, val: Paths, otherwise: str) -> Paths:
 
 
 def _images_under(key: str, root: str, passed_over: list[Path]) -> Paths:
-    """The image files below a folder, one at least, by relative path; the others are added to `passed_over`."""
+    """The image files below a folder, one at least, by relative path; files of other kinds go to `passed_over`.
+
+    Images that upsweep made are left out.
+    """
     folder = Path(root).expanduser()
     if not folder.is_dir():
         where = "" if folder.is_absolute() else f" in {Path.cwd()}"
         raise UserError(f"{key}={root} is not a folder{where}.")
     below = files_below(folder)
-    files = _named([path for path in below if path.suffix.lower() in SUFFIXES], folder)
+    images = [path for path in below if path.suffix.lower() in SUFFIXES]
     passed_over += (path for path in below if path.suffix.lower() not in SUFFIXES)
-    if not files:
+    if not images:
         raise UserError(f"{key}={root} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
-    return files
+    if not (files := foreign(images, folder)):
+        raise UserError(f"{key}={root} holds no image but those that upsweep made, which are no data.")
+    return _named(files, folder)
 
 
 def _named(files: Iterable[Path], folder: Path) -> Paths:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from upsweep.common.errors import UserError
 from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, data_root, present_benchmarks
+from upsweep.data.own import foreign
 from upsweep.data.store import Settings, open_images
 from upsweep.imaging.files import find_images
 from upsweep.tasks.super_resolution.data import EvalImages
@@ -76,7 +77,8 @@ def _benchmark(name: str, root: Path | None) -> Benchmark:
             f"There is no benchmark {name}: name all, {', '.join(BENCHMARKS)}, or a folder of HR images; "
             "several as 'benchmark=[set5,set14]'."
         )
-    files = find_images(folder)
-    if not files:
+    if not (images := find_images(folder)):
         raise UserError(f"benchmark={name} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
+    if not (files := foreign(images, folder)):
+        raise UserError(f"benchmark={name} holds no image but those that upsweep made: to judge on them tells nothing.")
     return Benchmark(folder.resolve().name, tuple(files))

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
-from upsweep.imaging import metadata
+from upsweep.imaging import marks, metadata
 from upsweep.imaging.metadata import EXIF, PROFILE
 
 log = logging.getLogger("upsweep")
@@ -146,10 +146,11 @@ def decode_image(data: bytes, path: str, *, max_pixels: int = MAX_PIXELS) -> Pic
     return picture
 
 
-def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
+def write_image(path: str | os.PathLike[str], picture: Picture, *, marked: bool = True) -> None:
     """Write a picture as PNG, TIFF, JPEG or WebP (lossless) by the suffix, whole or not at all.
 
     PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8. One warning says which colour metadata are left out.
+    The file says that upsweep made it, so that no data set takes it for a photo; `marked=False` is for a mere copy.
     Raises UserError on an unknown suffix, a transparent picture for a JPEG, and where the file cannot be written.
     """
     path = Path(path)
@@ -170,7 +171,7 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
     if left_out:
         log.warning("%s: %s.", path, "; ".join(left_out))
     try:
-        write_whole(path, encode(picture))
+        write_whole(path, encode(picture, marked))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -389,17 +390,19 @@ def _samples(picture: Picture) -> NDArray[Any]:
     return picture.samples[..., 0] if picture.samples.shape[-1] == 1 else picture.samples
 
 
-def _encode_png(picture: Picture) -> Parts:
+def _encode_png(picture: Picture, marked: bool) -> Parts:
     png = imagecodecs.png_encode(np.ascontiguousarray(_samples(picture)))
     chunks = [chunk for name, chunk in picture.png_colour.items() if name != b"sRGB" or picture.icc_profile is None]
     if picture.icc_profile is not None:
         body = b"iCCPicc\0\0" + zlib.compress(picture.icc_profile)
         chunks.append(struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
+    if marked:
+        chunks.append(marks.png_chunk())
     header_end = 33  # signature and IHDR: what says the colours must come before the pixels
     return [png[:header_end], *chunks, memoryview(png)[header_end:]]  # in parts: a large picture is not copied
 
 
-def _encode_tiff(picture: Picture) -> Parts:
+def _encode_tiff(picture: Picture, marked: bool) -> Parts:
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,
@@ -411,21 +414,23 @@ def _encode_tiff(picture: Picture) -> Parts:
         predictor=True,
         iccprofile=picture.icc_profile,
         metadata=None,
+        software=marks.SOFTWARE if marked else None,
     )
     return [buffer.getbuffer()]
 
 
-def _encode_with_pillow(picture: Picture, **options: Any) -> Parts:
+def _encode_with_pillow(picture: Picture, marked: bool, **options: Any) -> Parts:
     samples = _samples(picture)
     if samples.dtype == np.uint16:
         samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(samples).save(buffer, icc_profile=picture.icc_profile, **options)
+    said = options | ({"exif": marks.exif()} if marked else {})
+    Image.fromarray(samples).save(buffer, icc_profile=picture.icc_profile, **said)
     return [buffer.getbuffer()]
 
 
 _encode_jpeg = partial(_encode_with_pillow, format="JPEG", quality=95, subsampling=0)
-_ENCODERS: dict[str, Callable[[Picture], Parts]] = {
+_ENCODERS: dict[str, Callable[[Picture, bool], Parts]] = {
     ".png": _encode_png,
     ".tif": _encode_tiff,
     ".tiff": _encode_tiff,

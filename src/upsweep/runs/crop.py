@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from upsweep.common.files import write_whole
+from upsweep.imaging import marks
 from upsweep.runs.layout import GAP
 
 Role = Literal["baseline", "made", "wanted"]
@@ -58,7 +58,7 @@ def write(file: Path, pixels: np.ndarray, titles: Mapping[str, str] = UNNAMED, s
         titles: role -> title of each of its tiles, which are equally wide, with gaps of 8 pixels.
         shows: a sentence on all of them, for the report.
     """
-    text, data = PngInfo(), io.BytesIO()
+    text, data = marks.png_texts(), io.BytesIO()
     text.add_itxt(KEY, json.dumps({"tiles": dict(titles), "shows": shows}))
     Image.fromarray(pixels).save(data, "PNG", pnginfo=text)
     return write_whole(file, data.getvalue())

@@ -16,6 +16,7 @@ from torch import Tensor
 from upsweep.common.errors import UserError
 from upsweep.common.files import write_whole
 from upsweep.common.progress import Bar
+from upsweep.imaging import marks
 from upsweep.imaging.files import Picture, to_uint8, write_image
 from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
 from upsweep.sampling.latents import latents
@@ -154,7 +155,7 @@ def _frames(generator: Synthesiser, batches: Iterable[Tensor], bar: Bar) -> Iter
 def _write_animation(path: Path, frames: Iterator[NDArray[np.uint8]], kind: Walk) -> None:
     """Write frames as one file that plays for ever, whole or not at all."""
     first, *rest = map(Image.fromarray, frames)
-    options = {"lossless": True} if kind == "webp" else {}
+    options = {"lossless": True, "exif": marks.exif()} if kind == "webp" else {"comment": marks.SOFTWARE}
     content = io.BytesIO()
     first.save(content, kind, save_all=True, append_images=rest, duration=FRAME_MS, loop=0, **options)
     try:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from upsweep.common.checks import at_least
+from upsweep.imaging import marks
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import CSV
@@ -43,7 +43,7 @@ class CsvRun(CSVLogger):
         folder = Path(self.log_dir, key)
         folder.mkdir(parents=True, exist_ok=True)
         for picture in pictures:
-            about = PngInfo()
+            about = marks.png_texts()
             about.add_itxt("Description", picture.caption)
             Image.fromarray(picture.pixels).save(folder / f"{picture.name}-{step}.png", pnginfo=about)
 

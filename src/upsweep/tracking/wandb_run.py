@@ -13,12 +13,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from lightning_fabric.loggers.logger import rank_zero_experiment
+from PIL import Image
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
+from upsweep.imaging import marks
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import WANDB, sweep_of
@@ -47,6 +50,13 @@ def run_name(overrides: Sequence[str], choices: Mapping[str, str]) -> str:
 def best_of(metric: str, best: Mapping[str, str]) -> str | None:
     """What a summary keeps of a metric: the first of `best` whose key is part of its name; None for the last value."""
     return next((how for part, how in best.items() if part in metric), None)
+
+
+def _marked(pixels: np.ndarray) -> Image.Image:
+    """Pixels (H, W, 3) uint8 as an image that has upsweep's mark in whatever PNG W&B makes of it."""
+    image = Image.fromarray(pixels)
+    image.encoderinfo = {"pnginfo": marks.png_texts()}
+    return image
 
 
 def _harmless(verb: Callable[..., None]) -> Callable[..., None]:
@@ -197,7 +207,8 @@ class WandbRun(Logger):
         """
         import wandb
 
-        self._log({f"{key}/{p.name}": wandb.Image(p.pixels, caption=p.caption) for p in pictures}, step, best={})
+        shown = {f"{key}/{p.name}": wandb.Image(_marked(p.pixels), caption=p.caption) for p in pictures}
+        self._log(shown, step, best={})
 
     @rank_zero_only
     @_harmless
