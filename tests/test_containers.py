@@ -26,6 +26,7 @@ from upsweep.data.containers import (
     read_picture,
     zip_pictures,
 )
+from upsweep.imaging.files import Picture, write_image
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 
@@ -81,6 +82,15 @@ def test_a_zip_gives_its_image_files_by_name_and_folder(tmp_path: Path) -> None:
         ("train/dog/1.png", "dog"),
     ]
     np.testing.assert_array_equal(read_picture(found[0]).pixels[..., 0], cat)
+
+
+def test_a_zip_is_read_without_what_upsweep_made(tmp_path: Path, caplog) -> None:
+    cat, dog = digits(2)
+    write_image(tmp_path / "made.png", Picture(dog[..., None]))
+    made, older = (tmp_path / "made.png").read_bytes(), png(dog.repeat(2, 0).repeat(2, 1))
+    file = zipped(tmp_path / "a.zip", **{"train/cat/1.png": png(cat), "train/2.png": made, "train/cat/1_x2.png": older})
+    assert [picture.place for picture in zip_pictures(file)] == ["train/cat/1.png"]
+    assert f"2 images that upsweep made were left out of {file}: 2.png, 1_x2.png." in caplog.text
 
 
 def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:

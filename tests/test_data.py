@@ -35,6 +35,7 @@ from upsweep.data.degradation import Noise
 from upsweep.data.sources import Classes, Folder, Known, Pairs, Source, held_out, paired
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.imaging.colour import rgb_to_y
+from upsweep.imaging.files import Picture, write_image
 from upsweep.imaging.resize import imresize, shrink
 from upsweep.tasks.feeding import EpochSampler, draw
 from upsweep.tasks.super_resolution.data import EvalImage, PatchData
@@ -489,6 +490,66 @@ def test_a_run_says_how_many_images_it_uses_and_what_it_passed_over(make, folder
         f"{train} images to train on, {val} to validate on, 3 files passed over: cut.png, b.mov, notes.txt."
     )
     assert said.sentence in caplog.text
+
+
+# ---- what upsweep made ----
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+def test_enlarged_photos_are_no_data_and_one_line_counts_them(
+    make, folder: Path, tmp_path: Path, caplog, suffix: str
+) -> None:
+    """Training and validation are those of the folder without them, and so is the prepared cache."""
+    before = make(val_share=0.4)
+    before.setup()
+    prepared = caches(tmp_path)
+    for photo in sorted(folder.rglob("*.*")):  # at any size: their metadata tell
+        write_image(photo.with_name(f"{photo.stem}_large{suffix}"), Picture(noise(66, 70)))
+    data = make(val_share=0.4)
+    data.setup()
+    assert data.contents == before.contents
+    assert caches(tmp_path) == prepared
+    (line,) = [record.getMessage() for record in caplog.records if "upsweep made" in record.getMessage()]
+    assert line.startswith(f"6 images that upsweep made were left out of {folder}: 0_large{suffix}, 1_large{suffix}, ")
+
+
+def test_enlargements_of_older_versions_are_known_by_name_and_size(make, folder: Path) -> None:
+    before = make()
+    before.setup()
+    save(folder / "0_x2.png", noise(128, 160))  # of 0.png, 64 x 80
+    save(folder / "3_png_x3.webp", noise(144, 144))  # of 3.png, told apart from another 3
+    save(folder / "deep" / "er" / "x_x4.jpg", noise(220, 308))
+    data = make()
+    data.setup()
+    assert data.contents == before.contents
+
+
+def test_a_name_alone_makes_no_photo_ours(make, folder: Path) -> None:
+    """`0001x2.png` is DIV2K's own way to name an LR image; and whoever calls a photo `a_x2.png` may do so."""
+    for name, size in {"0x2": (32, 40), "1_x2": (121, 134), "other_x2": (128, 160), "deep/0_x2": (128, 160)}.items():
+        save(folder / f"{name}.png", noise(*size))
+    tagged = Image.Exif()
+    tagged[0x0131] = "GIMP 2.10"
+    save(folder / "edited.jpg", noise(50, 60), exif=tagged)
+    data = make()
+    data.setup()
+    assert len(data.contents.training) + len(data.contents.validation) == 6 + 5
+
+
+def test_a_photo_that_becomes_ours_is_left_out_of_the_cache_too(make, folder: Path, tmp_path: Path) -> None:
+    make().setup()
+    before = caches(tmp_path)
+    write_image(folder / "0.png", Picture(noise(64, 80)))
+    data = make()
+    data.setup()
+    assert "0.png" not in data.contents.training | data.contents.validation
+    assert len(caches(tmp_path)) > len(before)
+
+
+def test_a_folder_of_our_images_alone_is_one_sentence(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", Picture(noise(64, 80)))
+    with pytest.raises(UserError, match=r"holds no image but those that upsweep made"):
+        fed(Folder, root=str(tmp_path), scale=2, channels=1, seed=0).setup()
 
 
 # ---- the cache ----

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from upsweep.common.errors import UserError
@@ -14,6 +15,8 @@ from upsweep.data.known import (
     present_benchmarks,
     training_files,
 )
+from upsweep.evaluation.benchmarks import find_benchmarks
+from upsweep.imaging.files import Picture, write_image
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -88,6 +91,18 @@ def test_lr_images_beside_are_never_taken(tmp_path: Path) -> None:
     touch(tmp_path, *hr)
     assert below(tmp_path, benchmark_files("set5", tmp_path)) == ["Set5/HR/a.png", "Set5/HR/b.png"]
     assert below(tmp_path, benchmark_files("set14", tmp_path)) == hr[2:]
+
+
+def test_a_benchmark_is_found_without_what_upsweep_made_of_it(tmp_path: Path) -> None:
+    (tmp_path / "Set5").mkdir()
+    for name in ("baby", "baby_x2"):
+        picture = Picture(np.zeros((8, 8, 3), np.uint8))
+        write_image(tmp_path / "Set5" / f"{name}.png", picture, marked=name != "baby")
+    assert below(tmp_path, benchmark_files("set5", tmp_path)) == ["Set5/baby.png"]
+    with pytest.raises(UserError, match="holds no image but those that upsweep made"):
+        (tmp_path / "mine").mkdir()
+        write_image(tmp_path / "mine" / "a.png", picture)
+        find_benchmarks(str(tmp_path / "mine"), None)
 
 
 def test_the_least_cropped_files_are_taken(tmp_path: Path) -> None:

@@ -240,6 +240,7 @@ def test_pictures_are_there_with_their_captions(offline):
     assert record["trainer/global_step"] == 30
     with Image.open(offline["run"] / "files" / record["pictures/coffee.path"]) as picture:
         np.testing.assert_array_equal(np.asarray(picture), PANEL.pixels)
+        assert picture.info["Software"] == "upsweep"  # so that no data set takes it for a photo
 
 
 class Crashing(pl.LightningModule):

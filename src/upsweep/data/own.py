@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import IO, TypeVar
 
@@ -16,7 +16,11 @@ log = logging.getLogger("upsweep")
 P = TypeVar("P", bound=PurePath)
 
 
-def foreign(files: Iterable[P], where: Path, opened: Callable[[P], IO[bytes]] = partial(open, mode="rb")) -> list[P]:
+def _opened(path: PurePath) -> IO[bytes]:
+    return Path(path).open("rb")
+
+
+def foreign(files: Iterable[P], where: Path, opened: Callable[[P], IO[bytes]] = _opened) -> list[P]:
     """The image files that upsweep did not make; one line says how many others `where` holds.
 
     Args:
