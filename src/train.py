@@ -32,7 +32,8 @@ def main(cfg: DictConfig) -> float | None:
         console.show_config(job.config, job.choices)
     elif not cfg.quiet:
         console.show_choices(job)
-    result = train(job)
+    with console.interruptible(job):
+        result = train(job)
     console.show_end(job, result, quiet=cfg.quiet)
     return result.objective
 

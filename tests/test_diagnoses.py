@@ -18,7 +18,7 @@ from tests.small_job import FIGURES, NET, RECIPE, TRAINER, small_job
 from torch import Tensor, nn
 
 from upsweep.data.sources import Folder
-from upsweep.metrics.figure import figures_of
+from upsweep.metrics.figure import Figure, figures_of
 from upsweep.networks import checkpoints
 from upsweep.runs.verdicts import Judgement, Layer, Price, Sentence, overall, read_sentences
 from upsweep.runs.verdicts import sentences as sentences_of
@@ -311,6 +311,29 @@ def test_a_validation_that_falls_while_training_rises_is_overfitting_and_one_tha
         assert found(sentences([], healthy, PRICE)) == []
     unlike = [replace(j, error=2.0) for j in judged((4.0, 1.0))]  # images differ more than that among themselves
     assert found(sentences([], unlike, PRICE)) == []
+
+
+@pytest.mark.parametrize(
+    ("leads", "advice"),
+    [([-3.0, -1.776], "still rising: more steps"), ([-1.776, -1.776], "rises no more: a smaller optimizer.lr")],
+)
+def test_a_network_below_its_baseline_is_said_to_be_so_and_what_helps(leads: list[float], advice: str) -> None:
+    judged = [
+        Judgement(epoch=i + 1, train=30 + lead, train_lead=lead, val=30 + lead, val_lead=lead)
+        for i, lead in enumerate(leads)
+    ]
+    below = next(one for one in sentences([], judged, PRICE) if one.problem == "below the baseline")
+    assert below.found and below.text.startswith("Below bicubic: 1.78 dB in validation") and advice in below.text
+    assert not any("gains" in one.text for one in sentences([], judged, PRICE))
+    judged[-1] = replace(judged[-1], val_lead=0.3)
+    assert not any(one.problem == "below the baseline" for one in sentences([], judged, PRICE))
+
+
+def test_the_words_are_those_of_the_figure() -> None:
+    error = Figure(name="error", title="error", unit="%", better="lower", digits=1, baseline="chance", margin="cut")
+    judged = [Judgement(epoch=1, train=60, train_lead=-10, val=60, val_lead=-10)]
+    found = sentences_of([], judged, PRICE, error)
+    assert any(one.found and one.text.startswith("Worse than chance: 10.0 % in validation") for one in found)
 
 
 def test_a_cost_has_its_numbers_and_only_a_high_one_is_a_problem() -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tests.small_job import NET, RECIPE, TRAINER, small_job
 from torch import nn
 from torch.utils.data import DataLoader
 
+from upsweep.analysis.tables import print_results
 from upsweep.common.errors import UserError
 from upsweep.data.photos import TRAIN, photo_files
 from upsweep.data.sources import Folder, Photos
@@ -40,7 +41,7 @@ from upsweep.tasks.super_resolution.pictures import busiest
 from upsweep.tasks.super_resolution.task import level_of
 from upsweep.tracking.csv_run import CsvRun
 from upsweep.training.accessory import Accessory
-from upsweep.training.callbacks import EMA, Pictures, ShowProgress, Throughput
+from upsweep.training.callbacks import EMA, EarlyStopping, Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, train
 from upsweep.training.records import History, KeepCrop
 from upsweep.training.saving import SaveBest, SaveLast
@@ -437,6 +438,23 @@ def test_a_training_that_no_longer_gains_stops(tmp_path: Path, cache: Path) -> N
     result = train(replace(job, callbacks=[*job.callbacks, stop]))
     assert (result.state, result.epoch) == ("finished", 1)
     assert checkpoints.read(job.folder / "checkpoints" / "last.ckpt")["epoch"] == 2
+
+
+def test_early_stopping_says_why_and_the_job_has_finished(tmp_path: Path, cache: Path, capsys) -> None:
+    job = make_job(
+        tmp_path / "run",
+        cache,
+        trainer={**TRAINER, "max_epochs": 9},
+        optimizer=partial(torch.optim.SGD, lr=0.0),
+    )
+    stop = EarlyStopping(asdict(job.task.headline), patience=2)
+    result = train(replace(job, callbacks=[*job.callbacks, stop]))
+    best = job.task.headline.text(result.figures["psnr"])
+    why = f"stopped early, after epoch 3: PSNR has not improved for 2 epochs; the best was {best}, in epoch 1"
+    assert (result.state, result.reason) == ("finished", why)
+    assert Result.read(job.folder) == result
+    print_results({"run": result})
+    assert f"job run finished: {why}" in capsys.readouterr().out
 
 
 # going on

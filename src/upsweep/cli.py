@@ -41,7 +41,7 @@ from upsweep.common.parents import watch_parent
 from upsweep.common.ranks import first_rank, settle_ranks
 from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
-from upsweep.runs.result import REQUEUE
+from upsweep.runs.result import INTERRUPTED, REQUEUE
 from upsweep.sweeps.overrides import MULTIRUN, config_dirs, in_place, of_the_task, plain, readable
 from upsweep.sweeps.resuming import resumed
 
@@ -162,6 +162,9 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
             sys.argv[1:] = of_the_task(in_place(arguments, folders), folders)
             _one_folder(sys.argv[1:])
             entry()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     finally:
         sys.stdout.flush()
 

@@ -20,6 +20,7 @@ from upsweep.analysis.ranking import (
 )
 from upsweep.analysis.yardsticks import jobs_apart, moves_yardstick, sentences
 from upsweep.common.files import as_csv, write_whole
+from upsweep.common.names import listed
 from upsweep.common.table import Table
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result, State
@@ -158,8 +159,11 @@ def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> Non
     for sentence in sentences(jobs):
         print(sentence, file=file, flush=True)
     for name, result in jobs.items():
-        if result.reason is not None and result.state != "finished":
+        if result.reason is not None:
             print(f"job {name} {result.state}: {result.reason}", file=file, flush=True)
+    below = [f"job {name} ({result.below})" for name, result in jobs.items() if result.below]
+    if below:
+        print(f"Better without a network: {listed(below)}", file=file, flush=True)
 
 
 def write_table(path: Path, jobs: Mapping[str, Result]) -> Path:

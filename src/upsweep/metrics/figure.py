@@ -70,6 +70,21 @@ class Figure:
         """The value so that it says what it is: `34.04 dB`, and of a figure without a unit `SSIM 0.9612`."""
         return self.text(value, sign) if self.unit else f"{self.title} {self.text(value, sign)}"
 
+    def behind(self, lead: float | None) -> bool:
+        """Whether a lead over the baseline is none, but the opposite, by more than is rounded away."""
+        return lead is not None and round(lead, self.digits) < 0
+
+    def standing(self, lead: float) -> str:
+        """How a lead, or its opposite, is told.
+
+        >>> psnr = Figure(name="psnr", title="PSNR", unit="dB", baseline="bicubic")
+        >>> psnr.standing(1.3), psnr.standing(-1.776)
+        ('+1.30 dB against bicubic', 'below bicubic: 1.78 dB')
+        """
+        if not self.behind(lead):
+            return f"{self.text(lead, '+')} against {self.baseline}"
+        return f"{'below' if self.better == 'higher' else 'worse than'} {self.baseline}: {self.text(-lead)}"
+
     @property
     def label(self) -> str:
         """Title and unit, for an axis: `PSNR, dB`."""

@@ -76,7 +76,6 @@ def html(sweep: Sweep, found: Findings) -> str:
         begun=said_at_first,
         shell=shlex.join,
         told=figure.told,
-        signed=lambda value, of: of.text(value, "+"),
         words=lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in keys),
     )
     return page.render(

@@ -12,6 +12,7 @@ from upsweep.runs.record import checked, read, values_in, write_record
 
 State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
 REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
+INTERRUPTED = 130  # 128 + SIGINT, as a shell says it of Ctrl-C
 VERSION = 2
 TUNED = ("optimizer.lr",)
 HOW_IT_WENT_ON = ("resume", "judge_anew")  # keys that every command says anew
@@ -26,7 +27,7 @@ class Result:
         choices: config group -> the name chosen in it.
         overrides: the job's command line.
         seed, scale: of the config, where it has them.
-        reason: why the job is not `finished`.
+        reason: why the job is not `finished`, or finished before its last epoch.
         epoch, epochs: the best one, and how many there were to be.
         declared: what the task is judged by, the headline first.
         figures: name -> value at the best epoch, which is the checkpoint's.
@@ -103,6 +104,12 @@ class Result:
         if figure is None or value is None or figure.name not in self.baseline:
             return None
         return figure.lead(value, self.baseline[figure.name])
+
+    @property
+    def below(self) -> str | None:
+        """That the best epoch is worse than the baseline, in words; None where it is not, or it is not known."""
+        lead = self.lead(best=True)
+        return self.headline.standing(lead) if self.headline and lead and self.headline.behind(lead) else None
 
     @cached_property
     def by_hand(self) -> dict[str, str]:

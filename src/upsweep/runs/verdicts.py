@@ -22,6 +22,7 @@ Problem = Literal[
     "vanishing gradients",
     "exploding gradients",
     "overfitting",
+    "below the baseline",
     "cost",
     # of what makes images of latents, see `upsweep.runs.duels`
     "strong discriminator",
@@ -179,10 +180,14 @@ def sentences(
 ) -> list[Sentence]:
     """One sentence on the gradients, one on overfitting where it was judged (by `headline`), one on the cost.
 
+    One more where the network is worse than the headline's baseline.
+
     `diverged` says why the training ended, if its loss was no longer finite.
     """
     overfitting = [_overfitting(judgements, headline)] if judgements else []
-    return [_gradients(layers, diverged), *overfitting, _cost(cost)]
+    known = [_gradients(layers, diverged), *overfitting]
+    below = _below(judgements, headline, ails=any(sentence.found for sentence in known))
+    return [*known, *below, _cost(cost)]
 
 
 def _gradients(layers: Sequence[Layer], diverged: str | None) -> Sentence:
@@ -242,6 +247,9 @@ def _overfitting(judgements: Sequence[Judgement], headline: Figure) -> Sentence:
         f"the network {headline.margin}s {headline.text(last.train_lead, '+')} over {headline.baseline} on training "
         f"images and {headline.text(last.val_lead, '+')} in validation"
     )
+    if headline.behind(last.train_lead) or headline.behind(last.val_lead):  # nothing is gained
+        on_training, in_validation = headline.standing(last.train_lead), headline.standing(last.val_lead)
+        numbers = f"on training images the network is {on_training}, in validation {in_validation}"
     clear = last.error is not None and last.gap > ERRORS * last.error
     if fall > 0 and min(fall, rise) >= FALL * headline.noise:
         numbers += f", where it lost {headline.text(fall)} since epoch {best.epoch}"
@@ -252,6 +260,28 @@ def _overfitting(judgements: Sequence[Judgement], headline: Figure) -> Sentence:
         return Sentence("overfitting", False, f"No sign of overfitting: {numbers}.", "dropout")
     text = f"It overfits: {numbers}. {cure}, a smaller generator or dropout=p20 would help."
     return Sentence("overfitting", True, text, "dropout")
+
+
+def _below(judgements: Sequence[Judgement], headline: Figure, *, ails: bool) -> list[Sentence]:
+    """What is said of a network that was better left out; nothing of any other.
+
+    `ails`: whether another sentence says what would help already.
+    """
+    if not judgements or not headline.behind((last := judgements[-1]).val_lead):
+        return []
+    standing = headline.standing(last.val_lead)
+    text = f"{standing[0].upper()}{standing[1:]} in validation, so that {headline.baseline} alone does better"
+    rising = len(judgements) > 1 and last.val_lead - judgements[-2].val_lead >= headline.noise
+    if ails:
+        text += ". See first what is said above."
+    elif rising or len(judgements) == 1:
+        was = "It was still rising" if rising else "It was judged once"
+        text += f". {was}: more steps (trainer.max_epochs=...) would help, or a generator that begins at "
+        text += f"{headline.baseline} (generator.skip, where it has that)."
+    else:
+        text += ". It rises no more: a smaller optimizer.lr, another init, or a generator that begins at "
+        text += f"{headline.baseline} (generator.skip, where it has that) would help."
+    return [Sentence("below the baseline", True, text, "generator")]
 
 
 def _cost(price: Price) -> Sentence:

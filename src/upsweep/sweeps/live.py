@@ -131,7 +131,7 @@ class LiveTable:
             "" if newest is None or not newest.epochs else f"{newest.epoch}/{newest.epochs}",
             "" if job.value is None else job.headline.format(job.value),
             "" if job.result or job.progress is None else clock(job.progress.seconds_left),
-            job.state,
+            f"{job.state}{_below(job)}",
         ]
 
 
@@ -176,4 +176,9 @@ class PlainLines:
 
 
 def _reached(job: Status) -> str:
-    return "" if job.value is None else f", {job.headline.title} {job.headline.text(job.value)}"
+    return "" if job.value is None else f", {job.headline.title} {job.headline.text(job.value)}{_below(job)}"
+
+
+def _below(job: Status) -> str:
+    below = job.result and job.result.below
+    return f", {below}" if below else ""

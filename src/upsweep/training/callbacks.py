@@ -297,6 +297,20 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
         (declared,) = figures_of([figure])
         mode = "max" if declared.better == "higher" else "min"
         super().__init__(f"val/{declared.name}", min_delta, patience, mode=mode)
+        self.figure = declared
+        self.reason: str | None = None  # why it ended the training, once it has
+
+    def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        if self.wait_count < self.patience:
+            return
+        by = f" by {self.figure.text(abs(self.min_delta))}" if self.min_delta else ""
+        best = self.figure.text(float(self.best_score))
+        if module.best is not None and module.task.headline.name == self.figure.name:
+            best = f"{self.figure.text(module.best.figures[self.figure.name])}, in epoch {module.best.epoch + 1}"
+        self.reason = (
+            f"stopped early, after epoch {self.stopped_epoch + 1}: {self.figure.title} has not improved{by} for "
+            f"{self.patience} epochs; the best was {best}"
+        )
 
     def forget(self) -> None:
         """Wait as from the start: what was best so far does not count."""

@@ -1,10 +1,12 @@
 """What a run says on the terminal: its choices at the start, where everything lies at the end."""
 
 import logging
+import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -15,7 +17,7 @@ from rich.syntax import Syntax
 from upsweep.analysis.tables import print_results
 from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import ABOUT, CHECKPOINTS, HYDRA, PICTURES
-from upsweep.runs.result import Result, key_and_value
+from upsweep.runs.result import INTERRUPTED, Result, key_and_value
 from upsweep.runs.verdicts import read_sentences
 from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.job import Job
@@ -67,6 +69,23 @@ def hush() -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.WARNING)
+
+
+@contextmanager
+def interruptible(job: Job) -> Iterator[None]:
+    """Say how to go on with a training that Ctrl-C ends."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _show_interrupted(job)
+        raise
+
+
+@rank_zero_only
+def _show_interrupted(job: Job) -> None:
+    command = shlex.join(["python", "src/train.py", f"resume={job.folder}"])
+    print(f"Interrupted. Go on with: {command}", file=sys.stderr, flush=True)
 
 
 @rank_zero_only

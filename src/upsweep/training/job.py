@@ -21,11 +21,12 @@ from upsweep.networks.network import cost
 from upsweep.runs.about import About
 from upsweep.runs.identity import judging_of
 from upsweep.runs.layout import BEST
-from upsweep.runs.result import REQUEUE, TUNED, Result, State
+from upsweep.runs.result import INTERRUPTED, REQUEUE, TUNED, Result, State
 from upsweep.tasks import Task
 from upsweep.tracking.csv_run import CsvRun
 from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.base import Best, Diverged, Pruned, Training
+from upsweep.training.callbacks import EarlyStopping
 from upsweep.training.records import KeepIdentity
 from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, no_room
 from upsweep.training.scaling import synchronise, wants_channels_last
@@ -80,7 +81,7 @@ def train(job: Job) -> Result:
     try:
         _fit(job, *run.open(), [preemption, begin])
         run.begin()  # also where nothing was left to train
-        return run.close("finished")
+        return run.close("finished", reason=_stopped_early(job))
     except BaseException as error:
         return run.end(error, preemption)
 
@@ -137,6 +138,8 @@ class _Run:
                 return self._requeue(error, preemption)
             case KeyboardInterrupt() | SystemExit():
                 self.close("stopped", 1, f"interrupted; go on with resume={self.job.folder}")
+                if interrupted(error):
+                    raise SystemExit(INTERRUPTED) from error
                 raise error
         if preemption.stuck is not None:  # what a worker that SIGTERM has killed too makes of it
             return self._requeue(error, preemption)
@@ -193,6 +196,16 @@ class _Run:
         if self._begun:
             rank_zero_only(result.write)(job.folder)
         return result
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether it was Ctrl-C that ended a training; Lightning turns that into an exit."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+
+
+def _stopped_early(job: Job) -> str | None:
+    """Why the training ended before its last epoch, where a callback ended it."""
+    return next((c.reason for c in job.callbacks if isinstance(c, EarlyStopping) and c.reason), None)
 
 
 def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback]) -> None:
