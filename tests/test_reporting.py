@@ -462,10 +462,8 @@ def test_each_yardstick_has_its_own_best_and_nothing_is_the_best_of_all(tmp_path
     grid = {"scale": ["2", "3"], "norm": ["none", "bn"], "seed": ["1", "2"]}
     text = text_of(page_of(write_sweep(tmp_path, grid, psnr, crops=False)))
     assert "With scale=2: Best of 2: norm=bn with 34.00 ± 0.00 dB over 2 seeds, +2.50 dB against bicubic." in text
-    assert (
-        "With scale=3: None of 2 beats bicubic; the best: norm=bn with 31.00 dB over 1 of 2 seeds, below bicubic: 0.50 dB."
-        in text
-    )
+    assert "With scale=3: None of 2 beats bicubic; the best: norm=bn with 31.00 dB over 1 of 2 seeds, " in text
+    assert "below bicubic: 0.50 dB." in text and "-0.50 dB" not in text.partition("<table")[0]
     assert text.count("Best of") == 1
 
 

@@ -336,6 +336,26 @@ def test_jobs_stop_and_save_when_their_launcher_is_killed(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_exits_as_a_shell_expects(tmp_path: Path) -> None:
+    folder = tmp_path / "my run"
+    line = [*DOOR, *TINY, "trainer.max_epochs=200", f"hydra.run.dir={folder}"]
+    job = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not done(folder):
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 128 + signal.SIGINT, said
+    assert "Traceback" not in said
+    assert said.endswith(f"Interrupted. Go on with: python src/train.py 'resume={folder}'\n")
+    stopped = Result.read(folder)
+    assert stopped is not None and (stopped.state, "go on with resume=" in str(stopped.reason)) == ("stopped", True)
+    epochs = done(folder)
+    train(f"resume={folder}", f"trainer.max_epochs={epochs + 1}", cwd=tmp_path)
+    assert done(folder) == epochs + 1
+
+
+@pytest.mark.slow
 def test_a_preempted_run_exits_with_the_code_to_requeue_and_goes_on(tmp_path: Path) -> None:
     epochs = [*TINY, "trainer.max_epochs=40"]
     folder = tmp_path / "run"

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 
-from upsweep.evaluation.tables import Column, Comparison, Row
+from upsweep.common.names import listed
+from upsweep.evaluation.tables import MEASURED, Column, Comparison, Row
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.protocol import Protocol
 
-FIGURES = (Figure(name="psnr", title="PSNR", unit="dB", digits=2), Figure(name="ssim", title="SSIM", digits=4))
+FIGURES = (
+    Figure(name="psnr", title="PSNR", unit="dB", digits=2, baseline="bicubic"),
+    Figure(name="ssim", title="SSIM", digits=4, baseline="bicubic"),
+)
 
 
 def comparison(
@@ -30,9 +34,24 @@ def _caption(scale: int, protocol: Protocol, rows: Sequence[Row], timed: str) ->
         said.append("published figures are left out, as they hold under the papers' protocol only")
     if any(cell.mark for row in rows for cell in row.cells.values()):
         said.append("*: marked so where the figure was collected")
+    if below := _below(rows):
+        said.append(f"better without a network: {listed(below)}")
     if timed:
         said.append(timed)
     return "; ".join(said) + "."
+
+
+def _below(rows: Sequence[Row]) -> list[str]:
+    """Where a network is worse than the baseline: `mine on Set5 (below bicubic: 1.78 dB)`."""
+    figure = FIGURES[0]
+    baseline = next((row for row in rows if row.method == figure.baseline and row.source == MEASURED), None)
+    leads = [
+        (f"{row.method} on {title}", figure.lead(cell.values[figure.name], baseline.cells[title].values[figure.name]))
+        for row in rows
+        if baseline is not None and row.checkpoint
+        for title, cell in row.cells.items()
+    ]
+    return [f"{what} ({figure.standing(lead)})" for what, lead in leads if figure.behind(lead)]
 
 
 def described(protocol: Protocol) -> str:
