@@ -202,6 +202,13 @@ def test_a_single_run_prints_what_was_set_by_hand() -> None:
     assert "-0.50" in row
 
 
+def test_jobs_below_their_baseline_are_told_in_one_line() -> None:
+    jobs = {"0": job(psnr=30.0, gain=-1.776), "1": job(psnr=32.0, gain=0.2), "2": job(psnr=31.0, gain=-0.001)}
+    out = io.StringIO()
+    print_results(jobs, out)
+    assert out.getvalue().splitlines()[-1] == "Better without a network: job 0 (below bicubic: 1.78 dB)"
+
+
 def test_the_csv_has_unrounded_numbers(tmp_path: Path) -> None:
     jobs = {"0": job(psnr=1 / 3, choices={"init": "a"}), "1": job(psnr=2 / 3, choices={"init": "b, c"})}
     with write_table(tmp_path / "results.csv", jobs).open(newline="") as file:

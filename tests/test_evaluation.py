@@ -390,6 +390,10 @@ def test_an_evaluation_leaves_tables_figures_and_pictures(photos: Path, tmp_path
 
 def test_latex_is_escaped_and_a_cell_that_is_not_known_is_a_dash() -> None:
     row = Row("a_b & 50%", {"Set5": Cell({"psnr": 30.126, "ssim": 0.91234})})
+    bicubic_row = Row("bicubic", {"Set5": Cell({"psnr": 33.66, "ssim": 0.93})})
+    worse = Row("mine", {"Set5": Cell({"psnr": 31.884, "ssim": 0.95})}, checkpoint="best.ckpt")
+    said = comparison(2, Protocol(), ["Set5"], [bicubic_row, worse]).caption
+    assert "better without a network: mine on Set5 (below bicubic: 1.78 dB)" in said
     table = comparison(2, Protocol(), ["Set5", "Set14"], [row])
     assert r"a\_b \& 50\% & 30.13/0.9123 & - & measured \\" in table.latex()
     assert "| a_b & 50% | 30.13/0.9123 | - | measured |" in table.markdown()

@@ -92,6 +92,17 @@ def test_what_runs_is_shown_with_the_headline_of_its_task(figure, value, cell, s
     assert out.getvalue().endswith(f", {said}\n")
 
 
+def test_a_job_below_its_baseline_is_shown_so():
+    ended = replace(result(), figures={"psnr": 28.0}, last={}, baseline={"psnr": 29.776})
+    job = Status(Path("/none"), {"seed": "1"}, FIGURES_OF_VERSION_1[0], started_at=0.0, result=ended)
+    live = LiveTable({"0": job}, 1, io.StringIO())
+    assert live.table(height=10).rows[0][-1] == "finished, below bicubic: 1.78 dB"
+    live.close()
+    out = io.StringIO()
+    PlainLines({"0": job}, 1, out).update()
+    assert out.getvalue().endswith("PSNR 28.00 dB, below bicubic: 1.78 dB\n")
+
+
 def test_a_job_that_ended_is_told_once_though_a_search_shows_its_jobs_batch_by_batch():
     jobs = {"0": Status(Path("/none"), {"seed": "1"}, FIGURES_OF_VERSION_1[0], started_at=0.0, result=result())}
     out = io.StringIO()
