@@ -256,3 +256,15 @@ def test_a_job_on_another_machine_or_without_a_parent_begins_all_the_same(monkey
     monkeypatch.setenv(PARENT, str(gone.pid))
     with pytest.raises(SystemExit, match="which started this rank, has gone"):
         watch_parent()
+
+
+def test_no_process_imports_matplotlib_for_the_plots_of_torchmetrics() -> None:
+    code = "import upsweep.training.job, sys; print('torchmetrics' in sys.modules, 'matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_explaining_may_draw_all_the_same() -> None:
+    code = "import upsweep.explaining.drawing, torchmetrics, sys; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]

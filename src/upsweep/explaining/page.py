@@ -10,6 +10,7 @@ from PIL import Image
 from upsweep.common.files import write_whole
 from upsweep.common.table import Table
 from upsweep.explaining.section import Section
+from upsweep.imaging.marks import png_texts
 from upsweep.metrics.figure import Figure
 from upsweep.reporting.templates import asset, hashes, template
 
@@ -52,5 +53,5 @@ def figures_table(
 
 def _png(section: Section) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(section.picture).save(file, "PNG", optimize=True)
+    Image.fromarray(section.picture).save(file, "PNG", optimize=True, pnginfo=png_texts())
     return file.getvalue()

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from upsweep.common.files import write_whole
+from upsweep.imaging.marks import png_texts
 
 KEY = "upsweep strip"  # of the PNG's text
 MOST_BYTES, MOST_PIXELS = 2_000_000, 1_000_000  # of a file: more is no strip, and is not opened
@@ -31,7 +31,7 @@ class Strip:
 
 def write_strip(file: Path, pixels: NDArray[np.uint8], shows: str) -> Path:
     """Write a picture (H, W, 3) whole or not at all; `shows` says what is seen, from left to right."""
-    text, data = PngInfo(), io.BytesIO()
+    text, data = png_texts(), io.BytesIO()
     text.add_itxt(KEY, shows)
     Image.fromarray(pixels).save(data, "PNG", pnginfo=text)
     return write_whole(file, data.getvalue())
