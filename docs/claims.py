@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from scipy import stats
 
+from upsweep.analysis.correlation import spearman
 from upsweep.analysis.effects import findings
-from upsweep.analysis.from_tables import DIAGNOSED, Meaning, results_of
+from upsweep.analysis.from_tables import DIAGNOSED, EXPLAINED, Meaning, results_of
 from upsweep.analysis.ranking import at_best_rate, finished, grouped
 from upsweep.analysis.sentences import error_sentence, power_sentence, sentence
 from upsweep.analysis.variance import explained
@@ -28,18 +30,43 @@ from upsweep.runs.history import read as history
 from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, HISTORY, TABLE
 from upsweep.runs.manifest import Manifest
 from upsweep.runs.result import Result
+from upsweep.runs.why import Why
 
 ROOT = Path(__file__).resolve().parent
 PAGE, KEPT = ROOT / "claims.md", ROOT / "claims"
-SWEEPS = ("study", "plain", "fsrcnn", "depth", "overfit", "cost", "generation")
+SWEEPS = (
+    "study",
+    "plain",
+    "fsrcnn",
+    "depth",
+    "overfit",
+    "cost",
+    "generation",
+    "fields",
+    "depths",
+    "upsamplers",
+    "trained",
+)
+WHY = ("fields", "depths", "upsamplers", "trained")  # those whose jobs were explained
 HOW = ("parameters", "macs_per_pixel", "seconds", "state")
 MEASURED = ("psnr", "psnr_last", "ssim", "gain", "psnr_bicubic", "ssim_bicubic", *HOW)
 MEASURED_IN = {"generation": ("fd", "fd_last", "kid", "precision", "recall", *HOW)}
-UNITS = {"psnr": "dB", "gap": "dB"}
-LOWER = ("gap", "fd")  # is better
+UNITS = {"psnr": "dB", "gap": "dB", "restored": "%", "invented": "%"}
+LOWER = ("gap", "fd", "invented")  # is better
 CHOICES = ("init", "activation", "norm", "dropout")
 SEEDS_OF_STUDY = ("1", "2", "3")
 PLAIN = {"norm": "none", "dropout": "none"}
+FIELDS = ("psnr", "field", "effective_field", "di")
+SPECTRA = ("psnr", "restored", "invented", "checkerboard")
+WORDS = {
+    "psnr": "PSNR, dB",
+    "di": "DI",
+    "field": "field of the layers, LR px",
+    "effective_field": "ERF 95 %, LR px",
+    "restored": "restored detail, %",
+    "invented": "invented detail, %",
+    "checkerboard": "checkerboard, grey levels",
+}
 Row = dict[str, str]
 
 # ------------------------------------------------------------------------------------------------ what is committed
@@ -56,7 +83,8 @@ def collect(name: str, sweep: Path) -> None:
     no_setting = {*measured, *figures, *(f"{figure}_last" for figure in figures), "reason", "checkpoint"}
     settings = [key for key in rows[0] if key not in no_setting]
     settings += [key for key in CHOICES if key not in settings]  # a sweep's table says what differs
-    table: list[list[object]] = [[*settings, *measured, *DIAGNOSED]]
+    explained_by = EXPLAINED if name in WHY else ()
+    table: list[list[object]] = [[*settings, *measured, *DIAGNOSED, *explained_by]]
     for row in sorted(rows, key=lambda row: int(row["job"])):
         if name == "plain" and row["seed"] in SEEDS_OF_STUDY:
             continue  # run again to see that seeds of both sweeps belong together; the study has them
@@ -65,8 +93,9 @@ def collect(name: str, sweep: Path) -> None:
             row.setdefault("psnr_last", last_psnr(run))  # not told by sweeps of before upsweep 0.2
         result = Result.read(run)
         said = row | {key: result.settings[key] for key in CHOICES if result is not None}
-        seen = diagnosed(run / DIAGNOSES)
-        table.append([*(said[key] for key in (*settings, *measured)), *(seen.get(key, "") for key in DIAGNOSED)])
+        seen = diagnosed(run / DIAGNOSES) | explanation(run)
+        more = (seen.get(key, "") for key in (*DIAGNOSED, *explained_by))
+        table.append([*(said[key] for key in (*settings, *measured)), *more])
     write_whole(folder / TABLE, as_csv(table))
     manifest = Manifest.read(sweep)
     assert manifest is not None, f"{sweep} is no sweep"
@@ -112,6 +141,12 @@ def diagnosed(file: Path) -> dict[str, float]:
     if (seconds := said["cost"]["seconds_per_megapixel"]) is not None:
         found["seconds_per_megapixel"] = seconds
     return {key: float(f"{value:.5g}") for key, value in found.items()}
+
+
+def explanation(run: Path) -> dict[str, float]:
+    """What src/explain.py found of one run."""
+    why = Why.read(run)
+    return {} if why is None else {key: float(f"{value:.5g}") for key, value in why.figures.items() if key in EXPLAINED}
 
 
 def read(name: str) -> list[Row]:
@@ -229,6 +264,74 @@ def _spread(values: Iterable[float]) -> str:
     return f"{statistics.fmean(known):.2f} ± {statistics.stdev(known):.2f}"
 
 
+def at_best_psnr(name: str) -> list[tuple[Result, Row]]:
+    """The finished runs of a sweep, each choice at its best rate, with their rows."""
+    every = results(name)
+    rows = dict(zip(map(id, every), read(name), strict=True))
+    return [(result, rows[id(result)]) for result in finished(at_best_rate(every))]
+
+
+def relation(name: str, figures: Sequence[str], **fixed: str) -> str:
+    """How figures of explanations go with the PSNR over the settings of a sweep: rho of each seed, and their mean."""
+    runs = [(r, row) for r, row in at_best_psnr(name) if all(row[key] == value for key, value in fixed.items())]
+    seeds = sorted({row["seed"] for _, row in runs})
+    lines = []
+    for figure in figures:
+        found = []
+        for seed in seeds:
+            pairs = [(float(row[figure]), float(row["psnr"])) for _, row in runs if row["seed"] == seed and row[figure]]
+            rho = spearman([x for x, _ in pairs], [y for _, y in pairs])
+            assert rho is not None, f"{name}: {figure} is the same everywhere"
+            found.append(rho)
+        mean, half = interval_of_mean([one.rho for one in found])
+        low, high = max(-1.0, mean - half), min(1.0, mean + half)
+        each = " / ".join(f"{one.rho:.2f}" for one in found)
+        lines.append([WORDS[figure], each, f"{mean:.2f} ({low:.2f} to {high:.2f})"])
+    count = found[0].n
+    return table(
+        [f"with the PSNR, over {count} settings", f"Spearman's rho, seeds {', '.join(seeds)}", "mean, 95 %"], lines
+    )
+
+
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half of Student's 95 % interval for it."""
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return statistics.fmean(values), float(stats.t.ppf(0.975, len(values) - 1)) * error
+
+
+def explained_cells(name: str, keys: Sequence[str], figures: Sequence[str]) -> str:
+    """Mean ± sd over seeds of a sweep's explanations, each choice at the rate of its best PSNR."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for _, row in at_best_psnr(name):
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    lines = [
+        [
+            ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True)),
+            *(_mean_of(rows, f) for f in figures),
+        ]
+        for values, rows in sorted(groups.items(), key=lambda one: [(len(v), v) for v in one[0]])
+    ]
+    return table(["", *(WORDS[figure] for figure in figures)], lines)
+
+
+def _mean_of(rows: Sequence[Row], figure: str) -> str:
+    values = [float(row[figure]) for row in rows if row[figure]]
+    if not values:
+        return "-"
+    if len(set(values)) == 1:
+        return f"{values[0]:g}"
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def worth_at_best_psnr(name: str, key: str, figure: str) -> str:
+    """What a choice is worth in a figure of the explanations, each choice at the rate of its best PSNR."""
+    kept = {row["job"] for _, row in at_best_psnr(name)}
+    rows = read(name)
+    chosen = [r for r, row in zip(results(name, figure=figure), rows, strict=True) if row["job"] in kept]
+    found = findings(chosen)
+    return "\n".join(f"- {sentence(effect)}" for effect in found.effects if effect.key == key)
+
+
 def made(sweep: str) -> str:
     """The command, commit and versions behind a sweep's figures."""
     about: dict[str, Any] = json.loads((KEPT / sweep / ABOUT).read_text(encoding="utf-8"))
@@ -267,6 +370,15 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "overfitting, gap": lambda: worth("norm", "dropout", of=["overfit"], figure="gap"),
     "overfitting, psnr": lambda: worth("norm", "dropout", of=["overfit"]),
     "cost": cost,
+    "fields": lambda: relation("fields", ("effective_field", "di")),
+    "fields, plain": lambda: relation("fields", ("effective_field", "di"), **PLAIN),
+    "depths": lambda: explained_cells("depths", ("activation", "generator.depth"), (*FIELDS, "restored")),
+    "depths, relation": lambda: relation("depths", ("effective_field", "di", "restored")),
+    "upsamplers": lambda: explained_cells("upsamplers", ("activation", "upsampler"), SPECTRA),
+    "upsamplers, restored": lambda: worth_at_best_psnr("upsamplers", "upsampler", "restored"),
+    "trained": lambda: explained_cells("trained", ("upsampler",), SPECTRA),
+    "trained, restored": lambda: worth_at_best_psnr("trained", "upsampler", "restored"),
+    "trained, psnr": lambda: worth_at_best_psnr("trained", "upsampler", "psnr"),
     **{f"made {sweep}": (lambda sweep=sweep: made(sweep)) for sweep in SWEEPS},  # type: ignore[misc]
 }
 
