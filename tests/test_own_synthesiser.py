@@ -45,6 +45,7 @@ def test_a_synthesiser_a_discriminator_a_loss_and_a_figure_are_added_as_the_page
     assert all(row["state"] == "finished" and float(row["shift"]) > 0 for row in rows)
     assert float(rows[0]["shift"]) <= float(rows[1]["shift"]), "lower is better"
 
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # another test may have one of that name
     monkeypatch.syspath_prepend(tmp_path / "my")
     for run in table.parent.glob("[0-9]"):
         generator = load_synthesiser(run / BEST, allow={"mine.Tiny"})

@@ -1109,7 +1109,7 @@ def test_the_page_holds_with_one_run_none_finished_no_seeds_and_traps_for_names(
         for folder in (one, failed, bare, only_seeds, traps):
             page.goto(write_report(folder).as_uri())
             texts.append(page.locator("main").inner_text())
-    assert "Best: this run with 31.00 dB" in texts[0]
+    assert "Does not beat bicubic: this run with 31.00 dB, below bicubic: 0.50 dB" in texts[0]
     assert "No run has finished with a PSNR." in texts[1] and "Why 2 of 2 did not finish" in texts[1]
     assert "in the only pair, which has no interval" in texts[2]
     assert "No choice was swept that could be compared" in texts[3] and "2 of 2" in texts[3]
