@@ -30,7 +30,7 @@ from upsweep.explaining.attribution import (
     gini,
     spread_of,
 )
-from upsweep.explaining.case import Window, case
+from upsweep.explaining.case import Square, case
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.files import read_image, to_tensor
 from upsweep.imaging.resize import shrink
@@ -38,7 +38,7 @@ from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.upscalers import Upscaler
 from upsweep.tasks.super_resolution.data import EvalImage
 
-WINDOW = Window(70, 62, 16)
+WINDOW = Square(70, 62, 16)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -77,7 +77,7 @@ def test_the_blur_is_scipys(sigma: float, side: int) -> None:
 def test_the_map_of_a_linear_network_is_known_in_closed_form(fold: int, corner: tuple[int, int]) -> None:
     torch.manual_seed(0)
     weight, lr = torch.randn(4, 1, 5, 5, dtype=torch.float64), torch.rand(1, 1, 18, 24, dtype=torch.float64)
-    window = Window(*corner, 16)
+    window = Square(*corner, 16)
     made = attribution_map(Linear(weight, 2), lr, window, LAM(fold=fold), total)
     covered = np.zeros((18, 24))
     covered[window.in_lr(2)] = 1
@@ -136,13 +136,13 @@ def test_more_steps_converge_and_faster_than_with_the_authors_sum() -> None:
 # What is cut, and what is not
 
 
-@pytest.mark.parametrize("window", [Window(70, 62, 16), Window(0, 0, 9), Window(131, 128, 13)])
+@pytest.mark.parametrize("window", [Square(70, 62, 16), Square(0, 0, 9), Square(131, 128, 13)])
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("fsrcnn", {}), ("espcn", {"scale": 3, "channels": 3}), ("unet", {"depth": 2}), ("deconvnet", {"scale": 8})],
 )
 def test_the_map_from_the_surroundings_is_that_of_the_whole_image(
-    name: str, arguments: dict[str, Any], window: Window, monkeypatch: pytest.MonkeyPatch
+    name: str, arguments: dict[str, Any], window: Square, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build(name, "norm=none", **arguments).double()
     lr = photo(network.scale, network.channels).lr.double()
@@ -220,8 +220,8 @@ def test_the_diffusion_index_grows_with_the_field_of_the_same_trained_network() 
 def test_the_distance_of_one_pixel_is_that_from_the_windows_middle() -> None:
     one = torch.zeros(30, 30)
     one[13, 14] = -2
-    assert distance_of(one, Window(16, 16, 8), 2) == pytest.approx(np.hypot(13.5 - 10, 14.5 - 10))
-    assert distance_of(torch.zeros(30, 30), Window(16, 16, 8), 2) == 0
+    assert distance_of(one, Square(16, 16, 8), 2) == pytest.approx(np.hypot(13.5 - 10, 14.5 - 10))
+    assert distance_of(torch.zeros(30, 30), Square(16, 16, 8), 2) == 0
 
 
 # The section
@@ -232,7 +232,7 @@ def test_di_does_not_depend_on_the_size_of_the_image_unless_that_is_asked_for(co
     small = torch.zeros(100, 100)
     small[corner[0] // 2 : corner[0] // 2 + 8, corner[1] // 2 : corner[1] // 2 + 8] = torch.rand(8, 8)
     large = F.pad(small, (0, 60, 0, 70))
-    window = Window(*corner, 16)
+    window = Square(*corner, 16)
     assert spread_of(small, window, 2, 64) == spread_of(large, window, 2, 64)
     in_small, in_large = (spread_of(one, window, 2, None) for one in (small, large))
     assert in_small is not None and in_small == pytest.approx(diffusion_index(small))
@@ -254,10 +254,10 @@ def test_a_row_a_case_with_a_sentence_and_its_diffusion_index() -> None:
 def test_a_flat_window_is_said_and_is_no_number() -> None:
     flat = EvalImage("flat", torch.full((1, 1, 30, 30), 0.4), torch.full((1, 1, 60, 60), 0.4), None, None)
     network = build("bicubic", channels=1)
-    assert float(attribution_map(network, flat.lr, Window(20, 20, 16), LAM()).abs().sum()) < 1e-4, (
+    assert float(attribution_map(network, flat.lr, Square(20, 20, 16), LAM()).abs().sum()) < 1e-4, (
         "neither NaN nor more"
     )
-    section = attribution([case("bicubic", network, flat)], Window(20, 20, 16), LAM())
+    section = attribution([case("bicubic", network, flat)], Square(20, 20, 16), LAM())
     assert not section.figures and "nothing to attribute" in section.said[0]
     tile = section.tiles["bicubic"]
     assert (tile[..., 0] == tile[..., 2]).all(), "rounding is not stretched to red and blue"

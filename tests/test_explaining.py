@@ -6,7 +6,8 @@ import html
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, asdict, dataclass
+from dataclasses import fields as fields_of
 from io import BytesIO
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra import initialize_config_dir
 from PIL import Image
 from tests.small_job import NET
@@ -27,7 +29,7 @@ from upsweep.common.errors import UserError
 from upsweep.common.progress import Bar
 from upsweep.explaining import latents, upscalers
 from upsweep.explaining.attribution import LAM
-from upsweep.explaining.case import Window, case, fullest_window, window_at
+from upsweep.explaining.case import Square, case, fullest_window, window_at
 from upsweep.explaining.drawing import heat_over
 from upsweep.explaining.explainer import parts_of
 from upsweep.explaining.failures import Patches
@@ -37,6 +39,7 @@ from upsweep.explaining.photo import DEFAULT, LARGEST, Photo
 from upsweep.explaining.request import Request
 from upsweep.explaining.section import Section, figures_of, panels
 from upsweep.explaining.sweep import TILE, Jobs, explain_jobs, strip
+from upsweep.explaining.synthesisers import Looks
 from upsweep.explaining.upscalers import BeforePhoto, Spread
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.files import Picture, write_image
@@ -225,10 +228,10 @@ def test_the_window_is_the_square_in_which_the_networks_differ_most(tmp_path: Pa
 
 
 def test_the_first_of_equal_windows_is_taken() -> None:
-    assert fullest_window(torch.ones(9, 9), 4, "even") == Window(0, 0, 4)
+    assert fullest_window(torch.ones(9, 9), 4, "even") == Square(0, 0, 4)
     energy = torch.zeros(9, 9)
     energy[5, 7] = 1
-    assert fullest_window(energy, 3, "point") == Window(3, 5, 3)
+    assert fullest_window(energy, 3, "point") == Square(3, 5, 3)
 
 
 def test_networks_of_unlike_scales_differ_in_the_part_that_all_have(file: Path) -> None:
@@ -260,7 +263,7 @@ def test_a_size_that_no_window_has_is_told_in_a_sentence(file: Path, size: Any) 
 
 def test_a_window_beyond_the_image_is_refused(file: Path) -> None:
     image = Photo.read(file).seen(2, 1)
-    assert window_at(64, 48, 16, image) == Window(48, 64, 16)
+    assert window_at(64, 48, 16, image) == Square(48, 64, 16)
     for x, y in ((65, 48), (64, 49), (-1, 0), (0, -1)):
         with pytest.raises(UserError, match=r"^at=\[-?\d+,-?\d+\] with size=16 leaves noise"):
             window_at(x, y, 16, image)
@@ -271,8 +274,8 @@ def test_a_window_beyond_the_image_is_refused(file: Path) -> None:
 
 
 def test_a_window_covers_lr_pixels_in_whole_or_in_part() -> None:
-    assert Window(4, 6, 8).in_lr(2) == (slice(2, 6), slice(3, 7))
-    assert Window(4, 6, 8).in_lr(3) == (slice(1, 4), slice(2, 5))
+    assert Square(4, 6, 8).in_lr(2) == (slice(2, 6), slice(3, 7))
+    assert Square(4, 6, 8).in_lr(3) == (slice(1, 4), slice(2, 5))
 
 
 def test_the_spread_is_the_variance_of_torch() -> None:
@@ -511,7 +514,7 @@ class Quick(BeforePhoto):
     def sections(self, networks: Mapping[str, Network], bar: Bar) -> Iterator[Section]:
         for name, part in product(networks, self.parts):
             tiles = {name: samples(4, 4)} if part == "fields" else {}
-            yield a_section(part, tiles=tiles, curves={name: {}}, figures={name: {"di": 1.0}})
+            yield a_section(part, tiles=tiles, figures={name: {"di": 1.0}})
             bar.advance()
 
 
@@ -531,7 +534,7 @@ def test_every_job_is_left_its_record_its_strip_and_its_page(sweep: Path, file: 
         (name,) = sections[0].figures
         assert why.figures == figures_of(sections, name) and {"di", "effective_field"} <= {*why.figures}
         assert [figure.name for figure in why.meanings] == [f.name for f in explainer.figures if f.name in why.figures]
-        assert why.spectrum == sections[2].curves[name] and "frequency" in why.spectrum
+        assert why.spectrum == sections[2].spectrum[name] and "frequency" in why.spectrum
         with Image.open(folder / WHY_PICTURE) as picture:
             tiles = [one.tiles[name] for one in sections if name in one.tiles]
             np.testing.assert_array_equal(np.asarray(picture), strip(tiles))
@@ -548,7 +551,7 @@ def test_what_was_explained_is_kept_and_what_changed_is_done_again(sweep: Path, 
     assert records == {name: (sweep / name / WHY).stat().st_mtime_ns for name in everything}
     assert explained(sweep, file, overwrite=True) == everything
     for change in (
-        {"window": Window(2, 2, 16)},
+        {"window": Square(2, 2, 16)},
         {"lam": LAM(fold=4)},
         {"patches": Patches(side=9)},
         {"shown": Features(crop=13)},
@@ -714,3 +717,15 @@ def test_patches_are_no_larger_than_a_small_photo(tmp_path: Path) -> None:
     explainer = before(file, parts=("failures",)).at(0, 0, 8)
     (section,) = explainer.sections({"net": network()}, Bar(1))
     assert section.name == "failures" and 0 <= section.figures["net"]["worse"] <= 100
+
+
+def test_the_defaults_of_the_config_are_those_of_the_library() -> None:
+    config = yaml.safe_load((CONF / "explain.yaml").read_text(encoding="utf-8"))
+    made = {"lam": LAM, "patches": Patches, "features": Features, "latents": Looks}
+    for key, options in made.items():
+        assert config[key] == asdict(options()), key
+    request = {f.name: f.default for f in fields_of(Request) if f.default is not MISSING}
+    of_both = set(config) & set(request) - {"output", "logger"}  # a folder with the time in its name; a group
+    assert {"size", "parts", "at", "device"} <= of_both
+    for key in of_both:
+        assert config[key] == request[key], key

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from upsweep.common.errors import UserError
-from upsweep.explaining.case import Window, case
+from upsweep.explaining.case import Square, case
 from upsweep.explaining.features import (
     Features,
     dead_channels,
@@ -159,7 +159,7 @@ def test_the_section_has_a_block_of_rows_for_each_network(count: int) -> None:
     hr = noise(1, 1, 96, 96)
     image = EvalImage("noise", shrink(hr, 2), hr, None, None)
     cases = [case(f"net {i}", network(), image) for i in range(count)]
-    section = features(cases, Window(90, 90, 6), Features(crop=16))
+    section = features(cases, Square(90, 90, 6), Features(crop=16))
     assert [*section.figures] == [case.name for case in cases] and len(section.said) == count
     assert section.picture.dtype == np.uint8 and section.picture.shape[0] > 100 * count
     assert section.said[0].startswith("net 0: of ") and "channels in" in section.said[0]
@@ -168,7 +168,7 @@ def test_the_section_has_a_block_of_rows_for_each_network(count: int) -> None:
 def test_bicubic_has_no_layers_and_this_is_said() -> None:
     hr = noise(1, 1, 32, 32)
     one = case("bicubic", Bicubic(scale=2), EvalImage("noise", shrink(hr, 2), hr, None, None))
-    section = features([one], Window(0, 0, 8), Features())
+    section = features([one], Square(0, 0, 8), Features())
     assert section.figures == {} and "it has no layer" in section.said[0]
 
 

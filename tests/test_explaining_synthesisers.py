@@ -12,7 +12,7 @@ from upsweep.common.errors import UserError
 from upsweep.explaining.synthesisers import (
     Looks,
     SampleCase,
-    Training,
+    TrainedOn,
     effects,
     latent_walks,
     layer_effects,
@@ -101,7 +101,6 @@ def test_the_sections_speak_of_every_network() -> None:
     cases = [SampleCase(name="a", network=network(norm=NORM)), SampleCase(name="b", network=network())]
     walk, layers = latent_walks(cases, LOOKS), layer_effects(cases, LOOKS)
     assert [*walk.figures] == ["a", "b"] and all(set(figures) == {"walk", "jump"} for figures in walk.figures.values())
-    assert set(layers.curves["a"]) == {"layer", "noise", "norm"} and set(layers.curves["b"]) == {"layer", "noise"}
     assert "without the scale and shift of its norm" in layers.said[0]
     assert layers.said[1].endswith("it has no norm of features that learns.")
     assert min(walk.picture.std(), layers.picture.std()) > 10
@@ -124,7 +123,7 @@ def test_the_yardstick_is_the_median_distance_of_a_training_image_to_another() -
 def test_a_copy_is_at_distance_0_and_unknown_training_images_are_said() -> None:
     net, extractor = network(), Random()
     copies = torch.cat([samples(net, fixed_latents(4, 8)), torch.rand(20, 1, 28, 28)])
-    training = Training(copies, extractor(copies), extractor)
+    training = TrainedOn(copies, extractor(copies), extractor)
     cases = [SampleCase(name="copier", network=net, training=training), SampleCase(name="other", network=net)]
     copier, other = nearest_training_images(cases, LOOKS).said
     assert copier.startswith("copier: a sample is 0.00 times as far") and "0.00 at least (a copy: 0)" in copier

@@ -182,7 +182,7 @@ def test_a_section_has_figures_curves_and_a_sentence_of_each(scale: int) -> None
     section = frequencies(cases(scale))
     assert section.picture.ndim == 3 and section.picture.dtype.name == "uint8"
     for name, sentence in zip(("bicubic again", "fsrcnn"), section.said, strict=True):
-        figures, curves = section.figures[name], section.curves[name]
+        figures, curves = section.figures[name], section.spectrum[name]
         assert [*figures] == [figure.name for figure in FIGURES]
         assert {len(column) for column in curves.values()} == {12}  # of 48 pixels
         assert all(f"{value:.1f} %" in sentence for value in figures.values())

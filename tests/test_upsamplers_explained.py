@@ -16,11 +16,11 @@ from upsweep.explaining.case import Case, case
 from upsweep.explaining.upsamplers import (
     FIGURES,
     WAVES,
-    Layer,
+    UpsamplingLayer,
     answer_to_edge,
     answer_to_flat,
+    behaviour,
     equal_deconvolution,
-    explained,
     is_linear,
     phases_of,
     principal,
@@ -56,8 +56,8 @@ UPSAMPLERS: dict[str, Upsampler] = {
 }
 
 
-def layer_of(module: nn.Module, stride: int, channels: int = 1) -> Layer:
-    return Layer((module,), stride, channels)
+def layer_of(module: nn.Module, stride: int, channels: int = 1) -> UpsamplingLayer:
+    return UpsamplingLayer((module,), stride, channels)
 
 
 def drawn_at(*shape: int, seed: int = 0) -> Tensor:
@@ -204,7 +204,7 @@ def seen(channels: int = 1, size: tuple[int, int] = (24, 28)) -> Tensor:
     return torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(5))
 
 
-def last(network: Upscaler) -> Layer:
+def last(network: Upscaler) -> UpsamplingLayer:
     layer = upsampler_of(network.eval(), seen(network.channels))
     assert layer is not None
     return layer
@@ -295,8 +295,8 @@ def made(name: str, network: Upscaler) -> Case:
 
 def test_no_checkerboard_of_a_layer_that_starts_alike_and_much_of_one_that_does_not() -> None:
     torch.manual_seed(7)
-    good = explained(FSRCNN(recipe(SubPixel(), ICNR())).eval(), seen())
-    bad = explained(FSRCNN(recipe(SubPixel())).eval(), seen())
+    good = behaviour(FSRCNN(recipe(SubPixel(), ICNR())).eval(), seen())
+    bad = behaviour(FSRCNN(recipe(SubPixel())).eval(), seen())
     assert good is not None and bad is not None
     assert good.checkerboard < 1e-6 and 0.1 < bad.checkerboard < 1.5
     assert bad.extent == 6 and good.extent == 6
@@ -304,7 +304,7 @@ def test_no_checkerboard_of_a_layer_that_starts_alike_and_much_of_one_that_does_
 
 def test_bicubic_overshoots_an_edge_by_what_keys_cubic_does() -> None:
     """At x2 the pixel before the last of the left side lies 1.25 from the right side, where the cubic is -9/128."""
-    found = explained(Bicubic().eval(), seen())
+    found = behaviour(Bicubic().eval(), seen())
     assert found is not None
     line, end = found.step
     assert found.ringing / end == pytest.approx(9 / 128, abs=1e-6)
@@ -349,5 +349,5 @@ def test_networks_without_an_upsampler_and_with_dead_features_are_drawn_too() ->
 def test_a_network_that_sees_the_whole_image_works_and_keeps_no_hooks() -> None:
     network = DeconvNet(recipe(Deconv(), norm=InstanceNorm()), width=8)
     assert upsamplers([made("instance", network)]).figures["instance"]["checkerboard"] >= 0
-    assert (found := explained(network, seen())) is not None and found.checkerboard > 0
+    assert (found := behaviour(network, seen())) is not None and found.checkerboard > 0
     assert not any(one._forward_hooks or one._forward_pre_hooks for one in network.modules())

@@ -6,6 +6,7 @@ from upsweep.common.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def device_of(name: str) -> "torch.device":
@@ -24,3 +25,10 @@ def device_of(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise UserError(f"device={name} cannot be used here; auto takes the best there is.") from error
     return device
+
+
+def device_holding(module: "nn.Module") -> "torch.device":
+    """Where the weights of a module lie; the processor for one without any."""
+    import torch
+
+    return next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))

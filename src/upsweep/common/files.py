@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from upsweep.common.errors import UserError
+
 PART = ".part"  # the ending of a file's name while the file is being written
 FORMULA = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # what a formula starts with; the last four are the wide =+-@
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -55,6 +57,15 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes | bytearray | 
     with whole(path) as beside, beside.open("wb") as file:
         file.writelines([content] if isinstance(content, bytes) else content)
     return path
+
+
+def hold_to_new(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where an output folder holds files already, unless they may be replaced."""
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} is there already, and holds files; overwrite=true replaces those of the same names, "
+            "output=... writes elsewhere."
+        )
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:

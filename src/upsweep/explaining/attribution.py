@@ -18,7 +18,7 @@ from torch import Tensor
 
 from upsweep.common.checks import at_least, hold_to_signature
 from upsweep.common.errors import UserError
-from upsweep.explaining.case import Case, Window
+from upsweep.explaining.case import Case, Square
 from upsweep.explaining.drawing import TEXT, drawn, heat_over, row_title, sheet, show
 from upsweep.explaining.fields import surroundings
 from upsweep.explaining.section import Section
@@ -87,7 +87,7 @@ def detector(sr: Tensor) -> Tensor:
 
 
 def attribution_map(
-    network: Upscaler, lr: Tensor, window: Window, asked: LAM, objective: Objective = detector
+    network: Upscaler, lr: Tensor, window: Square, asked: LAM, objective: Objective = detector
 ) -> Tensor:
     """What each LR pixel adds to the objective on the way from the blurred LR to LR: (h, w), summed over channels.
 
@@ -111,7 +111,7 @@ def attribution_map(
     radius, s = asked.kernel // 2, network.scale
     around = F.pad(lr, (radius, radius, radius, radius), mode="replicate")
     around = around[..., rows.cut_start : rows.cut_stop + 2 * radius, columns.cut_start : columns.cut_stop + 2 * radius]
-    inside = Window(window.top - s * rows.cut_start, window.left - s * columns.cut_start, window.size).slices
+    inside = Square(window.top - s * rows.cut_start, window.left - s * columns.cut_start, window.size).slices
     part = total[rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop]
     at_once = max(1, AT_ONCE // part.numel())
     sigmas = torch.linspace(asked.sigma, 0, asked.fold + 1, dtype=torch.float64)
@@ -125,7 +125,7 @@ def attribution_map(
     return total
 
 
-def cut(network: Upscaler, window: Window, height: int, width: int) -> tuple[Span, Span]:
+def cut(network: Upscaler, window: Square, height: int, width: int) -> tuple[Span, Span]:
     """The rows and columns of LR (height, width) with which SR of the window is that of the whole image."""
     margin = surroundings(network)
     rows, columns = (
@@ -166,7 +166,7 @@ def diffusion_index(attribution: Tensor) -> float:
     return 100 * (1 - gini(attribution.abs()))
 
 
-def square(window: Window, scale: int, side: int, height: int, width: int) -> tuple[slice, slice]:
+def square(window: Square, scale: int, side: int, height: int, width: int) -> tuple[slice, slice]:
     """The side x side pixels of LR (height, width) around the window, moved into it at its borders; or all of them."""
     starts = (
         max(0, min((corner + window.size // 2) // scale - side // 2, size - side))
@@ -176,7 +176,7 @@ def square(window: Window, scale: int, side: int, height: int, width: int) -> tu
     return rows, columns
 
 
-def distance_of(attribution: Tensor, window: Window, scale: int, share: float = SHARE) -> float:
+def distance_of(attribution: Tensor, window: Square, scale: int, share: float = SHARE) -> float:
     """LR pixels around the window's middle within which lies a share of a map's absolute values; 0 where all are 0."""
     strength = attribution.abs().double()
     strength, total = strength.flatten(), float(strength.sum())
@@ -191,7 +191,7 @@ def distance_of(attribution: Tensor, window: Window, scale: int, share: float = 
     return float(near[min(int((within < share * total).sum()), len(near) - 1)])
 
 
-def attribution(cases: Sequence[Case], window: Window, asked: LAM) -> Section:
+def attribution(cases: Sequence[Case], window: Square, asked: LAM) -> Section:
     """A row a case: LR and the window, the map over LR around it, and SR there."""
     maps = [_seen(attribution_map(case.network, case.image.lr, window, asked).cpu()) for case in cases]
     spread = [spread_of(one, window, case.scale, asked.around) for case, one in zip(cases, maps, strict=True)]
@@ -218,7 +218,7 @@ def _seen(attribution: Tensor) -> Tensor:
     return attribution if float(attribution.abs().sum()) > NOTHING else torch.zeros_like(attribution)
 
 
-def spread_of(attribution: Tensor, window: Window, scale: int, around: int | None) -> float | None:
+def spread_of(attribution: Tensor, window: Square, scale: int, around: int | None) -> float | None:
     """DI over the square of LR around the window; None where there is nothing to attribute."""
     if float(attribution.abs().sum()) <= NOTHING:
         return None
@@ -231,7 +231,7 @@ def _over(case: Case, attribution: Tensor, area: tuple[slice, slice]) -> Tensor:
     return heat_over(case.image.lr[(0, slice(None), *area)], attribution[area])
 
 
-def _said(case: Case, attribution: Tensor, di: float | None, window: Window) -> str:
+def _said(case: Case, attribution: Tensor, di: float | None, window: Square) -> str:
     if di is None:
         return (
             f"{case.name}: SR does not change in the window when LR is blurred, so that there is nothing to attribute."
@@ -243,7 +243,7 @@ def _said(case: Case, attribution: Tensor, di: float | None, window: Window) -> 
     )
 
 
-def _around(maps: Sequence[Tensor], window: Window, scale: int) -> tuple[slice, slice]:
+def _around(maps: Sequence[Tensor], window: Square, scale: int) -> tuple[slice, slice]:
     """Rows and columns of LR that show the window and nearly all of every map, but of one that is spread widely."""
     farthest = max(distance_of(one, window, scale, 0.99) for one in maps)
     half = max(min(ceil(farthest) + 1, SHOWN), window.size // scale)
@@ -256,7 +256,7 @@ def _around(maps: Sequence[Tensor], window: Window, scale: int) -> tuple[slice, 
 
 
 def _draw(
-    axes: Sequence[Axes], case: Case, one: Tensor, di: float | None, window: Window, area: tuple[slice, slice]
+    axes: Sequence[Axes], case: Case, one: Tensor, di: float | None, window: Square, area: tuple[slice, slice]
 ) -> None:
     """LR of a case, the map over LR's `area`, and SR there; the titles of a sheet's first row stand already."""
     s, (rows, columns) = case.scale, area
@@ -272,7 +272,7 @@ def _draw(
     _box(made, window, 1, s * rows.start, s * columns.start)
 
 
-def _box(axes: Axes, window: Window, scale: int, top: int, left: int) -> None:
+def _box(axes: Axes, window: Square, scale: int, top: int, left: int) -> None:
     """The window in a picture whose first pixel is (top, left), with `scale` HR pixels to a pixel."""
     corner = window.left / scale - left - 0.5, window.top / scale - top - 0.5
     side = window.size / scale

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from upsweep.common.devices import device_holding
 from upsweep.common.errors import UserError
 from upsweep.imaging.resize import enlarge
 from upsweep.imaging.tiles import fullest
@@ -46,7 +47,7 @@ def case(name: str, network: Upscaler, image: EvalImage) -> Case:
     Raises:
         UserError: it makes NaN or infinity of it.
     """
-    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
+    device = device_holding(network)
     image = image.each(lambda x: x.to(device))
     sr: Tensor = network.eval()(image.lr).float()
     if not sr.isfinite().all():
@@ -55,7 +56,7 @@ def case(name: str, network: Upscaler, image: EvalImage) -> Case:
 
 
 @dataclass(frozen=True)
-class Window:
+class Square:
     """A square of HR pixels: its top left corner, and its side."""
 
     top: int
@@ -76,7 +77,7 @@ class Window:
         return rows, columns
 
 
-def window_at(x: int, y: int, size: int, image: EvalImage, corner: tuple[int, int] = (0, 0)) -> Window:
+def window_at(x: int, y: int, size: int, image: EvalImage, corner: tuple[int, int] = (0, 0)) -> Square:
     """The square of HR whose top left corner is in column x and row y of the file, whose part from `corner` on HR is.
 
     Raises:
@@ -88,17 +89,17 @@ def window_at(x: int, y: int, size: int, image: EvalImage, corner: tuple[int, in
     if left < 0 or top < 0 or left + size > width or top + size > height:
         start = "" if corner == (0, 0) else " from [{},{}] on".format(*corner)
         raise UserError(f"at=[{x},{y}] with size={size} leaves {image.name}, {width}x{height} HR pixels{start}.")
-    return Window(top, left, size)
+    return Square(top, left, size)
 
 
-def fullest_window(energy: Tensor, size: int, name: str) -> Window:
+def fullest_window(energy: Tensor, size: int, name: str) -> Square:
     """The square with the largest sum of `energy` (H, W) of the image `name`.
 
     Raises:
         UserError: the image is smaller than the square, or the square is no size.
     """
     _hold_to_size(size, name, *energy.shape)
-    return Window(*fullest(energy, (size, size)), size)
+    return Square(*fullest(energy, (size, size)), size)
 
 
 def _hold_to_size(size: int, name: str, height: int, width: int) -> None:

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upsweep.common.checks import at_least
+from upsweep.common.devices import device_holding
 from upsweep.common.errors import UserError
 from upsweep.explaining.canvas import LINE, Canvas, broken
 from upsweep.explaining.case import Case
 from upsweep.explaining.section import Section
-from upsweep.imaging.colour import rgb_to_y
+from upsweep.imaging.colour import luma
 from upsweep.imaging.resize import enlarge
 from upsweep.metrics.figure import Figure
+from upsweep.metrics.metric import MAX_PSNR
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.tasks.super_resolution.data import EvalImage
 
@@ -70,14 +72,14 @@ class Judged:
 @torch.no_grad()
 def judged(network: Upscaler, images: Iterable[EvalImage]) -> Iterator[Judged]:
     """What the network makes of images (C, ., .), one after the other, so that a benchmark is never held whole."""
-    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
+    device = device_holding(network)
     for image in images:
         lr = image.lr[None].to(device)
         yield Judged(image.name, image.hr, network(lr).float()[0].cpu(), enlarge(lr, network.scale)[0].cpu())
 
 
 @dataclass(frozen=True, eq=False)
-class Patch:
+class JudgedPatch:
     """A place, its errors, and what is seen there.
 
     Attributes:
@@ -107,8 +109,8 @@ class Patch:
 
 
 def psnr(loss: float | Floats) -> Floats:
-    """The PSNR in dB of mean squared errors in squared grey levels; 100 where there is no error to speak of."""
-    values: Floats = 10 * np.log10(255**2 / np.maximum(loss, 255**2 / 1e10))
+    """The PSNR in dB of mean squared errors in squared grey levels; `MAX_PSNR` where there is no error to speak of."""
+    values: Floats = 10 * np.log10(255**2 / np.maximum(loss, 255**2 / 10 ** (MAX_PSNR / 10)))
     return values
 
 
@@ -121,17 +123,12 @@ def patch_errors(made: Tensor, hr: Tensor, side: int, shave: int = 0) -> Floats:
     Args:
         made, hr: (C, H, W) in [0, 1], C 1 or 3; made is clipped first.
     """
-    error = (_luma(made) - _luma(hr)).double().mul(255).square()[0]
+    error = (luma(made.clamp(0, 1)) - luma(hr)).double().mul(255).square()[0]
     error = error[shave : error.shape[0] - shave, shave : error.shape[1] - shave]
     rows, columns = (length // side for length in error.shape)
     grid = error[: rows * side, : columns * side].reshape(rows, side, columns, side)
     means: Floats = grid.mean((1, 3)).cpu().numpy()
     return means
-
-
-def _luma(image: Tensor) -> Tensor:
-    image = image.clamp(0, 1)
-    return rgb_to_y(image) if image.shape[0] == 3 else image
 
 
 def apart(scores: Floats, count: int) -> list[tuple[int, int]]:
@@ -159,9 +156,9 @@ class Found:
         patches: how many were looked at.
     """
 
-    lost: Sequence[Patch]
-    gained: Sequence[Patch]
-    worst: Sequence[Patch]
+    lost: Sequence[JudgedPatch]
+    gained: Sequence[JudgedPatch]
+    worst: Sequence[JudgedPatch]
     worse: Sequence[int]
     patches: int
 
@@ -203,12 +200,14 @@ def search_one(image: Sequence[Judged], asked: Patches, shave: int = 0) -> Found
     losses = np.stack([patch_errors(one.sr, one.hr, asked.side, shave) for one in image])
     bicubic = patch_errors(image[0].bicubic, image[0].hr, asked.side, shave)
 
-    def patch(place: tuple[int, int]) -> Patch:
+    def patch(place: tuple[int, int]) -> JudgedPatch:
         y, x = (shave + asked.side * at for at in place)
         seen = (image[0].bicubic, *(one.sr for one in image), image[0].hr)
         cut = tuple(each[:, y : y + asked.side, x : x + asked.side].clamp(0, 1) for each in seen)
         left, top = image[0].corner
-        return Patch(image[0].name, left + x, top + y, tuple(losses[:, *place].tolist()), float(bicubic[place]), cut)
+        return JudgedPatch(
+            image[0].name, left + x, top + y, tuple(losses[:, *place].tolist()), float(bicubic[place]), cut
+        )
 
     seen = losses > SEEN
     shortfall = np.where(seen.any(0), (psnr(bicubic) - psnr(losses)).mean(0), -np.inf)
@@ -221,7 +220,7 @@ def search_one(image: Sequence[Judged], asked: Patches, shave: int = 0) -> Found
     )
 
 
-def _shared(patches: Iterable[Patch], limit: int) -> list[Patch]:
+def _shared(patches: Iterable[JudgedPatch], limit: int) -> list[JudgedPatch]:
     """The first patches, at most `limit` from one image: one bad image would fill the sheet."""
     taken: Counter[str] = Counter()
     kept = []
@@ -284,7 +283,9 @@ def _picture(names: Sequence[str], found: Found, asked: Patches) -> Pixels:
     return canvas.pixels
 
 
-def _block(canvas: Canvas, top: int, title: str, names: Sequence[str], patches: Sequence[Patch], tile: int) -> int:
+def _block(
+    canvas: Canvas, top: int, title: str, names: Sequence[str], patches: Sequence[JudgedPatch], tile: int
+) -> int:
     """A column a patch, a row a method; gives the row of pixels below."""
     canvas.words(
         (4, top), title if patches else f"{title.partition(':')[0]}: no patch has an error that can be seen", bold=True
@@ -301,7 +302,7 @@ def _block(canvas: Canvas, top: int, title: str, names: Sequence[str], patches: 
     return y + LINE
 
 
-def _below(patch: Patch, row: int, tile: int) -> list[str]:
+def _below(patch: JudgedPatch, row: int, tile: int) -> list[str]:
     """What stands below a tile: its PSNR, and of SR how much that is above bicubic; where it is, below HR."""
     if row == len(patch.losses) + 1:
         return [broken(patch.image, tile)[0], f"[{patch.x},{patch.y}]"]

@@ -17,7 +17,7 @@ from upsweep.blocks import Block
 from upsweep.common.checks import at_least
 from upsweep.common.errors import UserError
 from upsweep.explaining.canvas import GREY, LINE, Canvas
-from upsweep.explaining.case import Case, Window
+from upsweep.explaining.case import Case, Square
 from upsweep.explaining.section import Section
 from upsweep.metrics.figure import Figure
 
@@ -139,7 +139,7 @@ def watched(network: nn.Module, look: Callable[[str, Tensor], None]) -> Iterator
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class LayerFeatures:
     """What was seen of a layer with C channels.
 
     Attributes:
@@ -170,7 +170,7 @@ class Layer:
 @torch.no_grad()
 def look_through(
     network: nn.Module, lr: Tensor, window: tuple[float, float, float, float], asked: Features
-) -> list[Layer]:
+) -> list[LayerFeatures]:
     """The layers of a network in evaluation mode, in the order in which they run.
 
     Channels are judged on the whole image; what is shown is cut out after the pass, without borders of its own.
@@ -179,7 +179,7 @@ def look_through(
         lr: (1, C, h, w).
         window: top, bottom, left, right of what is shown, as shares of the image.
     """
-    found: list[Layer] = []
+    found: list[LayerFeatures] = []
 
     def look(name: str, output: Tensor) -> None:
         features = output[0].float()
@@ -187,14 +187,14 @@ def look_through(
         dead, repeats = dead_channels(features).cpu(), duplicates(features, asked.alike).cpu()
         shown = shown_of(dead, repeats, asked.channels)
         crop = features[shown, top : max(bottom, top + 1), left : max(right, left + 1)].cpu()
-        found.append(Layer(name, dead, repeats, shown, stretched(crop)))
+        found.append(LayerFeatures(name, dead, repeats, shown, stretched(crop)))
 
     with watched(network, look):
         network(lr)
     return found
 
 
-def features(cases: Sequence[Case], window: Window, asked: Features) -> Section:
+def features(cases: Sequence[Case], window: Square, asked: Features) -> Section:
     """The channels of every layer as tiles, the dead ones and the duplicates marked.
 
     Args:
@@ -220,14 +220,14 @@ def features(cases: Sequence[Case], window: Window, asked: Features) -> Section:
     )
 
 
-def shares_of(layers: Sequence[Layer]) -> dict[str, float]:
+def shares_of(layers: Sequence[LayerFeatures]) -> dict[str, float]:
     """The figures: of 100 channels of all layers, how many are dead, and how many repeat an earlier one."""
     total = sum(len(layer.dead) for layer in layers)
     dead, twins = sum(int(layer.dead.sum()) for layer in layers), sum(int(layer.twins.sum()) for layer in layers)
     return {"dead": 100 * dead / total, "duplicates": 100 * twins / total}
 
 
-def _shares(case: Case, window: Window, crop: int) -> tuple[float, float, float, float]:
+def _shares(case: Case, window: Square, crop: int) -> tuple[float, float, float, float]:
     """Top, bottom, left, right of `crop` LR pixels around the window, moved into the image, as shares of it."""
     shares = []
     for start, length in zip((window.top, window.left), case.image.lr.shape[-2:], strict=True):
@@ -239,7 +239,7 @@ def _shares(case: Case, window: Window, crop: int) -> tuple[float, float, float,
     return top, bottom, left, right
 
 
-def _sentence(name: str, layers: Sequence[Layer]) -> str:
+def _sentence(name: str, layers: Sequence[LayerFeatures]) -> str:
     if not layers:
         return f"{name}: it has no layer whose output are features, so that there is nothing to see."
     figures = shares_of(layers)
@@ -250,7 +250,7 @@ def _sentence(name: str, layers: Sequence[Layer]) -> str:
     return f"{name}: of {total} channels in {len(layers)} layers, {dead} are dead and {twins} are duplicates{most}."
 
 
-def _picture(names: Sequence[str], each: Sequence[Sequence[Layer]], asked: Features) -> NDArray[np.uint8]:
+def _picture(names: Sequence[str], each: Sequence[Sequence[LayerFeatures]], asked: Features) -> NDArray[np.uint8]:
     """A block of rows a case; of many cases less is shown of each."""
     many = len(names) > 2
     canvas, y = Canvas(LABEL + COLUMNS * (TILE + GAP)), 4
@@ -263,7 +263,7 @@ def _picture(names: Sequence[str], each: Sequence[Sequence[Layer]], asked: Featu
     return canvas.pixels
 
 
-def _some(layers: Sequence[Layer], count: int) -> list[Layer]:
+def _some(layers: Sequence[LayerFeatures], count: int) -> list[LayerFeatures]:
     """At most `count` layers, at even steps from the first to the last."""
     count = max(2, count)
     if len(layers) <= count:
@@ -271,7 +271,7 @@ def _some(layers: Sequence[Layer], count: int) -> list[Layer]:
     return [layers[round(i * (len(layers) - 1) / (count - 1))] for i in range(count)]
 
 
-def _row(canvas: Canvas, top: int, layer: Layer, most: int) -> int:
+def _row(canvas: Canvas, top: int, layer: LayerFeatures, most: int) -> int:
     """The channels of a layer in lines of 16, each below its number; gives the row of pixels below."""
     counts = {"dead": int(layer.dead.sum()), "repeat": int(layer.twins.sum())}
     idle = ", ".join(f"{count} {word}" for word, count in counts.items() if count)

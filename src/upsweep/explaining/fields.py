@@ -190,7 +190,6 @@ def fields(cases: Sequence[Case]) -> Section:
         said=tuple(map(_said, cases, sides, limits)),
         figures={case.name: _figures(side, limit) for case, side, limit in zip(cases, sides, limits, strict=True)},
         tiles={case.name: _tile(field, shown) for case, field in zip(cases, found, strict=True)},
-        curves={case.name: _curve(field) for case, field in zip(cases, found, strict=True)},
     )
 
 
@@ -203,11 +202,6 @@ def _said(case: Case, side: float, limit: int | None) -> str:
         f"{case.name}: {100 * SHARE:.0f} % of what SR of an LR pixel depends on lies in {side:.1f}x{side:.1f} LR pixels"
     )
     return f"{said}; its layers {'set no limit that was found' if limit is None else f'reach {limit}x{limit}'}."
-
-
-def _curve(field: Tensor) -> dict[str, list[float]]:
-    share = share_within(field)
-    return {"side": [2.0 * r + 1 for r in range(len(share))], "share": share.tolist()}
 
 
 def _shown(found: Sequence[Tensor], limits: Sequence[int | None]) -> int:
@@ -248,8 +242,8 @@ def _draw(axes: Axes, name: str, field: Tensor, side: float, limit: int | None, 
 
 def _draw_shares(axes: Axes, names: Sequence[str], found: Sequence[Tensor], shown: int) -> None:
     for name, field, colour in zip(names, found, cycle(COLOURS), strict=False):
-        curve = _curve(field)
-        axes.plot(curve["side"], [100 * share for share in curve["share"]], color=colour, label=name, linewidth=1.4)
+        shares = 100 * share_within(field)
+        axes.plot(1 + 2 * np.arange(len(shares)), shares, color=colour, label=name, linewidth=1.4)
     axes.axhline(100 * SHARE, color="#8d939b", linestyle=":", linewidth=1)
     axes.set_xlim(1, shown)
     axes.set_ylim(0, 102)

@@ -23,7 +23,7 @@ from upsweep.common.errors import UserError
 from upsweep.explaining.case import Case
 from upsweep.explaining.drawing import COLOURS, TEXT, drawn, legend_below, plain, sheet
 from upsweep.explaining.section import Section
-from upsweep.imaging.colour import rgb_to_y
+from upsweep.imaging.colour import luma
 from upsweep.metrics.figure import Figure
 
 FIGURES = (
@@ -137,10 +137,9 @@ def compare(made: Tensor, wanted: Tensor) -> Spectra:
     return Spectra(power / count, of_hr / count, coherence, count)
 
 
-def luma(image: Tensor) -> Tensor:
+def plane_of(image: Tensor) -> Tensor:
     """The Y plane (H, W) of an image (1, C, H, W), clipped to [0, 1]; C 1, which is Y, or 3 (RGB)."""
-    image = image.cpu().float().clamp(0, 1)
-    return (rgb_to_y(image) if image.shape[1] == 3 else image)[0, 0]
+    return luma(image.cpu().float().clamp(0, 1))[0, 0]
 
 
 def frequencies(cases: Sequence[Case]) -> Section:
@@ -155,8 +154,8 @@ def frequencies(cases: Sequence[Case]) -> Section:
             raise UserError(
                 f"{case.image.name} has {width}x{height} HR pixels: frequencies need {SMALLEST} in each side."
             )
-    found = {case.name: compare(luma(case.sr), luma(case.image.hr)) for case in cases}
-    bicubic = compare(luma(cases[0].bicubic), luma(cases[0].image.hr))
+    found = {case.name: compare(plane_of(case.sr), plane_of(case.image.hr)) for case in cases}
+    bicubic = compare(plane_of(cases[0].bicubic), plane_of(cases[0].image.hr))
     names = [figure.name for figure in FIGURES]
     return Section(
         name="frequencies",
@@ -165,11 +164,11 @@ def frequencies(cases: Sequence[Case]) -> Section:
         reading=READING,
         said=tuple(_sentence(name, spectra, bicubic) for name, spectra in found.items()),
         figures={name: dict(zip(names, spectra.detail or (), strict=False)) for name, spectra in found.items()},
-        curves={name: _curves(spectra) for name, spectra in found.items()},
+        spectrum={name: _columns(spectra) for name, spectra in found.items()},
     )
 
 
-def _curves(spectra: Spectra) -> dict[str, list[float]]:
+def _columns(spectra: Spectra) -> dict[str, list[float]]:
     columns = {"power": spectra.ratio, "restored": spectra.restored, "invented": spectra.invented}
     return {"frequency": spectra.frequency.tolist(), **{name: values.tolist() for name, values in columns.items()}}
 

@@ -11,7 +11,7 @@ from upsweep.common.progress import Bar
 from upsweep.explaining import synthesisers
 from upsweep.explaining.explainer import Explainer
 from upsweep.explaining.section import Section
-from upsweep.explaining.synthesisers import Looks, SampleCase, Training
+from upsweep.explaining.synthesisers import Looks, SampleCase, TrainedOn
 from upsweep.metrics.figure import Figure
 from upsweep.networks.network import Network
 from upsweep.networks.synthesisers.synthesiser import Synthesiser
@@ -33,7 +33,7 @@ class OfLatents(Explainer):
 
     figures: ClassVar[tuple[Figure, ...]] = synthesisers.FIGURES
     data: str
-    training: Training | None
+    training: TrainedOn | None
     parts: Sequence[str] = PARTS
     looks: Looks = field(default_factory=Looks)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -9,6 +9,7 @@ from typing import Any
 from upsweep import release
 from upsweep.common.devices import device_of
 from upsweep.common.errors import UserError
+from upsweep.common.files import hold_to_new
 from upsweep.common.names import safe_name
 from upsweep.common.progress import Bar
 from upsweep.evaluation.benchmarks import Benchmark, find_benchmarks
@@ -25,7 +26,7 @@ from upsweep.explaining.page import figures_table, write_explanation
 from upsweep.explaining.photo import Photo
 from upsweep.explaining.section import figures_of, panels
 from upsweep.explaining.sweep import Jobs, explain_jobs
-from upsweep.explaining.synthesisers import Looks, Training
+from upsweep.explaining.synthesisers import Looks, TrainedOn
 from upsweep.explaining.upscalers import BeforePhoto
 from upsweep.networks.network import Network
 from upsweep.networks.synthesisers.synthesiser import Synthesiser
@@ -79,7 +80,8 @@ class Request:
         """Networks side by side, in a folder of their own."""
         files = self._files()
         networks = dict(zip(names(files), (trained(file, self.ema, self.allow) for file in files), strict=True))
-        folder = fresh(Path(self.output).expanduser(), self.overwrite)
+        folder = Path(self.output).expanduser()
+        hold_to_new(folder, self.overwrite)
         explainer = self._explainer(files, next(iter(networks.values())), networks.items())
         title = f"{_together([*networks])} before {explainer.before}"
         yield f"{title}."
@@ -157,10 +159,10 @@ class Request:
                 raise UserError(
                     f"{name}={value} is of upscalers, and {files[0]} makes images of latents: leave it out."
                 )
-        training: Training | None = None
+        training: TrainedOn | None = None
         try:
             task, data = task_on([Made(file.stem, first, file) for file in files], data=self.data)
-            training = Training.of(task)
+            training = TrainedOn.of(task)
         except UserError as error:
             data = "images that are not known"
             log.warning("No training images stand beside the samples: %s", error)
@@ -172,13 +174,3 @@ def _together(names: Sequence[str]) -> str:
     """Names for a title: all of them, or how many there are where that would be long; the table has each."""
     together = ", ".join(names)
     return together if len(together) <= LONGEST or len(names) == 1 else f"{len(names)} networks"
-
-
-def fresh(folder: Path, overwrite: bool) -> Path:
-    """The folder that pictures are written to. Raises UserError: it holds files, unless `overwrite`."""
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        raise UserError(
-            f"{folder} is there already, and holds files; overwrite=true replaces those of the same names, "
-            "output=... writes elsewhere."
-        )
-    return folder

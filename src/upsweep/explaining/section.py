@@ -21,7 +21,7 @@ class Section:
         said: what it shows of each network, a sentence each.
         figures: by the name of a case, its figures by their names.
         tiles: by the name of a case, a small picture (H, W, 3) uint8 of it, for the report of a sweep.
-        curves: by the name of a case, columns of equal length by their names, for who draws them anew.
+        spectrum: by the name of a case, columns of equal length by their names, for the report, which draws them anew.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Section:
     said: tuple[str, ...] = ()
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tiles: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    spectrum: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
 
 
 def figures_of(sections: Sequence[Section], name: str) -> dict[str, float]:

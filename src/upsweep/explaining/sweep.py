@@ -95,7 +95,7 @@ def _weights(file: Path) -> dict[str, Any]:
 def leave(folder: Path, name: str, sections: Sequence[Section], explainer: Explainer, asked: dict[str, Any]) -> Why:
     """Write what is shown of a job; the record last, since it says that the rest is there."""
     figures = figures_of(sections, name)
-    curves = {key: values for one in sections if one.name == "frequencies" for key, values in one.curves[name].items()}
+    spectrum = {key: values for one in sections for key, values in one.spectrum.get(name, {}).items()}
     table = figures_table([name], {name: figures}, explainer.figures)
     write_explanation(folder / WHY_FOLDER, f"Why: {name} before {explainer.before}", sections, table, explainer.notes)
     if tiles := [section.tiles[name] for section in sections if name in section.tiles]:
@@ -107,7 +107,7 @@ def leave(folder: Path, name: str, sections: Sequence[Section], explainer: Expla
         window=explainer.square,
         figures=figures,
         declared=declare([figure for figure in explainer.figures if figure.name in figures]),
-        spectrum=curves,
+        spectrum=spectrum,
         asked=asked,
     )
     why.write(folder)

@@ -57,7 +57,7 @@ class Looks:
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class TrainedOn:
     """The images that a network was trained on, (M, C, S, S) in whole levels, with their features (M, F)."""
 
     images: Tensor
@@ -65,7 +65,7 @@ class Training:
     extractor: Extractor
 
     @classmethod
-    def of(cls, task: Generation) -> "Training":
+    def of(cls, task: Generation) -> "TrainedOn":
         """Those of a task, with the features that it judges by."""
         task.data.setup()
         return cls(task.data.training_images(), task.reference.training, task.extractor.cpu())
@@ -83,7 +83,7 @@ class SampleCase:
 
     name: str
     network: Synthesiser
-    training: Training | None = None
+    training: TrainedOn | None = None
 
 
 # ---- between latents ----
@@ -166,7 +166,7 @@ def without_scale(network: Synthesiser, norm: nn.Module, latents: Tensor) -> Ten
 
 
 @dataclass(frozen=True, eq=False)
-class Effect:
+class Disturbed:
     """What becomes of images (N, C, S, S) while one layer is disturbed.
 
     Attributes:
@@ -192,13 +192,13 @@ class Effect:
         return None if self.norm is None else float(255 * (self.norm - self.plain).abs().mean())
 
 
-def effects(network: Synthesiser, latents: Tensor, asked: Looks) -> Iterator[Effect]:
+def effects(network: Synthesiser, latents: Tensor, asked: Looks) -> Iterator[Disturbed]:
     """The layers of the decoder in the order of its modules, each disturbed alone."""
     plain = samples(network, latents)
     for name, layer in layers_of(network.decoder).items():
         norm = next(filter(_learns, layer.modules()), None)
         changed = None if norm is None else without_scale(network, norm, latents)
-        yield Effect(name, plain, with_noise(network, layer, latents, asked), changed)
+        yield Disturbed(name, plain, with_noise(network, layer, latents, asked), changed)
 
 
 def _learns(module: nn.Module) -> bool:
@@ -235,11 +235,10 @@ def layer_effects(cases: Sequence[SampleCase], asked: Looks) -> Section:
             "decides what is seen; where strokes and grain do, how. A bar is the mean absolute change of a pixel."
         ),
         said=tuple(_most_in(name, each) for name, each in found.items()),
-        curves={name: _curves(each) for name, each in found.items()},
     )
 
 
-def _most_in(name: str, found: Sequence[Effect]) -> str:
+def _most_in(name: str, found: Sequence[Disturbed]) -> str:
     """Which layer matters most."""
     if not found:
         return f"{name}: its decoder has no layers that can be disturbed one by one."
@@ -252,13 +251,6 @@ def _most_in(name: str, found: Sequence[Effect]) -> str:
         return f"{said}; it has no norm of features that learns."
     change, layer = max(norms)
     return f"{said}; without the scale and shift of its norm, layer {layer} changes the images most ({change:.1f})."
-
-
-def _curves(found: Sequence[Effect]) -> dict[str, list[float]]:
-    """Over the layers, by number; those of the norms where every layer has one."""
-    curves = {"layer": [float(i + 1) for i in range(len(found))], "noise": [one.by_noise for one in found]}
-    norms = [change for one in found if (change := one.by_norm) is not None]
-    return {**curves, "norm": norms} if len(norms) == len(found) else curves
 
 
 def _column(half: int, asked: Looks) -> int:

@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class UpsamplingLayer:
     """What enlarges features: modules that run one after the other, (N, I, h, w) -> (N, O, s h, s w).
 
     Attributes:
@@ -114,7 +114,7 @@ def calls_of(network: nn.Module, lr: Tensor) -> list[Call]:
     return calls
 
 
-def upsampler_of(network: Upscaler, lr: Tensor) -> Layer | None:
+def upsampler_of(network: Upscaler, lr: Tensor) -> UpsamplingLayer | None:
     """The layer that enlarges features to the image, or nearest to it; None where there is no linear one.
 
     It is the last module that enlarges by a whole factor and holds no other that does. One that sees features goes
@@ -132,7 +132,7 @@ def upsampler_of(network: Upscaler, lr: Tensor) -> Layer | None:
     return layers[-1] if layers else None
 
 
-def _whole(call: Call, calls: Sequence[Call]) -> Layer:
+def _whole(call: Call, calls: Sequence[Call]) -> UpsamplingLayer:
     """The layer of a module that enlarges: one without weights is only half of it, beside a convolution.
 
     A pixel shuffle follows its convolution. An interpolation belongs to one that stands beside it, behind or before.
@@ -143,14 +143,14 @@ def _whole(call: Call, calls: Sequence[Call]) -> Layer:
         after = [other for other in convolutions if other.given is call.made and other.inside == call.inside]
         shuffles = call.made.shape[1] < call.given.shape[1]
         if after and not shuffles:
-            return Layer((call.module, after[0].module), call.stride, call.given.shape[1])
+            return UpsamplingLayer((call.module, after[0].module), call.stride, call.given.shape[1])
         if before and (shuffles or before[0].inside == call.inside):
-            return Layer((before[0].module, call.module), call.stride, before[0].given.shape[1])
-    return Layer((call.module,), call.stride, call.given.shape[1])
+            return UpsamplingLayer((before[0].module, call.module), call.stride, before[0].given.shape[1])
+    return UpsamplingLayer((call.module,), call.stride, call.given.shape[1])
 
 
 @torch.no_grad()
-def is_linear(layer: Layer, size: Sequence[int]) -> bool:
+def is_linear(layer: UpsamplingLayer, size: Sequence[int]) -> bool:
     """Whether its answer to a sum of features is the sum of the answers, apart from a constant (its bias)."""
     exact, generator = layer.exact(), torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 1, layer.channels, *size, generator=generator, dtype=torch.float64)
@@ -164,7 +164,7 @@ def is_linear(layer: Layer, size: Sequence[int]) -> bool:
 
 
 @torch.no_grad()
-def equal_deconvolution(layer: Layer) -> Tensor:
+def equal_deconvolution(layer: UpsamplingLayer) -> Tensor:
     """The kernel (I, O, K, K) float64 of the deconvolution that the layer equals, away from borders.
 
     It is what the layer makes of one LR pixel that is 1 in one channel, without the bias. It covers whole LR pixels, as
@@ -226,7 +226,7 @@ def waves(phases: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def answer_to_flat(layer: Layer, features: Tensor, reach: int) -> Tensor:
+def answer_to_flat(layer: UpsamplingLayer, features: Tensor, reach: int) -> Tensor:
     """What the layer, with its bias, makes of features (I,) that are everywhere the same: (O, s, s) float64.
 
     As it is linear, this is also the mean of what it makes of any features of that mean, HR pixel by HR pixel of an LR
@@ -238,7 +238,7 @@ def answer_to_flat(layer: Layer, features: Tensor, reach: int) -> Tensor:
 
 
 @torch.no_grad()
-def answer_to_edge(layer: Layer, left: Tensor, right: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+def answer_to_edge(layer: UpsamplingLayer, left: Tensor, right: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """What it makes across an edge from features (I,) to others: three LR pixels on each side, (O, 6 s) float64.
 
     Mean over the rows of an LR pixel. Besides, what left and right become far from the edge, mean over phases: (2, O).
@@ -256,7 +256,7 @@ def answer_to_edge(layer: Layer, left: Tensor, right: Tensor, reach: int) -> tup
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class Behaviour:
     """An upsampler before an image.
 
     Attributes:
@@ -268,7 +268,7 @@ class Explained:
         strength: the root mean square of what it makes of the image.
     """
 
-    layer: Layer
+    layer: UpsamplingLayer
     kernel: Tensor
     flat: Tensor
     edge: Tensor
@@ -316,7 +316,7 @@ class Explained:
 
 
 @torch.no_grad()
-def explained(network: Upscaler, lr: Tensor) -> Explained | None:
+def behaviour(network: Upscaler, lr: Tensor) -> Behaviour | None:
     """What the upsampler of a network does before an image (1, C, h, w); None where no layer enlarges linearly."""
     layer = upsampler_of(network, lr)
     if layer is None:
@@ -338,7 +338,7 @@ def explained(network: Upscaler, lr: Tensor) -> Explained | None:
     dark, light = (features[:, half].mean(1) if half.any() else mean for half in (~bright, bright))
     kernel = equal_deconvolution(layer)
     reach = kernel.shape[-1] // layer.stride // 2
-    return Explained(
+    return Behaviour(
         layer,
         kernel,
         answer_to_flat(layer, mean, reach),
@@ -349,7 +349,7 @@ def explained(network: Upscaler, lr: Tensor) -> Explained | None:
 
 def upsamplers(cases: Sequence[Case]) -> Section:
     """What the upsamplers of the cases do, a row each; of a network without one, a sentence says so."""
-    found = {case.name: explained(case.network, case.image.lr) for case in cases}
+    found = {case.name: behaviour(case.network, case.image.lr) for case in cases}
     energies = {case.name: _energy(case) for case in cases}
     return Section(
         name="upsamplers",
@@ -366,7 +366,7 @@ def _energy(case: Case) -> float:
     return 255 * checkerboard(response(case.network, case.network.channels).cpu(), case.scale)
 
 
-def _sentence(name: str, one: Explained | None, energy: float) -> str:
+def _sentence(name: str, one: Behaviour | None, energy: float) -> str:
     network = f"Of a flat image the whole network makes a checkerboard of {energy:.2f} grey levels."
     if one is None:
         return (
@@ -382,7 +382,7 @@ def _sentence(name: str, one: Explained | None, energy: float) -> str:
     )
 
 
-def _picture(found: Mapping[str, Explained]) -> NDArray[np.uint8]:
+def _picture(found: Mapping[str, Behaviour]) -> NDArray[np.uint8]:
     """A row a case: kernel, phases, waves, flat, edge."""
     made, axes = sheet(max(1, len(found)), 5, width=2.2, height=1.8, width_ratios=(1, 1, 1.15, 1, 1.15))
     for row, (name, one) in zip(axes, found.items(), strict=False):
@@ -420,7 +420,7 @@ def _draw_waves(axes: Axes, strengths: Tensor) -> None:
     plain(axes, "frequency (1: the finest of LR)", "gain")
 
 
-def _draw_flat(axes: Axes, one: Explained) -> None:
+def _draw_flat(axes: Axes, one: Behaviour) -> None:
     """The channel with the strongest pattern, over 4 x 4 LR pixels; full colour is the largest deviation, or 1 %."""
     deviation = one.deviation[int(one.deviation.square().sum((1, 2)).argmax())]
     most = float(deviation.abs().max())
@@ -429,7 +429,7 @@ def _draw_flat(axes: Axes, one: Explained) -> None:
     show(axes, deviation.repeat(4, 4), title, cmap=SIGNED, vmin=-stretch, vmax=stretch)
 
 
-def _draw_edge(axes: Axes, one: Explained) -> None:
+def _draw_edge(axes: Axes, one: Behaviour) -> None:
     line, end = one.step
     place = (torch.arange(len(line)) + 0.5) / one.layer.stride - AROUND
     axes.plot([-AROUND, 0, 0, AROUND], [0, 0, 100 * end, 100 * end], color="#a8aeb6", linewidth=1.0)

@@ -14,7 +14,7 @@ from upsweep.data.cache import digest_of
 from upsweep.evaluation.benchmarks import Benchmark
 from upsweep.explaining import attribution, failures, features, fields, frequencies, upsamplers
 from upsweep.explaining.attribution import LAM
-from upsweep.explaining.case import Case, Window, case, fullest_window, window_at
+from upsweep.explaining.case import Case, Square, case, fullest_window, window_at
 from upsweep.explaining.explainer import Explainer
 from upsweep.explaining.failures import Patches
 from upsweep.explaining.features import Features
@@ -50,7 +50,7 @@ class BeforePhoto(Explainer):
         *features.FIGURES,
     )
     photo: Photo
-    window: Window = field(default_factory=lambda: Window(0, 0, 16))
+    window: Square = field(default_factory=lambda: Square(0, 0, 16))
     parts: Sequence[str] = PARTS
     lam: LAM = field(default_factory=LAM)
     patches: Patches = field(default_factory=Patches)
@@ -72,10 +72,10 @@ class BeforePhoto(Explainer):
         return f"{self.photo.name}, {self._in_file}"
 
     @property
-    def _in_file(self) -> Window:
+    def _in_file(self) -> Square:
         """The window in the pixels of the photo's file, as `at=` has it."""
         left, top = self.photo.corner
-        return Window(self.window.top + top, self.window.left + left, self.window.size)
+        return Square(self.window.top + top, self.window.left + left, self.window.size)
 
     @property
     def notes(self) -> list[str]:

@@ -20,6 +20,11 @@ def rgb_to_y(rgb: Tensor) -> Tensor:
     return _mix(rgb, _MATRIX[:1]) + _offsets(rgb)[:1]
 
 
+def luma(image: Tensor) -> Tensor:
+    """Give the luma (..., 1, H, W) of an image (..., C, H, W): of RGB; one of one channel is Y already."""
+    return rgb_to_y(image) if image.shape[-3] == 3 else image
+
+
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """Give the Y, Cb, Cr (..., 3, H, W) of an RGB image (..., 3, H, W)."""
     return _mix(rgb, _MATRIX) + _offsets(rgb)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from upsweep.common.devices import device_holding
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.common.files import write_whole
@@ -107,7 +108,7 @@ def features_of(
 
 
 def _extracted(extractor: Extractor, batches: Iterable[Tensor], doing: str) -> Tensor:
-    device = next((value.device for value in extractor.state_dict().values()), torch.device("cpu"))
+    device = device_holding(extractor)
     parts = []
     with Bar(length_hint(batches) or None, doing, after=PROGRESS_AFTER, lines=False) as bar:
         for images in batches:

@@ -14,7 +14,7 @@ KINDS = ("restored", "invented")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Section:
+class WhySection:
     """What the section shows; all runs best first.
 
     Attributes:
@@ -43,7 +43,7 @@ class Section:
         return list(dict.fromkeys(run.why.image for run in self.explained))
 
 
-def section_of(runs: Sequence[Run], spread: str) -> Section | None:
+def section_of(runs: Sequence[Run], spread: str) -> WhySection | None:
     """The section, of runs in the order of their rank; None where none has a record. `spread` says what ± means."""
     explained = [Explained(name=run.name, result=run.result, why=run.why) for run in runs if run.why is not None]
     if not explained:
@@ -54,7 +54,7 @@ def section_of(runs: Sequence[Run], spread: str) -> Section | None:
     spectra = dict(list(spectra.items())[:MOST_SPECTRA])
     pictured = [run for run in runs if run.why is not None and run.strip is not None]
     scales = {run.result.scale for run in explained if run.name in spectra}
-    return Section(
+    return WhySection(
         explained=explained,
         tables=[
             *([(spread, over_seeds)] if over_seeds is not None else []),

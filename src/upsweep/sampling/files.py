@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from upsweep.common.errors import UserError
-from upsweep.common.files import write_whole
+from upsweep.common.files import hold_to_new, write_whole
 from upsweep.common.progress import Bar
 from upsweep.imaging import marks
 from upsweep.imaging.files import Picture, to_uint8, write_image
@@ -117,11 +117,7 @@ def _claim(folder: Path, names: set[str], overwrite: bool) -> None:
     """Make the folder; raise UserError where it holds what would be lost, or what would be taken for ours."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not overwrite and any(folder.iterdir()):
-            raise UserError(
-                f"{folder} is there already, and holds files; overwrite=true replaces those of the same names, "
-                "output=... writes elsewhere."
-            )
+        hold_to_new(folder, overwrite)
         (folder / IMAGES).mkdir(exist_ok=True)
         others = sorted({path.name for path in (folder / IMAGES).iterdir()} - names)
     except OSError as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from upsweep.blocks.layout import as_channels_last, in_channels_last
+from upsweep.common.devices import device_holding
 from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.files import Picture, to_tensor
@@ -111,7 +112,7 @@ class Enlarger:
     @property
     def device(self) -> torch.device:
         """Where the generator works."""
-        return next((tensor.device for tensor in self.generator.state_dict().values()), torch.device("cpu"))
+        return device_holding(self.generator)
 
     def _tiles(self, painter: Painter, height: int, width: int) -> Sequence[tuple[Span, Span]]:
         whole = [(Span(0, height, 0, height), Span(0, width, 0, width))]
