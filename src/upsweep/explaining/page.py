@@ -15,7 +15,10 @@ from upsweep.metrics.figure import Figure
 from upsweep.reporting.templates import asset, hashes, template
 
 PAGE = "explanation.html"
-STYLE = ".sheet { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }\n"
+STYLE = """
+.sheet { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+th { padding: 0.3rem 0.6rem; vertical-align: bottom; }
+"""
 
 
 def write_explanation(
