@@ -1,24 +1,6 @@
 """Write a trained generator for other programs: python src/export.py checkpoint=PATH format=onnx."""
 
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from upsweep.cli import door, hold_to_defaults, own_targets
-
-
-@door("export")
-def main(cfg: DictConfig) -> None:
-    """Export what the config names, and say what was written."""
-    hold_to_defaults(cfg)
-    from upsweep.networks.exporting import export
-    from upsweep.runs.layout import checkpoint_of
-
-    checkpoint, output = (said and Path(said).expanduser() for said in (cfg.checkpoint, cfg.output))
-    checkpoint = checkpoint and checkpoint_of(checkpoint)
-    more = {"opset": cfg.opset, "ema": cfg.ema, "overwrite": cfg.overwrite}
-    print(export(checkpoint, cfg.format, output, allow=own_targets(), **more))
-
+from upsweep.doors.export import main
 
 if __name__ == "__main__":
     main()

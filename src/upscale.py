@@ -1,29 +1,6 @@
 """Enlarge photos: python src/upscale.py input=photo.jpg scale=2 (a file, a folder, a glob)."""
 
-from omegaconf import DictConfig
-
-from upsweep.cli import door, hold_to_defaults, own_targets
-
-
-@door("upscale")
-def main(cfg: DictConfig) -> None:
-    """Enlarge what the config names; exit code 1 if any of it was not."""
-    hold_to_defaults(cfg)
-    # torch takes seconds to import: only who really enlarges pays for it.
-    from upsweep.common.devices import device_of
-    from upsweep.upscaling.files import enlarge_all, plan, renamed
-    from upsweep.upscaling.model import load, tile_of
-    from upsweep.upscaling.picture import Enlarger
-
-    generator, source = load(cfg.checkpoint, cfg.model, cfg.scale, allow=own_targets(), ensemble=cfg.self_ensemble)
-    inputs = [cfg.input] if isinstance(cfg.input, str) else list(cfg.input or [])
-    photos = plan(inputs, cfg.output, generator.scale, overwrite=cfg.overwrite)
-    for photo in renamed(photos, generator.scale):
-        print(f"{photo.source}: becomes {photo.target}, since another input has the same name but for its suffix.")
-    print(f"x{generator.scale} with {source}", flush=True)
-    enlarger = Enlarger(generator.to(device_of(cfg.device)), tile_of(cfg.tile))
-    enlarge_all(photos, enlarger, max_pixels=cfg.max_pixels)
-
+from upsweep.doors.upscale import main
 
 if __name__ == "__main__":
     main()

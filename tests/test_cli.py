@@ -162,9 +162,10 @@ def test_a_quiet_run_says_its_result_and_nothing_else(tmp_path: Path, sweep: boo
 
 PRINT = """
 import sys
+from pathlib import Path
 sys.path.insert(0, {src!r})
 from upsweep.cli import door, own_targets
-@door("upscale", config_path={conf!r}, paths=("input",))
+@door("upscale", config_path=Path({conf!r}), paths=("input",))
 def main(cfg):
     print(repr(cfg.input), sorted(target for target in own_targets() if not target.startswith(("upsweep", "torch"))))
 main()

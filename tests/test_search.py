@@ -89,7 +89,7 @@ from upsweep.analysis.ranking import chosen
 from upsweep.runs.result import Result
 from upsweep.sweeps.jobs import declared_in
 
-@door("train")
+@door("train", config_path=Path(__file__).parents[1] / "conf")
 def main(config):
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

@@ -40,7 +40,7 @@ from upsweep.cli import door
 from upsweep.analysis.ranking import chosen
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
 
-@door("train")
+@door("train", config_path=Path(__file__).parents[1] / "conf")
 def main(config):
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

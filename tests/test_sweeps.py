@@ -247,7 +247,7 @@ from upsweep.runs.progress import Progress
 from upsweep.runs.result import Result
 from upsweep.sweeps.jobs import declared_in
 
-@door("train")
+@door("train", config_path=Path(__file__).parents[1] / "conf")
 def main(config):
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

@@ -5,7 +5,6 @@ Imports nothing heavy: `--help` and `--cfg job` must answer at once.
 
 import functools
 import gc
-import inspect
 import os
 import pydoc
 import re
@@ -46,10 +45,11 @@ from upsweep.sweeps.overrides import MULTIRUN, config_dirs, in_place, of_the_tas
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
+CONF = Path(__file__).resolve().parents[2] / "conf"  # what can be chosen, beside the sources
 
 
 def door(
-    config_name: str, config_path: str = "../conf", paths: Sequence[str] = (), claims: bool = False
+    config_name: str, config_path: Path = CONF, paths: Sequence[str] = (), claims: bool = False
 ) -> Callable[[Task], Callable[[], None]]:
     """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
 
@@ -76,7 +76,7 @@ def door(
             """Hydra's way to run and to print what went wrong, unless we have a sentence for it."""
             return hydras_report(_ending_with(lambda error: None if begun.is_set() else _sentence(error))(func))
 
-        entry = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(civil)
+        entry = hydra.main(version_base="1.3", config_path=str(config_path), config_name=config_name)(civil)
         hydras_report = hydra_utils.run_and_report
 
         @functools.wraps(task)
@@ -87,7 +87,7 @@ def door(
                 _replaced(hydra_app, "run_job", _claiming_run_job if claims else hydras_run_job),
                 _replaced(hydra_app.Hydra, "format_config_groups", _config_groups),
             ):
-                _enter(entry, paths, claims, Path(inspect.getfile(task)).parent / config_path)
+                _enter(entry, paths, claims, config_path)
 
         return run
 

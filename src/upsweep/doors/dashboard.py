@@ -1,0 +1,18 @@
+"""Save a W&B workspace and a report for an online project: python src/dashboard.py project=upsweep."""
+
+from omegaconf import DictConfig
+
+from upsweep.cli import door
+
+
+@door("dashboard")
+def main(cfg: DictConfig) -> None:
+    """Save both, and print where they are."""
+    from upsweep.common.errors import extra
+
+    sentence = "The dashboards need the package wandb-workspaces: pip install 'wandb-workspaces>=0.4.13,<0.5'."
+    with extra("wandb_workspaces", sentence):
+        from upsweep.reporting import dashboard
+
+    workspace, report = dashboard.save(cfg.project, cfg.entity, cfg.name)
+    print(f"workspace  {workspace}\nreport     {report}")

@@ -1,0 +1,157 @@
+"""Train one generator, or with -m a sweep of them: python src/train.py -m init=xavier,he norm=bn,none."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from upsweep.cli import door, hold_to_types, importing
+from upsweep.common.errors import UserError
+
+if TYPE_CHECKING:
+    from upsweep.training.adversarial import Adversary
+    from upsweep.training.job import Job, MakeTraining
+
+
+@door("train", claims=True)
+def main(cfg: DictConfig) -> float | None:
+    """Train what the config says; the value is the best one of the task's headline, for sweepers."""
+    # torch and Lightning take seconds to import: only a job that really trains pays for them.
+    with importing():
+        from upsweep.training import console
+        from upsweep.training.job import train
+
+    if cfg.quiet:
+        console.hush()
+    job = job_of(cfg)
+    if cfg.verbose:
+        console.show_config(job.config, job.choices)
+    elif not cfg.quiet:
+        console.show_choices(job)
+    with console.interruptible(job):
+        result = train(job)
+    console.show_end(job, result, quiet=cfg.quiet)
+    return result.objective
+
+
+def job_of(cfg: DictConfig) -> "Job":
+    """The training that a config describes, in the folder that Hydra gave it."""
+    from pytorch_lightning import Callback, Trainer
+
+    from upsweep import release
+    from upsweep.analysis.ranking import chosen
+    from upsweep.runs.folders import writable
+    from upsweep.tasks import Task
+    from upsweep.training.job import Job
+    from upsweep.training.start import start_of
+
+    hydra = HydraConfig.get()
+    # the door has claimed it for a run; the jobs of hydra/launcher=basic do not pass through there
+    resume = cfg.resume is not None
+    folder = writable(Path(hydra.runtime.output_dir), resume=resume)
+    config = hold_to_types(cfg, trainer=Trainer)
+    refuse_unknown(cfg.data)
+    task = made(cfg.task, "task", Task)
+    choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
+    about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
+    make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
+    checkpoint, init_from = (said and release.located(said) for said in (cfg.checkpoint, cfg.init_from))
+    epochs = cfg.trainer.max_epochs
+    flat = {"seed": cfg.seed, "scale": cfg.scale}
+    return Job(
+        folder=folder,
+        task=task,
+        generator=config["generator"],
+        training=learning(cfg),
+        trainer=config["trainer"],
+        callbacks=[made(c, f"callbacks.{n}", Callback) for n, c in cfg.callbacks.items() if c is not None],
+        logger=make_logger and make_logger(folder, **about, figures=task.figures, flat=flat),
+        start=start_of(
+            folder,
+            config,
+            epochs,
+            resume=resume,
+            checkpoint=checkpoint,
+            init_from=init_from,
+        ),
+        channels_last=cfg.channels_last,
+        judge_anew=cfg.judge_anew,
+        tuned=list(cfg.tuned),
+        **flat,
+        **about,
+    )
+
+
+def made(node: Any, key: str, kind: Any) -> Any:
+    """What a node of the config describes. Raises UserError: that is not of the kind which is needed there."""
+    found = instantiate(node, _convert_="all") if isinstance(node, DictConfig) else node
+    if not isinstance(found, kind):
+        said = node.get("_target_", "nothing") if isinstance(node, DictConfig) else node
+        raise UserError(f"{key}={said} describes no {kind.__name__.lower()}, which a run needs there.")
+    return found
+
+
+def refuse_unknown(data: DictConfig) -> None:
+    """Refuse what a data set's file says and nobody reads.
+
+    Raises:
+        UserError: a key is neither the source's nor one of those by which train.yaml says how images are fed.
+    """
+    (main,) = [source for source in HydraConfig.get().runtime.config_sources if source.provider == "main"]
+    fed = OmegaConf.load(Path(main.path) / "train.yaml").data if main.schema == "file" else data
+    known = sorted({*map(str, fed), *map(str, data.get("source") or {})} - {"_target_"})
+    if unknown := [key for key in map(str, data) if key not in (*known, "source")]:
+        raise UserError(f"data.{unknown[0]} is read by nothing: a file in conf/data may say {', '.join(known)}.")
+
+
+def learning(cfg: DictConfig) -> "MakeTraining":
+    """How the generator learns."""
+    from torch import nn
+
+    from upsweep.training.adversarial import Adversarial
+    from upsweep.training.optimizers import by_dotted_name
+    from upsweep.training.scaling import RateRule
+    from upsweep.training.supervised import Supervised
+
+    objective = made(cfg.objective, "objective", nn.Module)
+    if (reduction := getattr(objective, "reduction", "mean")) not in ("mean", "sum"):
+        raise UserError(f"objective.reduction={reduction} must be mean or sum.")
+    shared: dict[str, Any] = {
+        "objective": objective,
+        "optimizer": made(cfg.optimizer, "optimizer", Callable),
+        "schedule": made(cfg.scheduler, "scheduler", Callable),
+        "factors": by_dotted_name(cast(dict[str, Any], OmegaConf.to_container(cfg.factors, resolve=True))),
+        "rule": RateRule(cfg.lr_rule, cfg.lr_batch_size),
+        "compiled": cfg.compile,
+    }
+    if not cfg.adversary:
+        return partial(Supervised, **shared)
+    trainer = cfg.trainer
+    return partial(
+        Adversarial,
+        adversary=adversary(cfg.adversary),
+        clip=trainer.gradient_clip_val,
+        accumulate=trainer.accumulate_grad_batches,
+        **shared,
+    )
+
+
+def adversary(cfg: DictConfig) -> "Adversary":
+    """Whom the generator learns against."""
+    from upsweep.objectives.adversarial.losses import AdversarialLoss
+    from upsweep.objectives.adversarial.penalties import Penalties
+    from upsweep.training.adversarial import Adversary
+
+    return Adversary(
+        discriminator=cast(dict[str, Any], OmegaConf.to_container(cfg.discriminator, resolve=True)),
+        loss=made(cfg.loss, "adversary.loss", AdversarialLoss),
+        optimizer=made(cfg.optimizer, "adversary.optimizer", Callable),
+        schedule=made(cfg.scheduler, "adversary.scheduler", Callable),
+        penalties=Penalties(r1=cfg.r1, r2=cfg.r2, gradient=cfg.gradient_penalty),
+        steps=cfg.steps,
+        weight=cfg.weight,
+    )
