@@ -1,9 +1,11 @@
 """Checkpoints: plain values and weights in, the same generator out, and nothing that a file says is run."""
 
+import ast
 import copy
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -24,6 +26,8 @@ from upsweep.networks import Network, checkpoints
 from upsweep.networks.checkpoints import load_generator, load_upscaler
 from upsweep.networks.network import Cost, cost
 from upsweep.networks.upscalers import Upscaler
+from upsweep.runs.about import About
+from upsweep.runs.layout import ABOUT, BEST
 from upsweep.training.start import all_weights, fitting_weights
 
 SPEC: dict[str, Any] = {
@@ -97,6 +101,21 @@ def test_a_checkpoint_is_rebuilt_in_a_new_process_without_any_config(path: Path,
     assert torch.equal(torch.load(tmp_path / "sr.pt"), generator(lr))
 
 
+def test_a_text_a_path_a_runs_folder_and_a_name_load_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = checkpoints.build(SPEC).eval()
+    run = tmp_path / "my run=1"
+    (run / BEST).parent.mkdir(parents=True)
+    saved(run / BEST, state_of(SPEC, generator))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lr = torch.rand(1, 1, 5, 6)
+    for said in (run / BEST, str(run / BEST), run, "my run=1", "my run=1/", "~/my run=1", run / "checkpoints"):
+        assert torch.equal(load_generator(said)(lr), generator(lr)), said
+    assert load_upscaler("fsrcnn_x3").scale == 3
+    with pytest.raises(UserError, match=r"fsrcnn_x9: name a run's folder, a file, or one of .*fsrcnn_x2"):
+        load_generator("fsrcnn_x9")
+
+
 def test_it_holds_plain_values_and_weights_only(path: Path) -> None:
     state = torch.load(saved(path, state_of(SPEC)), weights_only=True)
     assert state[checkpoints.KEY] == {"format": 2, "generator": SPEC, "best": {"psnr": 30.0}}
@@ -146,7 +165,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused(path: Path, content: bytes, wo
 
 def test_a_missing_file_and_a_folder_are_refused(path: Path) -> None:
     assert "no checkpoint at" in refusal(path)
-    assert "no checkpoint at" in refusal(path.parent)
+    assert "has no checkpoints/best.ckpt" in refusal(path.parent)
 
 
 def _other_shape(weights: dict[str, Tensor]) -> str:
@@ -270,13 +289,13 @@ def test_a_target_that_is_not_ours_is_not_called(path: Path, target: object) -> 
         ({3: 4}, "key 3"),
         ({"skip": "${oc.env:HOME}"}, "interpolation"),
         ({"skip": ["${oc.env:HOME}"]}, "interpolation"),
-        ({"width": 10**9}, "absurd"),
-        ({"width": -(10**9)}, "absurd"),
-        ({"width": 1e300}, "absurd"),
-        ({"width": float("nan")}, "absurd"),
+        ({"width": 10**9}, "out of range"),
+        ({"width": -(10**9)}, "out of range"),
+        ({"width": 1e300}, "out of range"),
+        ({"width": float("nan")}, "out of range"),
         ({"width": torch.zeros(1)}, "Tensor"),
         ({"width": {1, 2}}, "set"),
-        ({"_partial_": True}, "derive from it"),
+        ({"_partial_": True}, "derive it"),
         ({"_target_": "torch.nn.ReLU"}, ""),
         ({"_target_": "upsweep.networks.upscalers.upscaler.Upscaler"}, ""),
         ({"width": "16"}, ""),
@@ -305,14 +324,50 @@ def test_descriptions_without_end_are_refused(path: Path) -> None:
     spec["recipe"]["self"] = spec
     state = state_of(SPEC)
     state[checkpoints.KEY]["generator"] = spec
-    assert "a depth" in refusal(saved(path, state))
+    assert "too deep" in refusal(saved(path, state))
     laughs: list[Any] = []
     for _ in range(12):  # 10^12 values in 12 short lists
         laughs = [laughs] * 10
     state[checkpoints.KEY]["generator"] = {**SPEC, "more": laughs}
-    assert "a length" in refusal(saved(path, state))
+    assert "too long" in refusal(saved(path, state))
     state[checkpoints.KEY]["generator"] = {**SPEC, "recipe": {**SPEC["recipe"], "norm": _nested(400)}}
-    assert "a depth" in refusal(saved(path, state))
+    assert "too deep" in refusal(saved(path, state))
+
+
+@pytest.fixture
+def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run whose generator, and whose norm, are classes of its user's."""
+    lines = (
+        "from upsweep.blocks.norm import BatchNorm",
+        "from upsweep.networks.upscalers.deconvnet import DeconvNet",
+        "class Net(DeconvNet): pass",
+        "class MyNorm(BatchNorm): pass",
+    )
+    (tmp_path / "their_nets.py").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    norm = {"_target_": "their_nets.MyNorm"}
+    spec = {**SPEC, "_target_": "their_nets.Net", "recipe": {**SPEC["recipe"], "norm": norm}}
+    run = tmp_path / "run"
+    (run / BEST).parent.mkdir(parents=True)
+    saved(run / BEST, state_of(spec, checkpoints.build(spec)))
+    About(config={"generator": spec}).write(run)
+    return run
+
+
+def test_all_classes_that_are_not_ours_are_named_at_once_with_what_admits_them(own_run: Path) -> None:
+    said = refusal(own_run)
+    admits = re.search(r"allow=({.*})", said)
+    assert admits is not None
+    load_generator(own_run, allow=ast.literal_eval(admits[1]))
+    assert "'their_nets.MyNorm', which is neither" in refusal(own_run, allow={"their_nets.Net"})
+
+
+def test_the_classes_that_a_runs_own_config_names_are_admitted_on_request(own_run: Path) -> None:
+    assert type(load_generator(own_run, trust_config=True)).__name__ == "Net"
+    About(config={"generator": SPEC}).write(own_run)  # not what the checkpoint asks for, but what the config names
+    assert "'their_nets.Net', 'their_nets.MyNorm', which are neither" in refusal(own_run, trust_config=True)
+    (own_run / ABOUT).unlink()
+    assert "trust_config=True needs the about.json" in refusal(own_run, trust_config=True)
 
 
 def test_layers_without_end_are_refused_before_any_is_built(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,13 +412,13 @@ ODD: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "NaN": (lambda w: w.index_fill(0, torch.tensor([0]), torch.nan), "NaN or infinite"),
     "infinite": (lambda w: w - torch.inf, "NaN or infinite"),
     "half infinite": (lambda w: w.half() + torch.inf, "NaN or infinite"),
-    "sparse": (lambda w: w.to_sparse(), "no dense tensor"),
-    "complex": (lambda w: w.to(torch.complex64), "complex64, where float32 is due"),
-    "integer": (lambda w: w.to(torch.int64), "int64, where float32 is due"),
-    "of 8 bits": (lambda w: w.to(torch.float8_e4m3fn), "float8_e4m3fn, where float32 is due"),
-    "boolean": (lambda w: w > 0, "bool, where float32 is due"),
-    "quantised": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.quint8), "quint8, where float32 is due"),
-    "nowhere": (lambda w: w.to("meta"), "no dense tensor"),
+    "sparse": (lambda w: w.to_sparse(), "not a dense tensor"),
+    "complex": (lambda w: w.to(torch.complex64), "complex64, and must be float32"),
+    "integer": (lambda w: w.to(torch.int64), "int64, and must be float32"),
+    "of 8 bits": (lambda w: w.to(torch.float8_e4m3fn), "float8_e4m3fn, and must be float32"),
+    "boolean": (lambda w: w > 0, "bool, and must be float32"),
+    "quantised": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.quint8), "quint8, and must be float32"),
+    "nowhere": (lambda w: w.to("meta"), "not a dense tensor"),
 }
 
 
@@ -400,7 +455,7 @@ def test_counts_stay_whole_numbers(path: Path) -> None:
         state["state_dict"]["generator.last.bias"] = state["state_dict"]["generator.last.bias"].to(dtype)
         assert load_generator(saved(path, state)).get_parameter("last.bias").dtype == torch.float32
     state["state_dict"][name] = torch.tensor(3.5)
-    assert "float32, where int64 is due" in refusal(saved(path, state))
+    assert "float32, and must be int64" in refusal(saved(path, state))
 
 
 def _nested(depth: int) -> list[Any]:
@@ -495,13 +550,13 @@ def test_a_network_of_another_task_is_kept_and_is_no_upscaler(path: Path, monkey
     assert isinstance(loaded, Denoiser) and torch.equal(loaded(x), network(x))
     assert cost(network) == Cost(9 * 4 + 4 + 2 * 4 + 4 * 9 + 1, 2 * 9 * 4)
     assert cost(network.double()) == cost(network.float()), "whatever the precision"
-    with pytest.raises(UserError, match=r"best\.ckpt names a Denoiser, which is no upscaler"):
+    with pytest.raises(UserError, match=r"best\.ckpt names a Denoiser, which is not an upscaler"):
         load_upscaler(path, allow=[spec["_target_"]])
 
 
 def test_a_class_that_is_not_there_is_named() -> None:
     for name in ("own.Net", "upsweep.networks.upscalers.deconvnet.Nothing", "", "x y"):
-        with pytest.raises(UserError, match=f"There is no {name}, "):
+        with pytest.raises(UserError, match=f"The generator names {name}, "):
             checkpoints.build({**SPEC, "_target_": name})
 
 
@@ -533,7 +588,7 @@ HOSTILE = [
     ({"format": 1, "generator": {**SPEC, "recipe": {"_target_": "builtins.eval"}}}, "neither upsweep's"),
     ({"format": 1, "generator": {**SPEC, "_args_": ["x"]}}, "_args_"),
     ({"format": 1, "generator": {**SPEC, "skip": "${oc.env:HOME}"}}, "interpolation"),
-    ({"format": 1, "generator": {**SPEC, "width": 10**12}}, "absurd"),
+    ({"format": 1, "generator": {**SPEC, "width": 10**12}}, "out of range"),
     ({"format": 1, "generator": {**SPEC, "width": 2000}}, "does not fit"),
     ({"format": 3, "generator": SPEC}, "format 3"),
     ({"format": True, "generator": {**SPEC, "_target_": "os.system"}}, "neither upsweep's"),
@@ -579,7 +634,7 @@ def _header(entries: dict[str, Any], body: bytes = b"") -> bytes:
 def test_what_is_no_safetensors_file_is_refused(path: Path, content: bytes) -> None:
     release = path.with_suffix(".safetensors")
     release.write_bytes(content)
-    with pytest.raises(UserError, match="broken, or no safetensors file"):
+    with pytest.raises(UserError, match="broken, or not a safetensors file"):
         load_generator(release)
 
 
@@ -627,13 +682,13 @@ def test_a_constructor_that_refuses_is_heard() -> None:
     with pytest.raises(UserError, match="place=between"):
         norm = {"_target_": "upsweep.blocks.norm.Norm", "place": "between"}
         checkpoints.build({**SPEC, "recipe": {**SPEC["recipe"], "norm": norm}})
-    with pytest.raises(UserError, match=r"no upsweep\.networks\.Network"):
+    with pytest.raises(UserError, match=r"not an upsweep\.networks\.Network"):
         checkpoints.build({"_target_": "torch.nn.ReLU"})
 
 
 def test_wrong_arguments_are_a_sentence_that_names_the_class() -> None:
     with pytest.raises(
-        UserError, match=r"DeconvNet refuses its arguments \(.*unexpected keyword argument 'wdith'\)\.$"
+        UserError, match=r"DeconvNet does not accept its arguments \(.*unexpected keyword argument 'wdith'\)\.$"
     ):
         checkpoints.build({**SPEC, "wdith": 4})
     activation = {"_target_": "torch.nn.LeakyReLU", "_partial_": True, "slope": 0.2}  # found out where it is called
@@ -655,7 +710,7 @@ def test_a_name_that_cannot_be_imported_is_a_sentence_that_says_why(
         ("no_package.Net", "No module named 'no_package'"),
         ("Net", ""),
     ]:
-        with pytest.raises(UserError, match=rf"There is no {name}, which the generator asks for \(.*{why}"):
+        with pytest.raises(UserError, match=rf"The generator names {name}, which cannot be found \(.*{why}"):
             checkpoints.build({"_target_": name})
 
 

@@ -11,11 +11,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from upsweep import release
+from upsweep.common.errors import UserError
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images
 from upsweep.networks import checkpoints
 from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.network import cost
+from upsweep.runs.layout import BEST, LAST
 
 SHIPPED = sorted(release.available())
 ROOT = os.environ.get("UPSWEEP_DATA", "")
@@ -59,17 +61,27 @@ def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> N
 
 def test_shipped_weights_are_found_by_name_and_others_by_their_path(tmp_path: Path) -> None:
     assert load_upscaler(release.located("fsrcnn_x3")).scale == 3
+    run = tmp_path / "my run=1"
+    (run / BEST).parent.mkdir(parents=True)
+    (run / LAST).touch()
+    with pytest.raises(UserError, match=r"nothing was validated yet; give .*last\.ckpt"):
+        release.located(run)
+    (run / BEST).touch()
+    assert release.located(run) == release.located(str(run)) == run / BEST
+    with pytest.raises(UserError, match=r"init_from=7 must be the path, or the name"):
+        release.located(7, "init_from")  # type: ignore[arg-type]
     assert release.located(str(tmp_path / "fsrcnn_x3")) == tmp_path / "fsrcnn_x3"
 
 
-def test_the_readme_has_the_figures_of_the_cards() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("<!-- weights:")[2].partition("<!-- end of weights -->")[0]
+def test_the_zoo_has_the_figures_and_the_licence_of_the_cards() -> None:
+    zoo = (Path(__file__).parents[1] / "docs" / "zoo.md").read_text(encoding="utf-8")
+    table = zoo.partition("<!-- weights:")[2].partition("<!-- end of weights -->")[0]
     for name in {name for name, _ in SHIPPED}:
         (row,) = [line for line in table.splitlines() if line.startswith(f"| **{name}, shipped**")]
         for scale in sorted(scale for one, scale in SHIPPED if one == name):
             for figures in card_of(name, scale)["benchmarks"].values():
                 assert f"{figures['psnr']:.2f}" in row
+            assert card_of(name, scale)["licence"] in zoo
 
 
 @pytest.mark.skipif(not (Path(ROOT) / "benchmarks" / "Set5").is_dir() or not ROOT, reason="UPSWEEP_DATA has no Set5")

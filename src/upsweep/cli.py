@@ -28,10 +28,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.utils import run_job as hydras_run_job
-from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    CompactHydraException,
+    ConfigCompositionException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
+from upsweep.common import telling
 from upsweep.common.checks import as_typed, fits, hold_to_signature, wanted
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
@@ -41,11 +48,15 @@ from upsweep.common.ranks import first_rank, settle_ranks
 from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
 from upsweep.runs.result import INTERRUPTED, REQUEUE
-from upsweep.sweeps.overrides import MULTIRUN, config_dirs, in_place, of_the_task, plain, readable
+from upsweep.sweeps.overrides import MULTIRUN, config_dirs, in_place, of_the_task, plain, readable, together
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
-CONF = Path(__file__).resolve().parents[2] / "conf"  # what can be chosen, beside the sources
+HERE = Path(__file__).resolve().parent
+# what can be chosen: in the package that a wheel installs, beside src/ in a checkout
+CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"
+# how Hydra refuses the values of a sweep where there is one job alone
+SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
 
 
 def door(
@@ -59,8 +70,8 @@ def door(
     SIGTERM ends it with the code by which a scheduler runs it again.
 
     A UserError is printed as its sentence, with exit code 1 and no traceback, and so are an unknown key or
-    name (with those that exist) and an output folder that cannot be written. HYDRA_FULL_ERROR=1, and for what
-    the task raises also any `debug` choice, brings the traceback back.
+    name (with those that exist) and an output folder that cannot be written. HYDRA_FULL_ERROR=1 brings the traceback
+    back, and so does any `debug` choice for another error of the task.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -103,16 +114,17 @@ def _ending_with(tell: Callable[[Exception], object]) -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := tell(error)) is None:
             raise
         print(sentence, file=sys.stderr)
+        telling.tell(error=str(sentence))
         sys.exit(1)
 
 
 def _of_the_user(error: Exception) -> object:
-    """The user's part in an error of the task, unless a `debug` choice asks for all of it."""
-    if HydraConfig.get().runtime.choices.get("debug") is not None:
-        return None
+    """The user's part in an error of the task; a `debug` choice asks for the traceback where it is not our sentence."""
     links = list(_chain(error))
     ours = next((link for link in links if isinstance(link, UserError)), None)
-    return ours or next(filter(None, map(_refused, links)), None)
+    if ours or HydraConfig.get().runtime.choices.get("debug") is not None:
+        return ours
+    return next(filter(None, map(_refused, links)), None)
 
 
 def _refused(error: BaseException) -> str | None:
@@ -123,9 +135,9 @@ def _refused(error: BaseException) -> str | None:
     reason = " ".join(re.split(r"\n *full_key", str(error.__cause__ or error))[0].split())
     match error:
         case InterpolationKeyError():
-            return f"{key} takes what the config has not: {reason}. Choose it, or leave out what takes it away."
+            return f"{key} needs what the config does not have: {reason}. Choose it, or leave out what removes it."
         case ConfigKeyError() | ConfigAttributeError():
-            return f"{key} is needed, and the config has it not: choose it, or leave out what takes it away (~{key})."
+            return f"{key} is needed, but not in the config: choose it, or leave out what removes it (~{key})."
         case InstantiationException() | OmegaConfBaseException():
             return f"{key}: {reason}." if key else f"{reason}."
         case OSError(filename=str() as file, strerror=str() as why):
@@ -157,7 +169,7 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
     try:
         with _ending_with(_before_the_report):
             settle_ranks(os.environ)
-            arguments = resumed(readable(sys.argv[1:], paths))
+            arguments = resumed(readable(together(sys.argv[1:]), paths))
             folders = [conf, *config_dirs(arguments)]
             sys.argv[1:] = of_the_task(in_place(arguments, folders), folders)
             _one_folder(sys.argv[1:])
@@ -171,7 +183,9 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
 
 def _before_the_report(error: Exception) -> object:
     """What is told of an error that does not pass through the report, as in --help and --info."""
-    return (_sentence(error) or error) if isinstance(error, (CompactHydraException, UserError)) else None
+    if isinstance(error, (CompactHydraException, UserError)):
+        return _sentence(error) or error
+    return _sentence(error) if isinstance(error, ValueError) else None
 
 
 @contextmanager
@@ -341,8 +355,15 @@ def _sentence(error: Exception) -> str | None:
     for link in _chain(error):
         if isinstance(link, UserError):
             return str(link)
+        if isinstance(link, OverrideParseException) and not re.match(r"~|[^=]+=", link.override):
+            return f"{link.override} is not understood: write KEY=VALUE, as in seed=1."
+        if isinstance(link, ConfigCompositionException) and (swept := SEVERAL.match(str(link))):
+            key = swept[1].partition("=")[0]
+            return f"{swept[1]} has several values: add -m to run a job for each, or write '{key}=[...]' for a list."
         if isinstance(link, (ConfigKeyError, ConfigAttributeError)) and isinstance(link.parent_node, DictConfig):
             key = str(link.key)
+            if str(link.full_key) == f"trainer.{key}" and (said := _of_the_trainer(key)):
+                return said
             return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
         if isinstance(link, MissingConfigException):
             group, _, name = (link.missing_cfg_file or "").rpartition("/")
@@ -351,10 +372,20 @@ def _sentence(error: Exception) -> str | None:
             return _unknown(f"{group}=", name, sorted(options)) if options else None
         if isinstance(link, ValueError) and "Config group override must be" in str(link):
             return _no_choice()
+        if isinstance(link, ValueError) and str(link).startswith("Only one of --run"):
+            return "--cfg and --info show the config of one job: leave -m out."
         if isinstance(link, OSError):
             what = full_disk(link, Path.cwd()) or f"Cannot use {link.filename}: {link.strerror}"
             return f"{what}. Choose another output folder with hydra.run.dir=... or, for a sweep, hydra.sweep.dir=..."
     return None
+
+
+def _of_the_trainer(key: str) -> str | None:
+    """What to tell of `trainer.<key>`, which the config does not have."""
+    from upsweep.training.trainer import refusal
+
+    value = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith(f"trainer.{key}=")), "...")
+    return refusal(key, value)
 
 
 def _no_choice() -> str | None:

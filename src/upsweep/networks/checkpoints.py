@@ -14,6 +14,7 @@ import json
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,11 +22,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from upsweep import release
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import whole, write_whole
 from upsweep.networks.network import Network
 from upsweep.networks.synthesisers.synthesiser import Synthesiser
 from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.runs.about import About
+from upsweep.runs.layout import ABOUT, run_of
 
 FORMAT = 2
 # How names of format 1 begin, which configs of today may have too, and how they begin now.
@@ -61,7 +65,7 @@ def build(spec: Mapping[str, Any]) -> Network:
     """
     network = _make(spec)
     if not isinstance(network, Network):
-        raise UserError(f"generator._target_={spec.get('_target_')} is no upsweep.networks.Network; derive from it.")
+        raise UserError(f"generator._target_={spec.get('_target_')} is not an upsweep.networks.Network: derive it.")
     return network
 
 
@@ -78,11 +82,12 @@ def _make(value: Any) -> Any:
     try:
         target = _located(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"There is no {name}, which the generator asks for ({first_line(error)}).") from error
+        more = ": PYTHONPATH must name the folder of modules of your own" if isinstance(error, ImportError) else ""
+        raise UserError(f"The generator names {name}, which cannot be found ({first_line(error)}){more}.") from error
     try:
         return partial(target, **arguments) if value.get("_partial_") else target(**arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{name} refuses its arguments ({first_line(error)}).") from error
+        raise UserError(f"{name} does not accept its arguments ({first_line(error)}).") from error
 
 
 def _located(name: str) -> Any:
@@ -110,40 +115,68 @@ def describe(spec: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"format": FORMAT, "generator": dict(spec), **more}
 
 
-def load_generator(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Network:
-    """The trained network of a `.ckpt` or `.safetensors` file that upsweep wrote, in evaluation mode, on the CPU.
+def load_generator(
+    path: str | PathLike[str], *, allow: Collection[str] = (), trust_config: bool = False, ema: bool = True
+) -> Network:
+    """The trained network of a checkpoint that upsweep wrote, in evaluation mode, on the CPU.
 
     Args:
-        allow: `_target_` names outside upsweep that the user's own config names, and that may be built.
+        path: a `.ckpt` or `.safetensors` file, a run's folder, whose best checkpoint is taken, or the name of weights
+            that the package carries (`fsrcnn_x2`).
+        allow: names of classes outside upsweep that may be built, as a config's `_target_` has them: `{"mine.Net"}`.
+        trust_config: whether to allow, besides, every class that the config of the checkpoint's own run names for its
+            generator (`about.json` in the run's folder). Only for folders that you, or somebody whose code you would
+            run, wrote: a name stands for anything that Python can import, and is called.
         ema: whether to take the moving average of the weights, where there is one.
 
-    Raises UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit.
+    Raises UserError: no such file, no checkpoint of ours, a name that may not be built, weights that do not fit;
+    with `trust_config`, a checkpoint that lies in no run's folder.
     """
+    if trust_config:
+        allow = {*allow, *named_by_run(release.located(path))}
     return load(path, allow=allow, ema=ema)[0]
 
 
-def load_upscaler(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Upscaler:
-    """As `load_generator`, where only a network that enlarges images is of use: another one raises UserError too."""
-    return as_upscaler(load_generator(path, allow=allow, ema=ema), path)
+def load_upscaler(
+    path: str | PathLike[str], *, allow: Collection[str] = (), trust_config: bool = False, ema: bool = True
+) -> Upscaler:
+    """As `load_generator`, for networks that enlarge images: any other raises UserError too."""
+    return as_upscaler(load_generator(path, allow=allow, trust_config=trust_config, ema=ema), path)
 
 
 def as_upscaler(network: Network, said_by: object) -> Upscaler:
-    """The same network, that a file or a config names; UserError where it does not enlarge images."""
+    """The same network, which a file or a config names; UserError if it does not enlarge images."""
     if not isinstance(network, Upscaler):
-        raise UserError(f"{said_by} names a {type(network).__name__}, which is no upscaler: choose one that is.")
+        raise UserError(f"{said_by} names a {type(network).__name__}, which is not an upscaler: choose one that is.")
     return network
 
 
-def load_synthesiser(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> Synthesiser:
-    """As `load_generator`, where only a network that makes images of latents is of use."""
-    network = load_generator(path, allow=allow, ema=ema)
+def load_synthesiser(
+    path: str | PathLike[str], *, allow: Collection[str] = (), trust_config: bool = False, ema: bool = True
+) -> Synthesiser:
+    """As `load_generator`, for networks that make images from latents: any other raises UserError too."""
+    network = load_generator(path, allow=allow, trust_config=trust_config, ema=ema)
     if not isinstance(network, Synthesiser):
-        raise UserError(f"{path} names a {type(network).__name__}, which is no synthesiser: choose one that is.")
+        raise UserError(f"{path} names a {type(network).__name__}, which is not a synthesiser: choose one that is.")
     return network
 
 
-def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[Network, dict[str, Any]]:
-    """As `load_generator`; and the vetted node by which the network was built, for who writes it elsewhere."""
+def named_by_run(checkpoint: Path) -> set[str]:
+    """The classes that the config of a checkpoint's run names for its generator. Raises UserError: it has no run."""
+    folder = run_of(checkpoint)
+    about = None if folder is None else About.read(folder)
+    if about is None:
+        raise UserError(
+            f"trust_config=True needs the {ABOUT} of the run that wrote {checkpoint}, and there is none: give the "
+            "run's folder, or name the classes that you trust with allow={...}."
+        )
+    nodes = [node for _, _, node in _walk(about.config.get("generator")) if isinstance(node, Mapping)]
+    return {str(node["_target_"]) for node in nodes if "_target_" in node}
+
+
+def load(path: str | PathLike[str], *, allow: Collection[str] = (), ema: bool = True) -> tuple[Network, dict[str, Any]]:
+    """As `load_generator`; and the vetted node that the network was built from, to write it elsewhere."""
+    path = release.located(path)
     state = read(path)
     spec = described(state, path, allow)
     weights = generator_weights(state, ema=ema)
@@ -154,7 +187,7 @@ def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[
         with torch.device("meta"):  # no memory is taken for sizes that the file only claims
             shape = build(spec)
     except Exception as error:  # whatever a constructor makes of arguments that no config gave it
-        raise UserError(f"{path} describes no generator that can be built ({first_line(error)}).") from error
+        raise UserError(f"{path} describes a generator that cannot be built ({first_line(error)}).") from error
     fit(shape, weights, path)
     generator = build(spec)
     generator.load_state_dict(weights)
@@ -164,7 +197,7 @@ def load(path: Path, *, allow: Collection[str] = (), ema: bool = True) -> tuple[
 def described(state: Mapping[str, Any], path: Path, allow: Collection[str] = ()) -> dict[str, Any]:
     """The vetted node of a checkpoint's generator, in the words of today's format.
 
-    Raises UserError where it says none, says it in a format of later, or asks for what may not be built.
+    Raises UserError if there is none, its format is newer, or it names what may not be built.
     """
     said = state.get(KEY)
     if not isinstance(said, dict) or not isinstance(said.get("generator"), dict):
@@ -185,7 +218,8 @@ def described(state: Mapping[str, Any], path: Path, allow: Collection[str] = ())
 def read(path: Path) -> dict[str, Any]:
     """The plain values and tensors of a checkpoint file; UserError where it is missing, unreadable, or holds more."""
     if not path.is_file():
-        raise UserError(f"There is no checkpoint at {path}; a run's own lie in its checkpoints/ folder.")
+        shipped = ", ".join(file.stem for file in release.available().values())
+        raise UserError(f"There is no checkpoint at {path}: name a run's folder, a file, or one of {shipped}.")
     if path.suffix.lower() == RELEASE:
         return _read_release(path)
     try:
@@ -196,7 +230,7 @@ def read(path: Path) -> dict[str, Any]:
         try:
             _refuse_packed(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for one fact: it is no file to be trusted
+        except Exception as error:  # torch raises many kinds for one fact: the file is not to be trusted
             fault = f"is broken, or holds more than weights and plain values; it was not loaded ({first_line(error)})"
             raise UserError(f"{path} {fault}.") from error
     if not isinstance(state, dict):
@@ -223,7 +257,7 @@ def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str
 
 
 def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raise UserError for the first name that one lacks, whose shapes differ, or whose values are no numbers."""
+    """Raise UserError for the first name that one lacks, whose shapes differ, or whose values are not finite."""
     wanted, found = ({name: value.shape for name, value in w.items()} for w in (generator.state_dict(), weights))
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
@@ -252,9 +286,9 @@ def _refuse_no_numbers(generator: nn.Module, weights: Mapping[str, Tensor], path
         if value is None:
             continue
         if value.layout is not torch.strided or value.is_nested or value.is_meta:
-            fault = "no dense tensor"
+            fault = "not a dense tensor"
         elif value.dtype != own.dtype and not {value.dtype, own.dtype} <= FLOATS:
-            fault = f"{str(value.dtype).removeprefix('torch.')}, where {str(own.dtype).removeprefix('torch.')} is due"
+            fault = f"{str(value.dtype).removeprefix('torch.')}, and must be {str(own.dtype).removeprefix('torch.')}"
         elif not value.isfinite().all():
             fault = "NaN or infinite in places: its training diverged"
         else:
@@ -268,7 +302,7 @@ def transfer(
     """Load those weights that the generator has by the same name and shape; the names of its others, left as they are.
 
     The parts of the generator that `without` names keep their own weights whatever fits. Raises UserError where none
-    fits, or one that does is no number in places; `path` says where they are from.
+    fits, or one that does is not finite; `path` says where they are from.
     """
     own = generator.state_dict()
     fitting = {
@@ -316,28 +350,38 @@ def _read_release(path: Path) -> dict[str, Any]:
             weights = {f"generator.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except Exception as error:  # safetensors and json raise many kinds for one fact, as torch does
         raise UserError(
-            f"{path} is broken, or no safetensors file; it was not loaded ({first_line(error)})."
+            f"{path} is broken, or not a safetensors file; it was not loaded ({first_line(error)})."
         ) from error
     return {KEY: said, "state_dict": weights}
 
 
 def _vet(path: Path, spec: object, allow: Collection[str]) -> None:
+    strange = dict[str, None]()
     for count, (depth, key, value) in enumerate(_walk(spec)):
         if depth > DEEPEST or count > LARGEST_NUMBER:
-            fault = "describes its generator at a length, or a depth, that none has"
+            fault = "has a description of its generator that is too long or too deep"
         elif not isinstance(key, str) or (key.startswith("_") and key not in ("_target_", "_partial_")):
             fault = f"has the key {key!r}, which no upsweep checkpoint has"
         elif not isinstance(value, Mapping | list | tuple | str | int | float | bool | None):
             fault = f"holds a {type(value).__name__} where a plain value belongs"
-        elif key == "_target_" and not (isinstance(value, str) and (value in allow or _ours(value))):
+        elif key == "_target_" and not isinstance(value, str):
             fault = f"asks for {value!r}, which is neither upsweep's nor named by your config"
         elif isinstance(value, str) and "${" in value:
             fault = f"has an interpolation in {key}"
         elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
-            fault = f"wants {key}={value}, which is absurd"
+            fault = f"has {key}={value}, which is out of range"
         else:
+            if key == "_target_" and not (value in allow or _ours(str(value))):
+                strange[str(value)] = None
             continue
         raise UserError(f"{path} {fault}; it was not loaded.")
+    if strange:
+        names, is_ = ", ".join(map(repr, strange)), "is" if len(strange) == 1 else "are"
+        raise UserError(
+            f"{path} asks for {names}, which {is_} neither upsweep's nor named by your config; it was not loaded. If "
+            f"you trust that code, add the --config-dir whose files name it. In Python, give allow={{{names}}} or, for "
+            "a run of your own, trust_config=True."
+        )
 
 
 def _bound(spec: object, most: int, path: Path) -> None:
@@ -348,7 +392,7 @@ def _bound(spec: object, most: int, path: Path) -> None:
     layers = sum(max(0, int(number)) for number in said)
     if layers > min(max(most, FEW_LAYERS), MOST_LAYERS) or len(networks) > MOST_NETWORKS:
         raise UserError(
-            f"{path} asks for {layers} layers (in networks: {len(networks)}) and has {most} weights; it was not loaded."
+            f"{path} names {layers} layers (in networks: {len(networks)}) and has {most} weights; it was not loaded."
         )
 
 

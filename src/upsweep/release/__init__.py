@@ -3,10 +3,13 @@
 A card says how the weights were trained and what they reach: `<name>_x<scale>.json` for programs, `.md` for people.
 """
 
+import os
 import re
 from pathlib import Path
 
+from upsweep.common.commands import command
 from upsweep.common.errors import UserError
+from upsweep.runs.layout import checkpoint_of
 
 FOLDER = Path(__file__).parent
 DEFAULT = "fsrcnn"
@@ -18,15 +21,22 @@ def available() -> dict[tuple[str, int], Path]:
     return {(match[1], int(match[2])): file for file, match in matches.items() if match is not None}
 
 
-def located(checkpoint: str) -> Path:
-    """The file of the weights that the package carries by that name (`fsrcnn_x2`), or else the path itself.
+def located(checkpoint: str | os.PathLike[str], key: str = "checkpoint") -> Path:
+    """The file that `checkpoint=` names, wherever that is asked for.
+
+    That is the weights which the package carries by that name (`fsrcnn_x2`), the best checkpoint of a run's folder, or
+    the path itself. Whether a file is there is left to whoever reads it.
+
+    Args:
+        checkpoint: as it was typed.
+        key: by which it was asked for, for the sentence.
 
     Raises:
-        UserError: it is no text.
+        UserError: it is no path, or a folder without a checkpoint.
     """
-    if not isinstance(checkpoint, str):
-        raise UserError(f"checkpoint={checkpoint} must be the path, or the name, of one checkpoint.")
-    return {file.stem: file for file in available().values()}.get(checkpoint, Path(checkpoint))
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise UserError(f"{key}={checkpoint} must be the path, or the name, of one checkpoint.")
+    return {file.stem: file for file in available().values()}.get(str(checkpoint)) or checkpoint_of(Path(checkpoint))
 
 
 def path(name: str | None, scale: int) -> Path:
@@ -41,7 +51,7 @@ def path(name: str | None, scale: int) -> Path:
     if (chosen, scale) not in found:
         there = ", ".join(f"{one} x{s}" for one, s in found) or "none at all"
         raise UserError(
-            f"This upsweep carries no trained weights {f'{name} ' if name else ''}for scale={scale} (it has {there}): "
-            "name a checkpoint of your own, checkpoint=PATH; python src/train.py makes one."
+            f"upsweep has no trained weights {f'{name} ' if name else ''}for scale={scale} (it has {there}): "
+            f"give a checkpoint of your own with checkpoint=PATH; {command('train')} makes one."
         )
     return found[chosen, scale]

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from upsweep.common.commands import in_checkout
 from upsweep.runs.layout import ABOUT
 from upsweep.runs.record import checked, read, write_json
 
@@ -22,7 +23,7 @@ PACKAGES = ("upsweep", "torch", "pytorch-lightning", "torchmetrics", "hydra-core
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """How a result was made. `commit` is None outside a repository; `changed`: sources differed from the commit.
+    """How a result was made. `commit` is None outside a checkout; `changed`: sources differed from the commit.
 
     `images` says how many are trained and validated on, once that is known.
     """
@@ -40,7 +41,7 @@ class About:
     @classmethod
     def now(cls, config: Mapping[str, Any] | None = None, images: str = "") -> "About":
         """Look around: about 30 ms, most of it git's."""
-        commit = _git("rev-parse", "HEAD")
+        commit = _git("rev-parse", "HEAD") if in_checkout() else None
         return cls(
             command=[sys.executable, *sys.argv],
             directory=str(Path.cwd()),
@@ -64,7 +65,7 @@ class About:
 
 
 def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without those nodes that only gather what others say: the recipe, and how a task is fed."""
+    """A config without nodes that only repeat others: the recipe, and how a task is fed."""
     shown = {key: value for key, value in config.items() if key != "recipe"}
     for key, repeat in (("generator", "recipe"), ("task", "data")):
         if isinstance(node := shown.get(key), dict):
@@ -73,7 +74,7 @@ def without_repeats(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the repository in which our sources lie; None where it does not know."""
+    """What git says of the repository of our sources; None if it does not know."""
     command = ["git", "-C", str(SOURCE), *arguments]
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
@@ -90,7 +91,7 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> dict[str, str]:
-    """The kind of machine, by nothing that names it."""
+    """The kind of machine, without its name."""
     found = {"system": platform.platform(), "processor": _processor(), "cores": str(os.cpu_count())}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"

@@ -1,5 +1,8 @@
-"""What lies where in the folder of a run, or of a sweep: every name that one part writes and another reads."""
+"""Names of files and folders of a run or a sweep: all that one part writes and another reads."""
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from upsweep.common.errors import UserError
@@ -24,14 +27,17 @@ GAP = 8  # white pixels between the tiles of a crop (as in upsweep.imaging.tiles
 # of a sweep
 MANIFEST, TABLE = "sweep.json", "results.csv"
 PAGE, EFFECTS = "report.html", "effects.svg"
-SUBMITTED = "slurm.json"  # in a job's folder: by which number SLURM knows it
+SUBMITTED = "slurm.json"  # in a job's folder: its number in SLURM
 
 # where runs and sweeps lie by default, below the folder of the command
 RUNS, SWEEPS = "outputs", "multirun"
+STAMP = re.compile(
+    r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)-\d{6}"
+)  # the name of a folder in them: its time, with microseconds
 
 
 def newest(home: str, holds: str | Path) -> Path | None:
-    """Of the folders in `home` that have a file `holds`, the one where it was written last."""
+    """The folder in `home` whose file `holds` was written last."""
     found = [path for path in Path(home).glob("*") if (path / holds).is_file()]
     return max(found, key=lambda path: (path / holds).stat().st_mtime, default=None)
 
@@ -49,8 +55,19 @@ def checkpoint_of(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     if (path / MANIFEST).is_file():
-        raise UserError(f"{path} is the folder of a sweep: name a job's folder in it (evaluate.py takes sweep={path}).")
-    raise UserError(f"{path} holds no {BEST}: name a run's folder, or a .ckpt file.")
+        job = next((f", say {file.parents[1]}" for file in sorted(path.glob(f"*/{BEST}"))), "")
+        raise UserError(
+            f"{path} is the folder of a sweep: give one of its jobs{job}. To evaluate or to explain all of "
+            f"its jobs, give sweep={path}."
+        )
+    if (path / LAST).is_file():
+        raise UserError(f"{path} has no {BEST}, since nothing was validated yet; give {path / LAST}.")
+    raise UserError(f"{path} has no {BEST}: give a run's folder, or a .ckpt file.")
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a checkpoint lies in; None where it lies elsewhere."""
+    return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
 
 
 def holds_run(folder: Path) -> bool:
@@ -61,3 +78,23 @@ def holds_run(folder: Path) -> bool:
 def sweep_of(folder: Path) -> Path | None:
     """The sweep's folder for a job's: the parent, if that holds a manifest."""
     return folder.parent if (folder.parent / MANIFEST).is_file() else None
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each folder: its own, with as many of the folders above it as tell it from the others.
+
+    The microseconds of a folder that was named by its time are left out where no two are the same without.
+
+    >>> short_names([Path("/a/2026-11-28_14-03-02-123456"), Path("/a/wide")])
+    ['2026-11-28_14-03-02', 'wide']
+    >>> short_names([Path("/a/x"), Path("/b/x"), Path("/b/y")])
+    ['a/x', 'b/x', 'y']
+    """
+    parts = [folder.resolve().parts for folder in folders]
+    names = [of[-1] for of in parts]
+    short = [STAMP.sub(r"\1", name) for name in names]
+    names = [brief if short.count(brief) == 1 else name for brief, name in zip(short, names, strict=True)]
+    for depth in range(2, max(map(len, parts)) + 1):
+        often = Counter(names)
+        names = ["/".join(of[-depth:]) if often[name] > 1 else name for name, of in zip(names, parts, strict=True)]
+    return names

@@ -1,4 +1,4 @@
-"""A job of a sweep: what it is to be, the command line that runs it, how far it is, and what it came to."""
+"""A job of a sweep: its settings, the command line that runs it, its progress, and its result."""
 
 import math
 import re
@@ -16,7 +16,7 @@ import __main__
 from upsweep.analysis.ranking import chosen, headline
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
-from upsweep.metrics.figure import Figure, figures_of
+from upsweep.metrics.figure import Figure, figures_of, own_figures, ranked
 from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
@@ -31,16 +31,21 @@ class JobsFailedError(UserError):
 
 
 def declared_in(config: DictConfig) -> tuple[Figure, ...]:
-    """What a config's task is judged by, the headline first; nothing where no task says it."""
-    return figures_of(OmegaConf.select(config, "task.figures") or ())
+    """What a config's task is judged by, the headline first; nothing where no task says it.
+
+    Raises UserError: `metrics` or `rank_by` says what cannot be.
+    """
+    figures = figures_of(OmegaConf.select(config, "task.figures") or ())
+    own = own_figures(OmegaConf.select(config, "metrics"))
+    return ranked(figures_of([*figures, *own]), OmegaConf.select(config, "rank_by"))
 
 
 @dataclass(eq=False)
 class Planned:
     """A planned job: `name` is its folder below the sweep's, `config` what it will compose for itself.
 
-    `command` runs it, `resuming` goes on where that was stopped (see `command_of`); `nothing` is the result of a job of
-    which nothing is known but its settings, `status` how far it is, for the display.
+    `command` runs it, `resuming` continues a stopped run (see `command_of`); `nothing` is the result of a job before
+    anything but its settings is known, `status` its progress for the display.
     """
 
     name: str
@@ -63,11 +68,11 @@ class Planned:
         self.status = Status(self.folder, self.nothing.settings, headline([self.nothing]))
 
     def started(self) -> None:
-        """It runs from now on."""
+        """Note that it runs from now on."""
         self.status.started_at = time.time()
 
     def ended(self, exit_code: int, stopped: str | None) -> None:
-        """No process of it is left. The code is negative for the signal that killed it; `stopped` says why we did."""
+        """Note that no process of it is left. A negative code is the signal that killed it; `stopped` says why."""
         result, began = self.result(exit_code, stopped), self.status.started_at
         took = None if began is None else time.time() - began
         self.status.result = result if result.seconds is not None else replace(result, seconds=took)
@@ -142,9 +147,9 @@ def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -
 
 
 def telling_lines(log: Path) -> list[str]:
-    """What a log says about its end: its last lines and, before them, the error each traceback ends in.
+    """The end of a log: the last line of each traceback, then the log's last lines.
 
-    The rank that failed first is rarely the last to speak: the others complain that it has gone.
+    The rank that failed first rarely logs last: the others then report that it has gone.
     """
     if not log.is_file():  # the job died before it had one
         return []
