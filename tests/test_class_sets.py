@@ -90,11 +90,11 @@ def test_labels_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_set_that_is_not_there_or_not_whole_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UserError, match=r"^MNIST is not there: neither .*MNIST.raw nor .* data\.download=true\.$"):
+    with pytest.raises(UserError, match=r"^MNIST was not found in .*MNIST.raw or .* data\.download=true\.$"):
         class_files("mnist", tmp_path)
     with pytest.raises(UserError, match=r"choose from mnist, fashion_mnist, cifar10"):
         class_files("svhn", tmp_path)
     as_idx(tmp_path / "MNIST" / "raw")
     with caplog.at_level(logging.WARNING, logger="upsweep"):
         class_files("mnist", tmp_path)
-    assert "MNIST has 60000 training images, here are 9." in caplog.text
+    assert "MNIST has 60000 training images, this copy has 9 (" in caplog.text

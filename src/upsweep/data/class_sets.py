@@ -6,13 +6,13 @@ and zips of image files, in a folder (or a zip) of the set's name, whatever its 
 tells them apart, the first labels do.
 """
 
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from upsweep.common.errors import UserError
+from upsweep.common.words import warn_once
 from upsweep.data.containers import File, Inside, batch_pictures, idx_pictures, read_idx, zip_pictures
 from upsweep.data.known import ENVIRONMENT
 from upsweep.data.own import foreign
@@ -23,8 +23,6 @@ INNER = ("", "raw", "data/fashion")  # of a set's own folder
 KINDS = "raw|png|jpe?g|images?|batches|python|py|data|dataset|small"  # what may follow the set's name
 TRAINING, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")  # folders of image files
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-log = logging.getLogger("upsweep")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ Files = dict[str, File]
 
 
 def class_files(name: str, root: Path) -> tuple[Files, Files]:
-    """The images to train on and the test images of a set, by name; of the latter there may be none.
+    """The images to train on and the test images of a set, by name; there may be no test images.
 
     Raises:
         UserError: there is no such set, it is not there, or one of its files is broken.
@@ -74,12 +72,12 @@ def class_files(name: str, root: Path) -> tuple[Files, Files]:
     found = find_classes(name, root)
     if found is None:
         raise UserError(
-            f"{own.title} is not there: neither {root / own.folder} nor the like (docs/data.md lists the layouts); set "
-            f"data.root or {ENVIRONMENT} to the folder that it lies in, or fetch it with data.download=true."
+            f"{own.title} was not found in {root / own.folder} or the like (docs/data.md lists the layouts); set "
+            f"data.root or {ENVIRONMENT} to the folder that has it, or fetch it with data.download=true."
         )
     for files, count, what in zip(found, (own.training, own.test), ("training", "test"), strict=True):
         if files and len(files) != count:
-            log.warning("%s has %d %s images, here are %d.", own.title, count, what, len(files))
+            warn_once(f"{own.title} has {count} {what} images, this copy has {len(files)} ({root}).")
     return found
 
 

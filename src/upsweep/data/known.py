@@ -5,21 +5,20 @@ circulation (`Set5/HR/baby.png`, `benchmark/Set5/original/...`, `DIV2K/DIV2K_tra
 whatever their capitals; the root may be the set itself. Only folders that hold HR images are ever looked into.
 """
 
-import logging
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from upsweep.common.commands import command
 from upsweep.common.errors import UserError
+from upsweep.common.words import warn_once
 
 ENVIRONMENT = "UPSWEEP_DATA"
 # Where the folder of a set lies below the root, and where in it the HR images lie: the least cropped ones first.
 PARENTS = ("", "benchmarks", "benchmark", "train", "training", "test", "val", "valid")
 HR_FOLDERS = ("original", "HR", "GT", "GTmod12", "GTmod24", "image_SRF_2", "image_SRF_4", "image_SRF_3", "")
-
-log = logging.getLogger("upsweep")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def data_root(root: Path | str | None, *, make: bool = False) -> Path:
     """
     said = str(root) if root is not None else os.environ.get(ENVIRONMENT)
     if not said:
-        raise UserError(f"Where the data sets lie is not known: set data.root=PATH or the variable {ENVIRONMENT}.")
+        raise UserError(f"The folder of the data sets is not set: set data.root=PATH or the variable {ENVIRONMENT}.")
     folder = Path(said).expanduser()
     try:
         if make:
@@ -125,7 +124,7 @@ def find(name: str, root: Path) -> list[Path]:
 
 
 def _unnamed(image_set: ImageSet, root: Path) -> list[Path]:
-    """The images of a root that bears no set's name, if they are as many as the set has."""
+    """The images of a root without a set's name, if there are as many as the set has."""
     own = {part.casefold() for part in root.resolve().parts[-2:]}
     names = {name.casefold() for one in SETS.values() for name in one.folders}
     files = [] if own & names else _hr_images(root)
@@ -138,16 +137,16 @@ def _files(name: str, root: Path) -> list[Path]:
     if not files:
         usual = ", ".join(f"{root / folder}" for folder in own.folders[:2])
         raise UserError(
-            f"{own.title} is not there: no images in {usual} or the like (docs/data.md lists the layouts); "
-            f"set data.root or {ENVIRONMENT} to the folder that it lies in, or try python src/fetch.py data={name}."
+            f"{own.title} was not found: no images in {usual} or the like (docs/data.md lists the layouts); "
+            f"set data.root or {ENVIRONMENT} to the folder that has it, or try {command('fetch', f'data={name}')}."
         )
     if len(files) != own.count:
-        log.warning("%s has %d images, here are %d (%s).", own.title, own.count, len(files), files[0].parent)
+        warn_once(f"{own.title} has {own.count} images, this copy has {len(files)} ({files[0].parent}).")
     return files
 
 
 def _folders(image_set: ImageSet, root: Path) -> Iterator[Path]:
-    """The folders below the root, or the root itself, that go by one of the set's names."""
+    """The folders below the root, or the root itself, with one of the set's names."""
     for name in image_set.folders:
         for parent in PARENTS:
             if folder := _descend(root, Path(parent, name)):
@@ -173,7 +172,7 @@ def _hr_images(folder: Path) -> list[Path]:
     """The image files in a folder that upsweep did not make; where some are marked as HR (`img_001_SRF_2_HR.png`),
     those, and no LR ones."""
     from upsweep.data.own import foreign
-    from upsweep.imaging.files import find_images  # brings torch, and a door asks for the names alone
+    from upsweep.imaging.files import find_images  # a door asks for the names alone
 
     files = foreign(find_images(folder, deep=False), folder)
     marked = [path for path in files if re.search(r"[_-](HR|GT)$", path.stem, re.IGNORECASE)]

@@ -29,7 +29,7 @@ from upsweep.imaging.files import SUFFIXES, files_below
 
 
 class Prepared(Protocol):
-    """Images as a task keeps them: all that a source asks of them is who is held out."""
+    """Images as a task keeps them; a source needs their names, to hold some out."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -45,7 +45,7 @@ P = TypeVar("P", bound=Prepared)
 
 
 class Split(NamedTuple, Generic[P]):
-    """The images to train on and those to validate on, with none on both sides; files that are no images of ours."""
+    """The images to train on and those to validate on, none of them in both; files that are not images."""
 
     training: P
     validation: P
@@ -59,7 +59,7 @@ log = logging.getLogger("upsweep")
 
 
 class Contents(NamedTuple):
-    """What is trained and validated on: name of an image -> a digest of its pixels; and files that were passed over."""
+    """The images of training and validation: name -> a digest of the pixels; and files that were passed over."""
 
     training: dict[str, str]
     validation: dict[str, str]
@@ -72,7 +72,7 @@ class Contents(NamedTuple):
         if not self.passed_over:
             return f"{said}."
         count, end = len(self.passed_over), "" if len(self.passed_over) > MOST_NAMED else "."
-        return f"{said}, {count} file{'s' if count > 1 else ''} passed over: {listed(self.passed_over)}{end}"
+        return f"{said}, {count} file{'s' if count > 1 else ''} skipped: {listed(self.passed_over)}{end}"
 
 
 P_co = TypeVar("P_co", bound=Prepared, covariant=True)
@@ -101,12 +101,18 @@ class Source(ABC):
             UserError: files are missing or do not fit, or no image is left on one side.
         """
 
+    def check(self) -> None:  # noqa: B027 - a source of one's own may leave it out
+        """Raise UserError where what `load` reads is not there. It decodes nothing: a sweep asks before its jobs."""
+
 
 class Photos(Source):
     """The colour photos that scikit-image ships: six to train on, three to validate on; see `upsweep.data.photos`."""
 
     def load(self, prepare: Prepare[P]) -> Split[P]:
         return Split(prepare(photo_files(TRAIN), purpose="training"), prepare(photo_files(VAL), purpose="validation"))
+
+    def check(self) -> None:
+        photo_files(TRAIN)
 
 
 class Digits(Source):
@@ -120,7 +126,7 @@ class Digits(Source):
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Source):
-    """Anyone's folder of images, searched recursively.
+    """A folder of one's own images, searched recursively.
 
     Attributes:
         root: the folder.
@@ -133,15 +139,23 @@ class Folder(Source):
     val_share: float = 0.1
 
     def load(self, prepare: Prepare[P]) -> Split[P]:
-        if self.root is None:
-            raise UserError("data=folder needs a folder of images: set data.root=PATH.")
         passed_over: list[Path] = []
-        files = _images_under("data.root", self.root, passed_over)
-        if self.val_root is None:
+        files, *others = (_images_under(key, root, passed_over) for key, root in self._roots().items())
+        if not others:
             return _divided(files, self.val_share, prepare)._replace(passed_over=passed_over)
-        val = _images_under("data.val_root", self.val_root, passed_over)
+        (val,) = others
         files = _without(files, val, f"data.val_root={self.val_root} holds all of data.root")
         return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"), passed_over)
+
+    def check(self) -> None:
+        for key, root in self._roots().items():
+            _listed(key, root)
+
+    def _roots(self) -> dict[str, str]:
+        """The folders, by the keys that name them. Raises UserError: none is named."""
+        if self.root is None:
+            raise UserError("data=folder needs a folder of images: set data.root=PATH.")
+        return {"data.root": self.root} | ({} if self.val_root is None else {"data.val_root": self.val_root})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +183,9 @@ class Known(Source):
 
     def load(self, prepare: Prepare[P]) -> Split[P]:
         if type(self.val_count) is not int or self.val_count < 1:
-            raise UserError(f"data.val_count={self.val_count!r}: it must be a number above 0.")
+            raise UserError(f"data.val_count={self.val_count!r} must be a number above 0.")
         if self.val_set not in TRAINING:
-            raise UserError(f"data.val_set={self.val_set} is not among {', '.join(TRAINING)}.")
+            raise UserError(f"data.val_set={self.val_set} must be one of {', '.join(TRAINING)}.")
         root = data_root(self.root, make=self.download)
         if self.download:
             fetch(self.name, root)
@@ -179,12 +193,17 @@ class Known(Source):
         val = _named([file for part in TRAINING[self.val_set] for file in find(part, root)][: self.val_count], root)
         if not val:
             if first_rank(os.environ):
-                message = "%s is not in %s to validate on: %g of the training images are held out."
+                message = "%s is not in %s: a share of %g of the training images is held out for validation."
                 log.info(message, self.val_set, root, self.val_share)
             return _divided(files, self.val_share, prepare)
         own = {path.stem for path in val.values()}  # DIV2K's 900 images are often kept in one folder
         files = {name: path for name, path in files.items() if path.stem not in own}
         return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"))
+
+    def check(self) -> None:
+        root = data_root(self.root, make=self.download)
+        if not self.download:
+            training_files(self.name, root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,17 +228,23 @@ class Classes(Source):
 
     def load(self, prepare: Prepare[P]) -> Split[P]:
         if self.val_count is not None and (type(self.val_count) is not int or self.val_count < 1):
-            raise UserError(f"data.val_count={self.val_count!r}: it must be a number above 0, or null for all.")
+            raise UserError(f"data.val_count={self.val_count!r} must be a number above 0, or null for all.")
         root = data_root(self.root, make=self.download)
         if self.download:
             fetch(self.name, root)
         files, test = class_files(self.name, root)
         if not test:
             if first_rank(os.environ):
-                log.info("%s has no test images in %s: %g of the others are held out.", self.name, root, self.val_share)
+                message = "%s has no test images in %s: a share of %g of the others is held out for validation."
+                log.info(message, self.name, root, self.val_share)
             return _divided(files, self.val_share, prepare)
         val = dict(islice(test.items(), self.val_count))
         return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"))
+
+    def check(self) -> None:
+        root = data_root(self.root, make=self.download)
+        if not self.download:
+            class_files(self.name, root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,22 +268,30 @@ class Pairs(Source):
     val_share: float = 0.1
 
     def load(self, prepare: Prepare[P]) -> Split[P]:
-        if self.lr_root is None or self.hr_root is None:
-            raise UserError("data=pairs needs two folders of images: set data.lr_root=PATH and data.hr_root=PATH.")
         passed_over: list[Path] = []
-        hr, lr = self._paired("", self.hr_root, self.lr_root, passed_over)
-        if self.val_lr_root is None and self.val_hr_root is None:
+        hr, lr, *others = (_images_under(key, root, passed_over) for key, root in self._roots().items())
+        hr, lr = paired(hr, lr, self.scale)
+        if not others:
             return _divided(hr, self.val_share, prepare, lr)._replace(passed_over=passed_over)
-        if self.val_lr_root is None or self.val_hr_root is None:
-            raise UserError("Validation pairs need both folders: set data.val_lr_root=PATH and data.val_hr_root=PATH.")
-        val_hr, val_lr = self._paired("val_", self.val_hr_root, self.val_lr_root, passed_over)
+        val_hr, val_lr = paired(others[0], others[1], self.scale)
         hr = _without(hr, val_hr, "data.val_hr_root holds all of data.hr_root")
         train = prepare(hr, purpose="training", lr_files=lr)
         return Split(train, prepare(val_hr, purpose="validation", lr_files=val_lr), passed_over)
 
-    def _paired(self, part: str, hr_root: str, lr_root: str, passed_over: list[Path]) -> tuple[Paths, Paths]:
-        hr = _images_under(f"data.{part}hr_root", hr_root, passed_over)
-        return paired(hr, _images_under(f"data.{part}lr_root", lr_root, passed_over), self.scale)
+    def check(self) -> None:
+        for key, root in self._roots().items():
+            _listed(key, root)
+
+    def _roots(self) -> dict[str, str]:
+        """The folders, HR before LR, by the keys that name them. Raises UserError: one of two is not named."""
+        if self.lr_root is None or self.hr_root is None:
+            raise UserError("data=pairs needs two folders of images: set data.lr_root=PATH and data.hr_root=PATH.")
+        roots = {"data.hr_root": self.hr_root, "data.lr_root": self.lr_root}
+        if self.val_lr_root is None and self.val_hr_root is None:
+            return roots
+        if self.val_lr_root is None or self.val_hr_root is None:
+            raise UserError("Validation pairs need both folders: set data.val_lr_root=PATH and data.val_hr_root=PATH.")
+        return roots | {"data.val_hr_root": self.val_hr_root, "data.val_lr_root": self.val_lr_root}
 
 
 # ---- who is validated on ----
@@ -272,8 +305,8 @@ def _divided(files: Files, share: float, prepare: Prepare[P], lr_files: Files | 
     if len(names) == len(known):
         folders = [path_of(file).parent for file in files.values()]
         raise UserError(
-            f"{os.path.commonpath(folders)} has {len(known)} usable image(s), of "
-            f"which data.val_share={share} leaves none to train on: add images, or set data.val_root=PATH."
+            f"{os.path.commonpath(folders)} has {len(known)} usable image(s), and "
+            f"data.val_share={share} leaves none to train on: add images, or set data.val_root=PATH."
         )
     val = {name: path for name, path in files.items() if name in names}
     return Split(usable.without(names), prepare(val, purpose="validation", lr_files=lr_files))
@@ -282,16 +315,14 @@ def _divided(files: Files, share: float, prepare: Prepare[P], lr_files: Files | 
 def held_out(names: Sequence[str], share: float) -> list[str]:
     """About a share of the names, by the hash of each: a known image never changes sides when others are added.
 
-    A name is held out where its hash, as a number in [0, 1), lies below the share. Where that is none, or all, the one
-    with the lowest hash is held out, or the one with the highest is not: only then do other names count.
+    A name is held out if its hash, as a number in [0, 1), is below the share. If that holds for no name, the one with
+    the lowest hash is held out; if it holds for all, the one with the highest is not. Only then do other names count.
 
     Raises:
         UserError: the share is not between 0 and 1.
     """
     if not 0 < share < 1:
-        raise UserError(
-            f"data.val_share={share} must lie between 0 and 1: without validation images there is no result."
-        )
+        raise UserError(f"data.val_share={share} must be between 0 and 1: a run needs validation images.")
     place = {name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names}
     ranked = sorted(place, key=place.__getitem__)
     below = sum(int.from_bytes(place[name][:8]) < share * 2**64 for name in ranked)
@@ -304,7 +335,7 @@ def _without(files: Paths, val: Paths, otherwise: str) -> Paths:
     kept_apart = {path.resolve() for path in val.values()}
     left = {name: path for name, path in files.items() if path.resolve() not in kept_apart}
     if not left:
-        raise UserError(f"Nothing is left to train on: {otherwise}.")
+        raise UserError(f"No image is left to train on: {otherwise}.")
     return left
 
 
@@ -313,18 +344,24 @@ def _images_under(key: str, root: str, passed_over: list[Path]) -> Paths:
 
     Images that upsweep made are left out.
     """
+    folder, images, others = _listed(key, root)
+    passed_over += others
+    if not (files := foreign(images, folder)):
+        raise UserError(f"{key}={root} has only images that upsweep made; they are not used as data.")
+    return _named(files, folder)
+
+
+def _listed(key: str, root: str) -> tuple[Path, list[Path], list[Path]]:
+    """A folder, the image files below it, one at least, and its other files. No file is opened."""
     folder = Path(root).expanduser()
     if not folder.is_dir():
         where = "" if folder.is_absolute() else f" in {Path.cwd()}"
         raise UserError(f"{key}={root} is not a folder{where}.")
     below = files_below(folder)
     images = [path for path in below if path.suffix.lower() in SUFFIXES]
-    passed_over += (path for path in below if path.suffix.lower() not in SUFFIXES)
     if not images:
-        raise UserError(f"{key}={root} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
-    if not (files := foreign(images, folder)):
-        raise UserError(f"{key}={root} holds no image but those that upsweep made, which are no data.")
-    return _named(files, folder)
+        raise UserError(f"{key}={root} has no images (PNG, JPEG, BMP, TIFF, WebP).")
+    return folder, images, [path for path in below if path.suffix.lower() not in SUFFIXES]
 
 
 def _named(files: Iterable[Path], folder: Path) -> Paths:
@@ -337,7 +374,7 @@ MOST_MARKS = 4  # at the end of a name: photo_SRF_2_LR_bicubic has three
 
 
 def paired(hr: Paths, lr: Paths, scale: int) -> tuple[Paths, Paths]:
-    """HR and LR files under the names of the HR, which match but for marks of LR, HR and the scale at their ends.
+    """HR and LR files under the names of the HR; names match apart from marks of LR, HR and the scale at their ends.
 
     As few marks are taken off as make one pair of every file, as many from each LR name and from each HR name: so
     `tile_0x2` is a name of its own beside `tile_0x1`, and the LR of `tile_0` beside `tile_0`.
@@ -354,12 +391,12 @@ def paired(hr: Paths, lr: Paths, scale: int) -> tuple[Paths, Paths]:
             for name, shorter in stems.items():
                 twin = by_key.setdefault(shorter[off], name)
                 if twin != name:
-                    faults.append(f"{files[name]} and {files[twin]} are one image's by their names: keep one of them.")
+                    faults.append(f"{files[name]} and {files[twin]} have the name of one image: keep one of them.")
             keys.append(by_key)
         in_lr, in_hr = keys
         for own, others, files, what in ((in_hr, in_lr, hr, "LR"), (in_lr, in_hr, lr, "HR")):
             alone = sorted(own.keys() - others.keys())
-            said = f"has no {what} image of its name ({len(alone)} such file(s))."
+            said = f"has no {what} image with its name ({len(alone)} such file(s))."
             faults += [f"{files[own[key]]} {said}" for key in alone]
         if not faults:
             return {name: hr[name] for name in in_hr.values()}, {name: lr[in_lr[key]] for key, name in in_hr.items()}

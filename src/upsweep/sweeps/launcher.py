@@ -25,6 +25,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from upsweep.analysis.tables import print_results, write_table
+from upsweep.common.commands import command
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
@@ -34,14 +35,15 @@ from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
 from upsweep.runs.result import REQUEUE, Result
 from upsweep.sweeps import pool
+from upsweep.sweeps.inputs import check_inputs
 from upsweep.sweeps.jobs import JobsFailedError, Planned, command_of
 from upsweep.sweeps.live import display
 
 
 class OnceEach:
-    """`load_sweep_config` that remembers what the sweeper asked for until the launcher asks for it again.
+    """`load_sweep_config` that keeps each config of the sweeper until the launcher asks for it again.
 
-    A config takes a quarter of a second: for hundreds of jobs that is worth doing once, and worth telling.
+    A config takes a quarter of a second: hundreds of jobs compose it only once, and a line says so.
     """
 
     def __init__(self, loader: ConfigLoader) -> None:
@@ -60,7 +62,7 @@ class OnceEach:
             if not OmegaConf.select(master_config, "quiet"):
                 print("Composing the configs of all jobs ...", file=sys.stderr, flush=True)
         made = self._compose(master_config, sweep_overrides)
-        self._made[key] = copy.deepcopy(made)  # whoever asks first may change what it gets
+        self._made[key] = copy.deepcopy(made)  # the first caller may change what it gets
         return made
 
 
@@ -79,7 +81,8 @@ class LaunchedSweep:
     """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several.
 
     With `resume`, a job with the same overrides as one that the folder holds is that one: it is kept if it is
-    complete, goes on from its checkpoint if it has one, and is run anew otherwise.
+    complete, goes on from its checkpoint if it has one, and is run anew otherwise. Jobs that run `here`, on this
+    machine, are not begun where what one of them reads is not there.
     """
 
     config: DictConfig
@@ -87,6 +90,7 @@ class LaunchedSweep:
     runner: pool.Runner
     parallel: int
     resume: bool = False
+    here: bool = True
     planned: dict[str, Planned] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,26 +105,30 @@ class LaunchedSweep:
         self.about = About.now()
         self.before = (Manifest.read(self.folder) if self.resume else None) or Manifest(about=self.about)
         for what in self.before.broken:
-            _warn(f"{what}: that job is run anew.")
+            _warn(f"{what}: that job is run again.")
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Run a batch of jobs, numbered from `first`; print and write the table of all jobs of the sweep so far.
 
         Exits with 128 + its number if a signal stopped the batch, with 75 (EX_TEMPFAIL) if that was SIGTERM.
         """
+        begins = not self.planned
         asked = [self._plan(list(overrides), first + i) for i, overrides in enumerate(batch)]
         jobs = list({job.name: job for job in asked if job.status.result is None}.values())
         if len(jobs) < len(asked):
-            self._say(f"{len(asked) - len(jobs)} of {len(asked)} jobs are the same as others, and run once.")
+            self._say(f"{len(asked) - len(jobs)} of {len(asked)} jobs are the same as others, and are run once.")
         if not self.resume and (done := next((job.folder for job in jobs if _has_run(job.folder)), None)) is not None:
             raise UserError(
-                f"{done} holds a run already: -m resume={self.folder} goes on with that sweep, another "
-                "hydra.sweep.dir begins a new one."
+                f"{done} already has a run: -m resume={self.folder} continues that sweep, another "
+                "hydra.sweep.dir starts a new one."
             )
+        missing = [job for job in jobs if not self._kept(job)]
+        if self.here and begins:
+            later = self._all()[len(batch) :]  # Hydra's own sweeper launches its jobs in their order
+            check_inputs([*(job.config for job in missing), *map(self._composed, later)])
         others = [job for job in self.before.jobs if job.name not in self.planned]
         planned = (Entry(job.name, job.number, job.overrides) for job in self.planned.values())
         Manifest(about=self.about, jobs=(*others, *planned)).write(self.folder)
-        missing = [job for job in jobs if not self._kept(job)]
         if self.resume:
             self._say(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are kept, {len(missing)} to run.")
         stopped = self._run(missing)
@@ -128,6 +136,7 @@ class LaunchedSweep:
         earlier = {job.name: found(Result.read, self.folder / job.name) for job in others}
         self._tell({name: result for name, result in earlier.items() if result is not None} | results)
         if stopped is not None:
+            _warn(f"Interrupted. Go on with: {command('train', '-m', f'resume={self.folder}')}")
             sys.exit(REQUEUE if stopped is Signals.SIGTERM else 128 + stopped)
         return self._returned(asked, results)
 
@@ -137,7 +146,7 @@ class LaunchedSweep:
         try:
             table = f"Table: {write_table(self.folder / TABLE, results)}"
         except OSError as error:
-            table = f"{full_disk(error, self.folder) or error}: the table is not kept."
+            table = f"{full_disk(error, self.folder) or error}: the table was not written."
         print_results(results)
         self._say(table)
         if not OmegaConf.select(self.config, "report.enabled", default=False):
@@ -149,7 +158,7 @@ class LaunchedSweep:
         except Exception as error:  # a sweep is not lost because its report is
             _warn(
                 f"The report could not be made ({type(error).__name__}: {error}); "
-                f"make it later with: python src/report.py sweep={self.folder}"
+                f"make it later with: {command('report', f'sweep={self.folder}')}"
             )
 
     def _say(self, what: str) -> None:
@@ -157,7 +166,7 @@ class LaunchedSweep:
             print(what, flush=True)
 
     def _returned(self, jobs: Sequence[Planned], results: Mapping[str, Result]) -> list[JobReturn]:
-        """What the sweeper is told of a batch: of failures with the last one.
+        """The results for the sweeper; failures are raised with the last batch.
 
         Hydra's own, which may launch several, would give up after the first in which a job failed.
         """
@@ -166,23 +175,26 @@ class LaunchedSweep:
             f"{len(failed)} of {len(results)} jobs did not finish ({', '.join(failed)}): "
             f"see {self.folder / '*' / JOB_LOG}."
         )
-        in_all = self._in_all() if failed else 0
-        if in_all and len(self.planned) >= in_all:
+        in_all = self._all() if failed else []
+        if in_all and len(self.planned) >= len(in_all):
             raise error
         return [job.returned(results[job.name], None if in_all else error) for job in jobs]
 
-    def _in_all(self) -> int:
-        """How many jobs there will be where Hydra's own sweeper launches them in batches, else 0."""
+    def _all(self) -> list[list[str]]:
+        """The overrides of all jobs, where Hydra's own sweeper launches them in batches; else none."""
         sweeper = self.config.hydra.sweeper
         if not str(sweeper._target_).endswith(".BasicSweeper") or sweeper.max_batch_size is None:
-            return 0
+            return []
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         overrides = parser.parse_overrides([*given, *self.config.hydra.overrides.task])
-        return sum(map(len, BasicSweeper.split_arguments(overrides, None)))
+        return [list(job) for jobs in BasicSweeper.split_arguments(overrides, None) for job in jobs]
+
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        return self.context.config_loader.load_sweep_config(self.config, overrides)
 
     def _plan(self, overrides: list[str], number: int) -> Planned:
-        config = self.context.config_loader.load_sweep_config(self.config, overrides)
+        config = self._composed(overrides)
         same = (job for job in self.planned.values() if sorted(job.overrides) == sorted(overrides))
         if (twin := next(same, None)) is not None:
             return twin
@@ -197,16 +209,16 @@ class LaunchedSweep:
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in the folder's name
         name = str(config.hydra.sweep.subdir if old is None else old.name)
         if name in self.planned or name in {job.name for job in before if job is not old}:
-            raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: put what differs into it.")
+            raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: add what differs to it.")
         job = self.planned[name] = Planned(name, self.folder / name, number, overrides, config)
         begun = self.resume and job.folder.is_dir()
         job.command, job.resuming = (command_of(job, self.config, self.folder, resume=on) for on in (begun, True))
         return job
 
     def _kept(self, job: Planned) -> bool:
-        """Whether a resumed sweep already has the job's result; one that cannot be read costs that job alone."""
+        """Whether a resumed sweep already has the job's result; a result that cannot be read only affects that job."""
         if self.resume:
-            result = found(Result.read, job.folder, lambda what: _warn(f"Job {job.name} is run once more: {what}."))
+            result = found(Result.read, job.folder, lambda what: _warn(f"Job {job.name} is run again: {what}."))
             job.status.result = result if result is not None and result.complete else None
         return job.status.result is not None
 
@@ -223,7 +235,7 @@ class LaunchedSweep:
 
 
 def _has_run(folder: Path) -> bool:
-    """Whether a job's folder has what a new job there would destroy."""
+    """Whether a job's folder has content that a new job there would destroy."""
     result = found(Result.read, folder)
     return holds_run(folder) or (result is not None and result.state == "finished")
 
