@@ -219,17 +219,17 @@ HEADER = """\
 WORDS = """\
 # Whether the report's intervals hold what they promise
 
-Made by `python benchmarks/effect_intervals.py`: {sweeps:,} simulated sweeps of each shape, whose truth is known.
-*Each interval* is how often the 95 % interval of one comparison holds the true mean difference over the settings that
-were run, *all of a page* how often all simultaneous intervals of a page do. A *false verdict* is a page that says of at
-least one pair that one beats, or is ahead of, the other where that is not so. *Before* is Student's interval over all
-pairs of runs, each taken for independent, as upsweep said it until November 2026.
+Made by `python benchmarks/effect_intervals.py`: {sweeps:,} simulated sweeps of each kind, with a known truth.
+*Each interval* says how often the 95 % interval of one comparison contains the true mean difference over the settings
+that were run. *All of a page* says how often all simultaneous intervals of a page do. A page has a *false verdict* if
+it says that one value beats, or is ahead of, another, and this is wrong. *Before* is the method that upsweep used until
+November 2026: Student's interval over all pairs of runs, as if they were independent.
 
 {table}
 
-With one seed and interactions, the error is what the interactions leave, and therefore too wide: that is the price of
-one seed. Where a seed moves choices alike in all settings, a test finds it in most sweeps but not in all. What the
-shapes are stands in effect_intervals.json.
+With one seed and interactions, the error is estimated from the interactions, and the intervals are too wide. This is
+the price of one seed. If a seed shifts choices equally in all settings, a test finds this in most sweeps but not in
+all. `effect_intervals.json` describes the kinds of sweeps.
 """
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     UPSWEEP_DATA=PATH python docs/cards.py fsrcnn=outputs/release_fsrcnn_x2 fsrcnn=outputs/release_fsrcnn_x3
 
 The run's best checkpoint (chosen on its validation images) is judged on Set5, Set14 and BSD100 under the papers'
-protocol, and everything that the card says is read from the run or measured here. The README's table is written from
-all cards that lie there; without arguments nothing else is done.
+protocol, and everything that the card says is read from the run or measured here. The table of
+docs/zoo.md is written from all cards that lie there; without arguments nothing else is done.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ BENCHMARKS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100"}
 PAPER = "FSRCNN(as re-run by later papers)"  # the rows that cover all three, within 0.05 dB of the paper's own
 OPENCV = {2: 34.82, 3: 30.57, 4: 28.39}  # its FSRCNN on Set5, measured elsewhere under the same protocol
 BEGIN, END = "<!-- weights: written by docs/cards.py -->", "<!-- end of weights -->"
+BEGIN_LICENCE, END_LICENCE = "<!-- licence: written by docs/cards.py -->", "<!-- end of licence -->"
 LICENCE = (
     "The weights are under the project's MIT licence. They were trained on T91 (Yang et al. 2010) and on images of the "
     "Berkeley segmentation data sets, which their authors offer for non-commercial research and education: none of "
@@ -133,7 +134,7 @@ def page(card: dict[str, Any]) -> str:
 
 
 def table() -> str:
-    """The README's: bicubic, what others published, and what is shipped, in dB at x2 / x3 / x4."""
+    """That of docs/zoo.md: bicubic, what others published, and what is shipped, in dB at x2 / x3 / x4."""
     cards = {at: json.loads(file.with_suffix(".json").read_text()) for at, file in release.available().items()}
     scales = sorted({scale for _, scale in cards})
 
@@ -169,10 +170,12 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def with_table(readme: str) -> str:
-    """The README with its table of weights as the cards have it."""
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+def rendered(zoo: str) -> str:
+    """docs/zoo.md with its table and its licence as the cards have them."""
+    for begin, end, block in ((BEGIN, END, table()), (BEGIN_LICENCE, END_LICENCE, LICENCE)):
+        before, _, rest = zoo.partition(begin)
+        zoo = f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
+    return zoo
 
 
 if __name__ == "__main__":
@@ -181,5 +184,5 @@ if __name__ == "__main__":
     for asked in sys.argv[1:]:
         name, _, folder = asked.partition("=")
         print(ship(name, Path(folder)))
-    readme = Path(__file__).resolve().parents[1] / "README.md"
-    write_whole(readme, with_table(readme.read_text(encoding="utf-8")))
+    zoo = Path(__file__).resolve().parent / "zoo.md"
+    write_whole(zoo, rendered(zoo.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""The README's table of config groups, from the first line of every YAML file: --write it, or --check it."""
+"""The table of docs/choices.md, from the first line of every YAML file in conf/: --write it, or --check it."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from upsweep import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- groups: written by `make docs` -->", "<!-- end of groups -->"
+BEGIN, END = "<!-- groups: written by docs/groups.py -->", "<!-- end of groups -->"
 GROUPS = (
     *(
         "generator",
@@ -18,11 +18,12 @@ GROUPS = (
         "dropout",
         "upsampler",
         "objective",
+        "metrics",
         "optimizer",
         "scheduler",
     ),
     *("task", "data", "feed", "degradation", "protocol"),
-    *("trainer", "logger", "callbacks", "debug", "experiment", "hparams_search"),
+    *("training", "trainer", "logger", "callbacks", "debug", "experiment", "hparams_search"),
 )
 
 
@@ -59,16 +60,16 @@ def table() -> str:
 
 
 def main(mode: str) -> None:
-    """Write the table into README.md, or fail where it differs."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    """Write the table into docs/choices.md, or fail where it differs."""
+    page = ROOT / "docs" / "choices.md"
+    text = page.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN, 1)
     _, tail = rest.split(END, 1)
     new = f"{head}{BEGIN}\n{table()}\n{END}{tail}"
     if mode == "--write":
-        readme.write_text(new, encoding="utf-8")
+        page.write_text(new, encoding="utf-8")
     elif new != text:
-        sys.exit("README.md's table of config groups is not that of conf/: run `make docs`.")
+        sys.exit("docs/choices.md differs from conf/: run `make docs`.")
 
 
 if __name__ == "__main__":

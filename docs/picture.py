@@ -13,6 +13,8 @@ from upsweep import release
 from upsweep.data.photos import photo_files
 from upsweep.data.store import Settings, open_images
 from upsweep.evaluation import evaluate, mean
+from upsweep.imaging.lettering import labelled
+from upsweep.metrics.figure import Figure
 from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.upscalers.bicubic import Bicubic
 from upsweep.tasks.super_resolution.data import EvalImages, batch_of_one
@@ -20,6 +22,7 @@ from upsweep.tasks.super_resolution.pictures import comparison
 
 HERE = Path(__file__).resolve().parent
 PHOTO, SCALE = "chelsea.png", 3
+PSNR = Figure(name="psnr", title="PSNR", unit="dB")
 
 
 def main() -> None:
@@ -29,10 +32,10 @@ def main() -> None:
     generator = load_upscaler(weights)
     (psnr, ssim), (plain, plain_ssim) = (mean(evaluate(g, images)) for g in (generator, Bicubic(scale=SCALE)))
     image = batch_of_one([images[0]])
-    panel = comparison(image, generator(image.lr))
-    Image.fromarray(panel.pixels).save(HERE / "picture.png", optimize=True)
+    panel = comparison(image, generator(image.lr), figure=PSNR, value=psnr, baseline=plain)
+    Image.fromarray(labelled(panel.pixels, panel.labels)).save(HERE / "picture.png", optimize=True)
     (HERE / "picture.md").write_text(
-        "# The README's picture\n\n"
+        "# The picture of the README\n\n"
         f"`{PHOTO}` of scikit-image, shrunk to a third and enlarged by `{weights.name}`: `python docs/picture.py`.\n"
         f"Bicubic: {plain:.2f} dB, SSIM {plain_ssim:.4f}; the shipped weights: {psnr:.2f} dB, SSIM {ssim:.4f} "
         "(papers' protocol).\nThe generator enlarges the Y plane; the colours are bicubic's.\n"
