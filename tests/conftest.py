@@ -1,12 +1,16 @@
 """What all tests share."""
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 # A runner started in the background of a shell ignores Ctrl-C, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Nor is a conf/local of yours that of the tests: this folder goes before conf/, here and in every process.
+os.environ["UPSWEEP_CONF_FIRST"] = str(Path(__file__).resolve().parent / "conf")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -447,7 +447,7 @@ def test_early_stopping_says_why_and_the_job_has_finished(tmp_path: Path, cache:
         trainer={**TRAINER, "max_epochs": 9},
         optimizer=partial(torch.optim.SGD, lr=0.0),
     )
-    stop = EarlyStopping(asdict(job.task.headline), patience=2)
+    stop = EarlyStopping(patience=2)
     result = train(replace(job, callbacks=[*job.callbacks, stop]))
     best = job.task.headline.text(result.figures["psnr"])
     why = f"stopped early, after epoch 3: PSNR has not improved for 2 epochs; the best was {best}, in epoch 1"
@@ -543,7 +543,7 @@ def test_an_initialisation_that_finds_no_layer_is_told(
 ) -> None:
     recipe = {**RECIPE, "init": {"_target_": "upsweep.blocks.init.ICNR"}}
     train(make_job(tmp_path / "run", cache, generator={**NET, "recipe": recipe}))
-    assert "init=icnr starts all as init=he" in caplog.text
+    assert "init=icnr does the same as init=he" in caplog.text
 
 
 def test_an_unreadable_last_checkpoint_falls_back_to_the_one_before_and_says_so(
@@ -648,7 +648,9 @@ def test_a_run_on_other_images_or_otherwise_judged_is_refused_until_it_is_told_t
     assert identity is not None and len(identity.training) + len(identity.validation) == len(TRAIN)
     assert first.judged_on == identity.yardstick
     train(judged(2, resume=True))
-    with pytest.raises(UserError, match=r"begun with other data: protocol.space was y and is rgb\."):
+    with pytest.raises(
+        UserError, match=r"begun with other data, or another way to judge: protocol.space was y and is now rgb\."
+    ):
         train(judged(3, "rgb", resume=True))
     shutil.copy(photos / "retina.png", photos / "new.png")
     Image.new("L", (80, 80), 128).save(photos / "ihc.png")

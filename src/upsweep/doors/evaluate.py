@@ -1,5 +1,6 @@
 """Judge generators as papers do: python src/evaluate.py checkpoint=PATH 'benchmark=[set5,set14,bsd100]'."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -7,9 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from upsweep.cli import door, hold_to_defaults, own_targets
 from upsweep.common.errors import UserError
+from upsweep.common.telling import tell
 
 if TYPE_CHECKING:
     from upsweep.evaluation.methods import Views
+    from upsweep.evaluation.run import OwnMetrics
     from upsweep.evaluation.synthesisers import Made
     from upsweep.evaluation.tables import Comparison
 
@@ -33,6 +36,7 @@ def main(cfg: DictConfig) -> None:
         comparison.table().print()
         print()
     print(f"Tables, figures of every image, pictures: {folder}")
+    tell(folder=str(folder.absolute()))
 
 
 def by_images(
@@ -51,6 +55,7 @@ def by_images(
         methods=asked(named, None, cfg.method, plain["scale"], views=views, allow=own_targets()),
         benchmarks=find_benchmarks(plain["benchmark"] or "all", data["root"] and Path(data["root"])),
         protocol=instantiate(cfg.protocol),
+        own=partial(own_at, cfg),
         device=cfg.device,
         devices=cfg.devices,
         speed=cfg.speed,
@@ -60,12 +65,31 @@ def by_images(
     return evaluate_all(evaluation)
 
 
+def own_at(cfg: DictConfig, scale: int) -> "OwnMetrics":
+    """What the config's `metrics` declare, at a scale.
+
+    Raises:
+        UserError: one is not declared as it must be, has a name that is taken, or nothing that measures it.
+    """
+    from upsweep.doors.train import own_metrics
+    from upsweep.evaluation.papers import FIGURES
+    from upsweep.metrics.figure import figures_of
+
+    figures, metrics = own_metrics(cast(DictConfig, OmegaConf.merge(cfg, {"scale": scale})))
+    figures_of([*FIGURES, *figures])
+    if logged := next((figure.name for figure in figures if figure.name not in metrics), None):
+        raise UserError(f"metrics.{logged} has no metric: it is logged by a training, and nothing measures it here.")
+    return {figure: metrics[figure.name] for figure in figures}
+
+
 def by_samples(plain: dict[str, Any], made: "list[Made]", folder: Path) -> "Comparison":
     """Judge synthesisers by their samples."""
     from upsweep.common.devices import device_of
     from upsweep.evaluation.real_images import task_on
     from upsweep.evaluation.synthesisers import evaluate_synthesisers
 
+    if plain["metrics"]:
+        raise UserError(f"metrics= is of upscalers, and {made[0].checkpoint} is none: leave it out.")
     for key, default in (("method", None), ("scale", None), ("devices", 1)):
         if plain[key] != default:
             raise UserError(f"{key}={plain[key]} is of upscalers, and {made[0].checkpoint} is none: leave it out.")
@@ -74,3 +98,7 @@ def by_samples(plain: dict[str, Any], made: "list[Made]", folder: Path) -> "Comp
     task, title = task_on(made, plain["benchmark"], data, **asked)
     more = {"samples": plain["samples"], "device": device_of(plain["device"]), "pictures": plain["pictures"]}
     return evaluate_synthesisers(made, task, title, folder, **more)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,9 @@
 """Train one generator, or with -m a sweep of them: python src/train.py -m init=xavier,he norm=bn,none."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,8 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from upsweep.cli import door, hold_to_types, importing
 from upsweep.common.errors import UserError
+from upsweep.sweeps.inputs import check_inputs
 
 if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+    from upsweep.metrics.figure import Figure
+    from upsweep.tasks import Task as UpsweepTask
+    from upsweep.tracking.csv_run import CsvRun
+    from upsweep.tracking.wandb_run import WandbRun
     from upsweep.training.adversarial import Adversary
     from upsweep.training.job import Job, MakeTraining
 
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
 @door("train", claims=True)
 def main(cfg: DictConfig) -> float | None:
     """Train what the config says; the value is the best one of the task's headline, for sweepers."""
+    check_inputs([cfg])
     # torch and Lightning take seconds to import: only a job that really trains pays for them.
     with importing():
         from upsweep.training import console
@@ -48,18 +58,22 @@ def job_of(cfg: DictConfig) -> "Job":
     from upsweep.tasks import Task
     from upsweep.training.job import Job
     from upsweep.training.start import start_of
+    from upsweep.training.trainer import hold_to_trainer
 
     hydra = HydraConfig.get()
     # the door has claimed it for a run; the jobs of hydra/launcher=basic do not pass through there
     resume = cfg.resume is not None
     folder = writable(Path(hydra.runtime.output_dir), resume=resume)
+    hold_to_trainer(cfg.trainer)
     config = hold_to_types(cfg, trainer=Trainer)
     refuse_unknown(cfg.data)
     task = made(cfg.task, "task", Task)
+    judge_besides(task, cfg)
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
     about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
-    make_logger = instantiate(cfg.logger, _partial_=True) if "_target_" in cfg.logger else None
-    checkpoint, init_from = (said and release.located(said) for said in (cfg.checkpoint, cfg.init_from))
+    checkpoint, init_from = (
+        None if cfg[key] is None else release.located(cfg[key], key) for key in ("checkpoint", "init_from")
+    )
     epochs = cfg.trainer.max_epochs
     flat = {"seed": cfg.seed, "scale": cfg.scale}
     return Job(
@@ -67,9 +81,9 @@ def job_of(cfg: DictConfig) -> "Job":
         task=task,
         generator=config["generator"],
         training=learning(cfg),
-        trainer=config["trainer"],
+        trainer=instantiate(cfg.trainer, _convert_="all"),  # its profiler or a plugin may be an object
         callbacks=[made(c, f"callbacks.{n}", Callback) for n, c in cfg.callbacks.items() if c is not None],
-        logger=make_logger and make_logger(folder, **about, figures=task.figures, flat=flat),
+        logger=logger(cfg.logger, folder, **about, figures=task.figures, flat=flat),
         start=start_of(
             folder,
             config,
@@ -95,6 +109,46 @@ def made(node: Any, key: str, kind: Any) -> Any:
     return found
 
 
+def logger(cfg: DictConfig, folder: Path, **about: Any) -> "WandbRun | CsvRun | None":
+    """Where numbers and pictures go. Raises UserError: a logger does not take what every run tells it."""
+    from upsweep.tracking.run_log import RunLog
+
+    if "_target_" not in cfg:
+        return None
+    make = instantiate(cfg, _partial_=True)
+    taken = signature(make.func)
+    try:
+        taken.bind(folder, **{**about, **make.keywords})
+        fits = issubclass(make.func, RunLog)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise UserError(
+            f"logger={cfg._target_} does not take what a run tells its log: derive it from "
+            "upsweep.tracking.csv_run.CsvRun, as docs/extending.md shows."
+        )
+    return cast("WandbRun | CsvRun", make(folder, **about))
+
+
+def judge_besides(task: "UpsweepTask", cfg: DictConfig) -> None:
+    """Have a task judge by the figures of `metrics`, too, and rank by what `rank_by` says."""
+    task.judge_by(*own_metrics(cfg), cfg.rank_by)
+
+
+def own_metrics(cfg: DictConfig) -> "tuple[tuple[Figure, ...], dict[str, Metric]]":
+    """The figures that the config's `metrics` declare, and by name what measures those that have a metric."""
+    from torchmetrics import Metric
+
+    from upsweep.metrics.figure import own_figures
+
+    # torchmetrics: of those that hold all images, which ours do one by one
+    warnings.filterwarnings("ignore", message=r"Metric `\w+` will save all ")
+    figures = own_figures(cfg.metrics)
+    said = {figure.name: cfg.metrics[figure.name].get("metric") for figure in figures}
+    metrics = {name: made(node, f"metrics.{name}.metric", Metric) for name, node in said.items() if node is not None}
+    return figures, metrics
+
+
 def refuse_unknown(data: DictConfig) -> None:
     """Refuse what a data set's file says and nobody reads.
 
@@ -114,6 +168,7 @@ def learning(cfg: DictConfig) -> "MakeTraining":
 
     from upsweep.training.adversarial import Adversarial
     from upsweep.training.optimizers import by_dotted_name
+    from upsweep.training.own import own_training
     from upsweep.training.scaling import RateRule
     from upsweep.training.supervised import Supervised
 
@@ -128,16 +183,17 @@ def learning(cfg: DictConfig) -> "MakeTraining":
         "rule": RateRule(cfg.lr_rule, cfg.lr_batch_size),
         "compiled": cfg.compile,
     }
-    if not cfg.adversary:
-        return partial(Supervised, **shared)
-    trainer = cfg.trainer
-    return partial(
-        Adversarial,
-        adversary=adversary(cfg.adversary),
-        clip=trainer.gradient_clip_val,
-        accumulate=trainer.accumulate_grad_batches,
-        **shared,
-    )
+    if cfg.adversary:
+        trainer = cfg.trainer
+        shared |= {
+            "adversary": adversary(cfg.adversary),
+            "clip": trainer.gradient_clip_val,
+            "clip_by": trainer.get("gradient_clip_algorithm"),
+            "accumulate": trainer.accumulate_grad_batches,
+        }
+    if "_target_" in cfg.training:
+        return own_training(instantiate(cfg.training, _partial_=True), shared)
+    return partial(Adversarial if cfg.adversary else Supervised, **shared)
 
 
 def adversary(cfg: DictConfig) -> "Adversary":
@@ -155,3 +211,7 @@ def adversary(cfg: DictConfig) -> "Adversary":
         steps=cfg.steps,
         weight=cfg.weight,
     )
+
+
+if __name__ == "__main__":
+    main()

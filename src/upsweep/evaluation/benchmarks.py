@@ -23,18 +23,18 @@ class Benchmark:
         """The images with the LR of the papers, prepared once where there is a cache.
 
         Raises:
-            UserError: any file cannot be used; to go on without it would change the mean.
+            UserError: any file cannot be used; leaving it out would change the mean.
         """
         stems = {path.stem: path for path in self.files}
         named = stems if len(stems) == len(self.files) else {str(path): path for path in self.files}
         opened = open_images(named, Settings(scale, channels, colour=True), cache_dir)
         for sentence in opened.refused.values():
-            raise UserError(f"{self.title} cannot be judged without one of its images: {sentence}.")
+            raise UserError(f"{self.title} needs all of its images: {sentence}.")
         return EvalImages(opened.images)
 
 
 def find_benchmarks(asked: str | Sequence[str], root: Path | None) -> list[Benchmark]:
-    """What `benchmark=` names: `all` that are below the root, names of the field, folders.
+    """The benchmarks of `benchmark=`: `all` that are below the root, names of known ones, folders.
 
     Raises:
         UserError: something is not there, or is named twice.
@@ -45,10 +45,10 @@ def find_benchmarks(asked: str | Sequence[str], root: Path | None) -> list[Bench
         if not words:
             raise UserError(
                 f"None of the benchmarks {', '.join(BENCHMARKS)} is in {data_root(root)}: set data.root or "
-                "UPSWEEP_DATA to the folder that they lie in, or name a folder of HR images, benchmark=PATH."
+                "UPSWEEP_DATA to the folder that has them, or give a folder of HR images with benchmark=PATH."
             )
     if not words:
-        raise UserError("benchmark=[] names nothing to judge on.")
+        raise UserError("benchmark=[] is empty: name a benchmark, or a folder of HR images.")
     found = [_benchmark(str(word), root) for word in words]
     titles = [benchmark.title for benchmark in found]
     for title in titles:
@@ -74,11 +74,11 @@ def _benchmark(name: str, root: Path | None) -> Benchmark:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"There is no benchmark {name}: name all, {', '.join(BENCHMARKS)}, or a folder of HR images; "
+            f"There is no benchmark {name}: choose all, {', '.join(BENCHMARKS)}, or a folder of HR images; "
             "several as 'benchmark=[set5,set14]'."
         )
     if not (images := find_images(folder)):
-        raise UserError(f"benchmark={name} holds no image (PNG, JPEG, BMP, TIFF, WebP).")
+        raise UserError(f"benchmark={name} has no images (PNG, JPEG, BMP, TIFF, WebP).")
     if not (files := foreign(images, folder)):
-        raise UserError(f"benchmark={name} holds no image but those that upsweep made: to judge on them tells nothing.")
+        raise UserError(f"benchmark={name} has only images that upsweep made; they are not used as data.")
     return Benchmark(folder.resolve().name, tuple(files))

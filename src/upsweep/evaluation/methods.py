@@ -1,4 +1,4 @@
-"""The rows to be: which generators are judged, what they are called, and through which views."""
+"""The rows of a table: which generators are judged, their names, and the views that are used."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ from upsweep.networks.network import Network
 from upsweep.networks.upscalers.bicubic import Bicubic
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.networks.wrappers import SelfEnsemble, Tiled
-from upsweep.runs.layout import BEST, RESULT, checkpoint_of
+from upsweep.runs.layout import BEST, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
 
@@ -24,7 +24,7 @@ SCALES = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Views:
-    """Ways to look at the same weights; they compose."""
+    """Ways to run the same weights; they compose."""
 
     self_ensemble: bool = False  # the mean over the eight flips and rotations
     tile: int | None = None  # side of the tiles (LR pixels) that images are made in; None for whole images
@@ -46,13 +46,13 @@ class Views:
 
 @dataclass(frozen=True)
 class Method:
-    """A row to be. Plain values, so that another process can build the generator."""
+    """A row of a table. Plain values, so that another process can build the generator."""
 
     name: str  # what the table calls it
     scale: int  # of the generator
     channels: int = 1  # of the generator
     checkpoint: Path | None = None  # where its weights are; None for bicubic
-    views: Views = Views()  # how it is looked at
+    views: Views = Views()  # how it is run
     allow: frozenset[str] = frozenset()  # `_target_`s outside upsweep to be built (see `checkpoints.load_upscaler`)
 
     def generator(self) -> Upscaler:
@@ -77,7 +77,7 @@ def trained(checkpoint: Path, ema: bool | None = None, allow: Collection[str] = 
     """The network of a checkpoint, on the CPU and in evaluation mode; `ema` as in `Views`.
 
     Raises:
-        UserError: it is not there, is not to be trusted, or has no moving average where that is asked for.
+        UserError: it is not there, is not to be trusted, or `ema` is true and it has no moving average.
     """
     if ema and checkpoints.EMA not in checkpoints.read(checkpoint):
         raise UserError(
@@ -93,10 +93,8 @@ def files_asked(checkpoint: str | Sequence[str] | None = None, sweep: str | None
     Raises:
         UserError: a folder holds none.
     """
-    paths = [Path(p) for p in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
-    if sweep is not None:
-        paths += finished_jobs(Path(sweep).expanduser())
-    return [checkpoint_of(path) for path in paths]
+    files = [release.located(said) for said in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
+    return files if sweep is None else [*files, *finished_jobs(Path(sweep).expanduser())]
 
 
 def asked(
@@ -114,7 +112,7 @@ def asked(
         checkpoint: one or several files or folders of runs.
         sweep: the folder of a sweep, whose every finished job is a row.
         method: bicubic or release.
-        scale: for these two; x2, x3 and x4 where none is given. Beside checkpoints, what they must have.
+        scale: for these two; x2, x3 and x4 where none is given. With checkpoints, the scale that they must have.
         views: of every generator.
         allow: see `Method`.
 
@@ -123,7 +121,7 @@ def asked(
     """
     scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
     if not all(type(s) is int and s > 1 for s in scales):
-        raise UserError(f"scale={scale} must be a whole number above 1, or a list of such.")
+        raise UserError(f"scale={scale} must be a whole number above 1, or a list of them.")
     files = files_asked(checkpoint, sweep)
     methods = [_loaded(name, file, views, allow) for name, file in zip(names(files), files, strict=True)]
     for each in methods:
@@ -152,7 +150,7 @@ def bicubic(scale: int) -> Method:
 
 
 def released(scales: Sequence[int], views: Views) -> list[Method]:
-    """The weights that upsweep carries, at the scales given, or at all where none is.
+    """The weights that upsweep carries, at the given scales, or at all scales.
 
     Raises:
         UserError: there are none, at one of the scales.
@@ -178,7 +176,7 @@ def finished_jobs(sweep: Path) -> list[Path]:
         UserError: the folder is not there, or no job in it has finished.
     """
     if not sweep.is_dir():
-        raise UserError(f"sweep={sweep} is not a folder; a sweep's own lie in multirun/.")
+        raise UserError(f"sweep={sweep} is not a folder; sweeps lie in multirun/.")
     usable, left_out = [], []
     for folder in sorted((path.parent for path in sweep.glob(f"*/{RESULT}")), key=_number):
         result = found(Result.read, folder, log.warning)
@@ -219,18 +217,18 @@ def names(files: Sequence[Path]) -> list[str]:
 
 
 def _settings(file: Path) -> Mapping[str, str]:
-    """What the run that wrote a checkpoint was told; for one without its run, nothing."""
+    """The settings of the run that wrote a checkpoint; none without its run."""
     result = result_of(file)
     return {} if result is None else result.settings
 
 
 def result_of(file: Path) -> Result | None:
-    """What the run that wrote a checkpoint came to; None for one without its run."""
+    """The result of the run that wrote a checkpoint; None without its run."""
     return found(Result.read, file.parent.parent) if file.parent.name == BEST.parent.name else None
 
 
 def _shortest(file: Path, files: Sequence[Path]) -> str:
-    """As few parts of a path, from its end, as tell it from the others; a run's best one goes by its folder."""
+    """The shortest end of a path that differs from the others; a run's best checkpoint has the name of its folder."""
 
     def parts(path: Path) -> tuple[str, ...]:
         path = path.absolute()

@@ -1,4 +1,4 @@
-"""The table that papers on super-resolution have: a column a data set, PSNR and SSIM at a scale under a protocol."""
+"""The usual table of papers on super-resolution: a column a data set, PSNR and SSIM at a scale under a protocol."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,12 @@ FIGURES = (
 
 
 def comparison(
-    scale: int, protocol: Protocol, datasets: Sequence[str], rows: Sequence[Row], timed: str = ""
+    scale: int,
+    protocol: Protocol,
+    datasets: Sequence[str],
+    rows: Sequence[Row],
+    timed: str = "",
+    own: Sequence[Figure] = (),
 ) -> Comparison:
     """All rows at one scale under one protocol.
 
@@ -22,18 +27,21 @@ def comparison(
         datasets: the columns, by their titles.
         rows: their cells hold `psnr` and `ssim`.
         timed: how time and memory were taken; empty where they were not.
+        own: figures beside PSNR and SSIM; published rows lack them.
     """
-    columns = [Column(title, FIGURES, prefix=f"{title.lower().replace(' ', '_')}_") for title in datasets]
+    figures = (*FIGURES, *own)
+    columns = [Column(title, figures, prefix=f"{title.lower().replace(' ', '_')}_") for title in datasets]
     known = {"scale": scale, "protocol": protocol.name}
-    return Comparison(f"table_x{scale}", _caption(scale, protocol, rows, timed), columns, rows, known)
+    return Comparison(f"table_x{scale}", _caption(figures, scale, protocol, rows, timed), columns, rows, known)
 
 
-def _caption(scale: int, protocol: Protocol, rows: Sequence[Row], timed: str) -> str:
-    said = [f"Mean PSNR in dB / SSIM at x{scale}", f"protocol {protocol.name}: {described(protocol)}"]
+def _caption(figures: Sequence[Figure], scale: int, protocol: Protocol, rows: Sequence[Row], timed: str) -> str:
+    means = " / ".join(f"{f.title} in {f.unit}" if f.unit else f.title for f in figures)
+    said = [f"Mean {means} at x{scale}", f"protocol {protocol.name}: {described(protocol)}"]
     if protocol != Protocol():
-        said.append("published figures are left out, as they hold under the papers' protocol only")
+        said.append("published figures are left out: they need the papers' protocol")
     if any(cell.mark for row in rows for cell in row.cells.values()):
-        said.append("*: marked so where the figure was collected")
+        said.append("*: doubtful according to the collection")
     if below := _below(rows):
         said.append(f"better without a network: {listed(below)}")
     if timed:

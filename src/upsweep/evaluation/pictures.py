@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from upsweep.imaging import lettering
 from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge
@@ -15,7 +16,6 @@ from upsweep.tasks.super_resolution.judging import Figures
 
 TILE = 360  # pixels: the width of each of the four columns
 CROP = 60  # HR pixels: the side of what is magnified, where the image is that large
-LABEL = 22  # pixels: the height of the line of words above a column
 FULL_ERROR = 32  # grey levels of error that are shown brightest
 MARK = (255, 215, 0)
 # Black over purple and orange to pale yellow: brighter is worse, and it also prints in grey.
@@ -61,7 +61,7 @@ def overview(image: EvalImage, sr: Tensor, figures: Figures, bicubic: Figures | 
     for above, tile in zip(words, [*tiles, heat(error)], strict=True):
         cut = tile[top : top + side, left : left + side]
         magnified = _marked(cut, (TILE, TILE), [0, 0, TILE - 1, TILE - 1])
-        columns.append(np.concatenate([_label(above), _marked(tile, size, mark), gap, magnified]))
+        columns.append(np.concatenate([lettering.words([above], TILE), _marked(tile, size, mark), gap, magnified]))
     return side_by_side(columns)
 
 
@@ -96,9 +96,3 @@ def _marked(pixels: Pixels, size: tuple[int, int], box: list[int]) -> Pixels:
     shown = Image.fromarray(pixels).resize(size, resampling)
     ImageDraw.Draw(shown).rectangle(box, outline=MARK, width=2)
     return np.asarray(shown)
-
-
-def _label(words: str) -> Pixels:
-    line = Image.new("RGB", (TILE, LABEL), "white")
-    ImageDraw.Draw(line).text((2, 2), words, fill="black", font=ImageFont.load_default(14))
-    return np.asarray(line)

@@ -11,7 +11,7 @@ from upsweep.metrics.protocol import Protocol
 def published(scale: int, datasets: Collection[str]) -> dict[str, dict[str, Cell]]:
     """Method -> data set -> figures under the papers' protocol, for those methods that have any there.
 
-    A cell's mark is the `*` by which the collection doubts a figure; its status says how many independent sources
+    A cell's mark is the `*` of figures that the collection doubts; its status says how many independent sources
     agree, and whether the figure was computed again.
     """
     text = files("upsweep.evaluation").joinpath("published.csv").read_text(encoding="utf-8")

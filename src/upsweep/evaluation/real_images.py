@@ -1,4 +1,4 @@
-"""The real images beside which samples are put: those that a training of a config takes, or any others."""
+"""The real images that samples are compared with: those of a config's training, or any others."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def task_on(
     extractor: str | None = None,
     weights: str | None = None,
 ) -> tuple[Generation, str]:
-    """The task of a training, whose data are the real images that are asked for; what these are called.
+    """The task of a training with the requested real images as its data; and the name of these images.
 
     It is composed of the configs of the door that runs, and is to be called within its task.
 
@@ -29,7 +29,7 @@ def task_on(
         made: synthesisers that make images of one shape.
         word: the name of a `data=` choice, or a folder of images; None: what the synthesisers were trained on, and
             the digits where no run says it.
-        data: what else is said of the data, by key (`root`, `cache`, `samples`); None says nothing.
+        data: further settings of the data, by key (`root`, `cache`, `samples`); None sets nothing.
         extractor: what finds features; None: what the data say.
         weights: the local file of Inception's.
 
@@ -58,4 +58,4 @@ def _chosen(made: Sequence[Made], word: object) -> tuple[list[str], str, dict[st
         return [f"data={word}"], word, {}
     if isinstance(word, str) and (folder := Path(word).expanduser()).is_dir():
         return ["data=folder"], folder.resolve().name, {"root": str(folder)}
-    raise UserError(f"benchmark={word} names no images: choose one of {', '.join(known)}, or a folder of images.")
+    raise UserError(f"benchmark={word} is not known: choose one of {', '.join(known)}, or a folder of images.")

@@ -1,8 +1,10 @@
 """One evaluation, from methods and benchmarks to tables and pictures in a folder: what the door runs."""
 
+import math
 import pickle
+import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+from torchmetrics import Metric
 
 from upsweep.common.devices import device_of
 from upsweep.common.errors import UserError
@@ -25,12 +28,15 @@ from upsweep.evaluation.published import published_rows
 from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
 from upsweep.evaluation.tables import Cell, Comparison, Row
 from upsweep.imaging.files import Picture, write_image
+from upsweep.metrics.figure import Figure
+from upsweep.metrics.own import OfEach, Own
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.network import cost
 from upsweep.tasks.super_resolution.data import SSIM_WINDOW, EvalImage, EvalImages
 from upsweep.tasks.super_resolution.judging import Figures, evaluate, mean
 
 Images = Mapping[int, Mapping[str, EvalImages]]  # channels -> data set -> its images
+OwnMetrics = Mapping[Figure, Metric]  # what they mean -> what measures them
 Judged = dict[str, dict[str, list[Figures]]]  # method -> data set -> figures of its images
 
 
@@ -42,6 +48,7 @@ class Evaluation:
     methods: Sequence[Method]  # the rows; bicubic comes first by itself
     benchmarks: Sequence[Benchmark]  # the columns
     protocol: Protocol  # under which PSNR and SSIM are taken
+    own: Callable[[int], OwnMetrics] | None = None  # scale -> more metrics; must be picklable
     device: str = "auto"  # or cpu, mps, cuda, cuda:1
     devices: int = 1  # processes, each on a device of its own (on CPU, with its share of the threads)
     speed: bool = True  # whether time and memory are measured
@@ -59,10 +66,12 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
     Raises:
         UserError: what the user gave cannot be used.
     """
-    device_of_rank(evaluation.device, 0, evaluation.devices)  # before any work: is there such a device?
+    device_of_rank(evaluation.device, 0, evaluation.devices)  # raises before any work
     comparisons: list[Comparison] = []
-    lines: list[list[object]] = [["method", "scale", "protocol", "benchmark", "image", "psnr", "ssim"]]
-    for scale in sorted({method.scale for method in evaluation.methods}):
+    scales = sorted({method.scale for method in evaluation.methods})
+    own = [figure.name for scale in scales[:1] for figure in _own(evaluation, scale)]
+    lines: list[list[object]] = [["method", "scale", "protocol", "benchmark", "image", "psnr", "ssim", *own]]
+    for scale in scales:
         ours = [m for m in evaluation.methods if m.scale == scale and m.checkpoint is not None]
         here = replace(evaluation, methods=_told_apart([bicubic(scale), *ours]))
         channels = sorted({method.channels for method in here.methods})
@@ -71,7 +80,7 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
         comparison.write(evaluation.folder)
         comparisons.append(comparison)
         lines += [
-            [name, scale, evaluation.protocol.name, title, *figures]
+            [name, scale, evaluation.protocol.name, title, *figures[:-1], *figures.own]
             for name, sets in judged.items()
             for title, each in sets.items()
             for figures in each
@@ -91,12 +100,29 @@ def device_of_rank(device: str, rank: int, world: int) -> torch.device:
         return found
     count = torch.cuda.device_count() if found.type == "cuda" else 1
     if ":" in device or count < world:
-        raise UserError(f"devices={world} with device={device} needs {world} devices; here are {count}.")
+        raise UserError(f"devices={world} with device={device} needs {world} devices; this machine has {count}.")
     return torch.device(found.type, rank)
 
 
+def _own(evaluation: Evaluation, scale: int) -> dict[Figure, OfEach]:
+    """Metrics of the user's own, at a scale; each sees one image at a time, as in a validation.
+
+    Raises:
+        UserError: one holds sets of images against each other.
+    """
+    asked = {} if evaluation.own is None else evaluation.own(scale)
+    found = {figure: Own(figure.name, metric) for figure, metric in asked.items()}
+    for figure, metric in found.items():
+        if metric.takes == "sets":
+            raise UserError(
+                f"metrics.{figure.name} holds two sets of images against each other; upscalers are judged image by "
+                "image here: leave it out."
+            )
+    return {figure: OfEach(metric, evaluation.protocol, scale) for figure, metric in found.items()}
+
+
 def _told_apart(methods: Sequence[Method]) -> list[Method]:
-    """The methods, a number behind a name that one before has."""
+    """The methods, with a number behind a name that an earlier one has."""
     names = [method.name for method in methods]
     before = [names[:i].count(name) for i, name in enumerate(names)]
     return [replace(m, name=f"{m.name} ({n + 1})") if n else m for m, n in zip(methods, before, strict=True)]
@@ -115,7 +141,7 @@ def _images(evaluation: Evaluation, scale: int, channels: int) -> dict[str, Eval
             height, width = image.hr.shape[1:]
             if min(height, width) < least:
                 raise UserError(
-                    f"{image.name} of {title} has {width}x{height} pixels at x{scale}: to be judged it needs "
+                    f"{image.name} of {title} has {width}x{height} pixels at x{scale}: PSNR and SSIM need "
                     f"{least}x{least}."
                 )
     return found
@@ -160,7 +186,7 @@ def _share(evaluation: Evaluation, images: Images, rank: int) -> Judged:
     judged: Judged = {}
     with Bar(sum(mine), shown=rank == 0) as bar:
         for method in methods:
-            generator = method.generator()
+            generator, own = method.generator(), list(_own(evaluation, method.scale).values())
             draws = evaluation.pictures and (method is not methods[0] or len(methods) == 1)
             judged[method.name] = figures = {}
             for title, each in images[method.channels].items():
@@ -170,7 +196,7 @@ def _share(evaluation: Evaluation, images: Images, rank: int) -> Judged:
                 files = {image: folder / f"{name}.png" for image, name in names.items()}
                 done = partial(_done, bar, files, baseline)
                 bar.update(bar.done, doing=f"{method.name}, {title}")
-                figures[title] = evaluate(generator, each, evaluation.protocol, device=device, on_image=done)
+                figures[title] = evaluate(generator, each, evaluation.protocol, device=device, own=own, on_image=done)
     return judged
 
 
@@ -196,20 +222,31 @@ def _compared(evaluation: Evaluation, judged: Judged) -> Comparison:
     """The rows: what was published, then bicubic and ours, with what each costs."""
     methods, titles = evaluation.methods, [benchmark.title for benchmark in evaluation.benchmarks]
     rows = published_rows(methods[0].scale, titles, evaluation.protocol)
-    device = device_of(evaluation.device)
+    device, own = device_of(evaluation.device), list(_own(evaluation, methods[0].scale))
     with Bar(len(methods), shown=evaluation.speed) as bar:
         for method in methods:
             price = cost(method.generator())
             taken = measure(method, device) if evaluation.speed else None
             means = {title: mean(figures) for title, figures in judged[method.name].items()}
-            cells = {title: Cell({"psnr": psnr, "ssim": ssim}) for title, (psnr, ssim) in means.items()}
+            cells = {
+                title: Cell({"psnr": psnr, "ssim": ssim} | _own_means(own, judged[method.name][title]))
+                for title, (psnr, ssim) in means.items()
+            }
             milliseconds, megabytes = taken or (None, None)
             costs = price.parameters, price.macs_per_pixel, milliseconds, megabytes
             rows.append(Row(method.name, cells, *costs, str(method.checkpoint or "")))
             bar.advance(doing=f"timing {method.name}")
     threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
     timed = (
-        f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: memory that it takes "
-        "at most beside the weights"
+        f"ms: median time of an output of {WIDTH}x{HEIGHT} in float32 on {device}{threads}; MB: peak memory "
+        "beside the weights"
     )
-    return papers.comparison(methods[0].scale, evaluation.protocol, titles, rows, timed if evaluation.speed else "")
+    timed = timed if evaluation.speed else ""
+    return papers.comparison(methods[0].scale, evaluation.protocol, titles, rows, timed, own)
+
+
+def _own_means(own: Sequence[Figure], figures: Sequence[Figures]) -> dict[str, float]:
+    """The means over images of figures of the user's own; one without a finite value for every image is left out."""
+    values = zip(*(each.own for each in figures), strict=True)
+    means = {figure.name: statistics.fmean(each) for figure, each in zip(own, values, strict=True)}
+    return {name: mean for name, mean in means.items() if math.isfinite(mean)}

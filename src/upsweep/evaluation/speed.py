@@ -1,4 +1,4 @@
-"""What a generator takes on this machine: time and memory for an output of 1280x720."""
+"""Time and memory of a generator on this machine, for an output of 1280x720."""
 
 import logging
 import multiprocessing
@@ -33,7 +33,7 @@ class Speed(NamedTuple):
 
 
 def measure(method: Method, device: torch.device) -> Speed | None:
-    """Time a method, and weigh it, in a fresh process: in an old one, memory that is already there would not show.
+    """Measure the time and memory of a method in a fresh process: memory that is already taken would not show.
 
     None, after a warning, where that process died.
     """
@@ -42,7 +42,7 @@ def measure(method: Method, device: torch.device) -> Speed | None:
         try:
             return pool.submit(_measure, method, device, torch.get_num_threads()).result()
         except BrokenProcessPool:
-            log.warning("%s died while its time was taken, most likely for want of memory.", method.name)
+            log.warning("%s died while it was timed, most likely out of memory.", method.name)
             return None
 
 
@@ -53,7 +53,7 @@ def _measure(method: Method, device: torch.device, threads: int) -> Speed:
 
 @torch.inference_mode()
 def speed_of(generator: Upscaler, device: torch.device) -> Speed:
-    """Time and weigh a generator in this process.
+    """Measure the time and memory of a generator in this process.
 
     The input has 1280 / s x 720 / s pixels, rounded up, and lies on the device already.
     """
@@ -78,7 +78,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _memory(device: torch.device, reset: bool = False) -> int:
-    """The highest mark of memory so far, in bytes; with `reset` it starts again from what is in use now."""
+    """The peak of memory so far, in bytes; with `reset` it starts again from what is in use now."""
     _wait(device)
     if device.type == "cuda":
         if reset:

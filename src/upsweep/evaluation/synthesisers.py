@@ -33,7 +33,7 @@ FED = (
 
 @dataclass(frozen=True)
 class Made:
-    """A row to be: a synthesiser, and where it is from."""
+    """A row of the table: a synthesiser, and where it is from."""
 
     name: str  # what the table calls it
     generator: Synthesiser  # on the CPU and in evaluation mode
@@ -44,8 +44,8 @@ def synthesisers(files: Sequence[Path], views: Views, allow: Collection[str] = (
     """The rows that checkpoints ask for; none where they hold networks of another kind.
 
     Raises:
-        UserError: one cannot be loaded, some are synthesisers and some are not, they make images of unlike sizes, or
-            they are looked at in a way that is of use for upscalers alone.
+        UserError: one cannot be loaded, some are synthesisers and some are not, their images differ in
+            shape, or a view is for upscalers only.
     """
     networks = [trained(file, views.ema, allow) for file in files]
     found = [
@@ -58,24 +58,24 @@ def synthesisers(files: Sequence[Path], views: Views, allow: Collection[str] = (
     if len(found) < len(networks):
         other = next(file for file, n in zip(files, networks, strict=True) if not isinstance(n, Synthesiser))
         raise UserError(
-            f"{found[0].checkpoint} makes images of latents and {other} does not: judge them in two commands."
+            f"{found[0].checkpoint} makes images from latents and {other} does not: judge them in two commands."
         )
     if views.self_ensemble or views.tile is not None:
-        raise UserError("self_ensemble and tile are of upscalers: leave them out, a latent is not flipped or cut.")
+        raise UserError("self_ensemble and tile are for upscalers only: leave them out.")
     shapes = {(one.generator.size, one.generator.channels): one.checkpoint for one in found}
     if len(shapes) > 1:
         said = " and ".join(f"{file} makes {s}x{s} of {c} channel(s)" for (s, c), file in shapes.items())
-        raise UserError(f"{said}: distances between sets of unlike images cannot be compared, judge them apart.")
+        raise UserError(f"{said}: images of different shapes cannot be compared; judge them in separate commands.")
     return found
 
 
 def trained_on(files: Sequence[Path]) -> list[str]:
-    """What the command lines of the runs that wrote checkpoints said of data: `data=digits`, `data.crop=random`, ...
+    """The data overrides of the runs that wrote checkpoints: `data=digits`, `data.crop=random`, ...
 
     Nothing where no run says it.
 
     Raises:
-        UserError: the runs said different things.
+        UserError: the runs differ.
     """
     results = [result for file in files if (result := result_of(file)) is not None and "data" in result.choices]
     said = {
@@ -87,7 +87,7 @@ def trained_on(files: Sequence[Path]) -> list[str]:
     }
     if len(said) > 1:
         one, other, *_ = (" ".join(words) for words in sorted(said))
-        raise UserError(f"Some were trained with {one}, others with {other}: say what to judge all on, benchmark=NAME.")
+        raise UserError(f"Some were trained with {one}, others with {other}: set the real images, benchmark=NAME.")
     return [word for words in said for word in words]
 
 

@@ -21,7 +21,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\
 
 @dataclass(frozen=True)
 class Cell:
-    """Figures of a method, by their names; `status` of published ones says what they rest on."""
+    """Figures of a method by their names, as far as they are known; `status` says how well published ones stand."""
 
     values: Mapping[str, float]
     mark: str = ""
@@ -48,7 +48,7 @@ class Column:
         """A cell in words: `33.66/0.9299`."""
         if cell is None:
             return "-"
-        return self.between.join(figure.format(cell.values[figure.name]) for figure in self.figures) + cell.mark
+        return self.between.join(figure.format(cell.values.get(figure.name)) for figure in self.figures) + cell.mark
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Comparison:
         ]
         for row in self.rows:
             cells = [row.cells.get(column.title) for column, _ in places]
-            figures = [cell.values[name] if cell else "" for cell, (_, name) in zip(cells, places, strict=True)]
+            figures = [cell.values.get(name, "") if cell else "" for cell, (_, name) in zip(cells, places, strict=True)]
             costs = [getattr(row, key) for _, key, _ in COSTS]
             lines.append([row.method, *self.known.values(), *figures, *costs, row.source, row.checkpoint])
         return as_csv(lines)

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from upsweep.common.commands import installing
 from upsweep.common.errors import UserError, extra
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.resize import imresize
@@ -177,7 +178,7 @@ class Inception(Extractor):
     @torch.random.fork_rng(devices=[])  # what layers draw at first is replaced, and no training shall miss it
     def __init__(self, weights: str | Path) -> None:
         super().__init__()
-        with extra("torch_fidelity", "The extractor inception needs torch-fidelity: pip install torch-fidelity."):
+        with extra("torch_fidelity", f"The extractor inception needs torch-fidelity: {installing('fid')}."):
             import torch_fidelity  # noqa: F401
         from torchmetrics.image.fid import NoTrainInceptionV3
 

@@ -3,13 +3,15 @@
 Imports no torch: records, tables and pages are made without it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from upsweep.common.errors import UserError
 
 Better = Literal["higher", "lower"]
+# Columns of results.csv that are no figures.
+TAKEN = ("job", "seed", "scale", "parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +112,41 @@ def figures_of(said: Iterable[Mapping[str, Any] | Figure]) -> tuple[Figure, ...]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"The figure {twice} is declared twice.")
     return found
+
+
+def ranked(figures: Sequence[Figure], by: str | None = None) -> tuple[Figure, ...]:
+    """The figures, with that of the name `by` first. Raises UserError: none has that name."""
+    first = [figure for figure in figures if by in (None, figure.name)][:1]
+    if figures and not first:
+        known = ", ".join(figure.name for figure in figures)
+        raise UserError(f"rank_by={by} is no figure of this run; choose from {known}, or add it with metrics={by}.")
+    return (*first, *(figure for figure in figures if figure not in first))
+
+
+def own_figures(metrics: Mapping[str, Any] | None) -> tuple[Figure, ...]:
+    """What the config's node `metrics` declares; an entry of None is left out.
+
+    Args:
+        metrics: name -> `figure`, what it means (see `Figure`), and `metric`, what measures it, or nothing.
+
+    Raises:
+        UserError: an entry has other keys, does not say which values are better, or has a name that is taken.
+    """
+    return figures_of(_own(str(name), entry) for name, entry in (metrics or {}).items() if entry is not None)
+
+
+def _own(name: str, entry: Any) -> Figure:
+    said = entry.get("figure") if isinstance(entry, Mapping) else None
+    if not isinstance(said, Mapping) or set(entry) - {"figure", "metric"}:
+        raise UserError(
+            f"metrics.{name} needs figure: {{title: {name}, better: higher}} (or lower), and may have metric: "
+            "{_target_: ...}; nothing else."
+        )
+    known = [field.name for field in fields(Figure) if field.name != "name"]
+    if unknown := [str(key) for key in said if key not in known]:
+        raise UserError(f"metrics.{name}.figure.{unknown[0]} is unknown; choose from {', '.join(known)}.")
+    if said.get("better") not in get_args(Better):
+        raise UserError(f"metrics.{name}.figure.better={said.get('better')} must be higher or lower.")
+    if name in TAKEN:
+        raise UserError(f"metrics.{name}: results have a column of that name already; log and declare it as another.")
+    return Figure(**{"title": name, **{str(key): value for key, value in said.items()}, "name": name})

@@ -1,5 +1,6 @@
 """PSNR and SSIM of a set of images, as torchmetrics Metrics: per image, then the mean; never pooled."""
 
+import math
 from abc import abstractmethod
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ class MeanOverImages(Metric):
 
     total: Tensor
     count: Tensor
+    unknown: Tensor
 
     def __init__(self, protocol: Protocol, scale: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -36,6 +38,7 @@ class MeanOverImages(Metric):
         self.last = torch.empty(0, dtype=torch.float64)  # the figures of the latest update, (N,), for captions
         self.add_state("total", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("unknown", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")  # images with no figure
 
     @abstractmethod
     def figure(self, sr: Tensor, hr: Tensor) -> Tensor:
@@ -47,13 +50,20 @@ class MeanOverImages(Metric):
             raise ValueError(f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} differ in shape")
         planes = partial(self.protocol.planes, scale=self.scale, grey=grey)
         self.last = torch.stack([self.figure(planes(a), planes(b)) for a, b in zip(sr, hr, strict=True)])
-        self.total += (self.last / _UNIT).round().long().sum().to(self.total.device)
+        known = self.last[self.last.isfinite()]
+        self.total += (known / _UNIT).round().long().sum().to(self.total.device)
         self.count += len(self.last)
+        self.unknown += len(self.last) - len(known)
 
     def compute(self) -> Tensor:
-        """Give the mean over all images, a float64 scalar on the CPU; UserError where there are none."""
+        """Give the mean over all images, a float64 scalar on the CPU; nan where an image has no finite figure.
+
+        Raises UserError: there are no images.
+        """
         if self.count == 0:
             raise UserError(f"{type(self).__name__} of no images: the validation set is empty")
+        if self.unknown:
+            return torch.tensor(math.nan, dtype=torch.float64)
         return torch.tensor(self.total.item() * _UNIT / self.count.item(), dtype=torch.float64)
 
 

@@ -1,6 +1,6 @@
-"""A run's picture for the report (`crop.png`): what was made beside what it is held against, each tile with its name.
+"""A run's picture for the report (`crop.png`): what was made beside what it is compared with, a name on each tile.
 
-The names are a text in the PNG itself, so that whoever reads the file need not know the task.
+The names are a text in the PNG itself, so that a reader of the file need not know the task.
 """
 
 import base64
@@ -47,7 +47,7 @@ class Crop:
 
     @property
     def others(self) -> tuple[Tile, ...]:
-        """What that is held against: the same in all runs on the same data."""
+        """What that is compared with: the same in all runs on the same data."""
         return tuple(tile for tile in self.tiles if tile.role != "made")
 
 
@@ -65,7 +65,7 @@ def write(file: Path, pixels: np.ndarray, titles: Mapping[str, str] = UNNAMED, s
 
 
 def read(file: Path) -> Crop:
-    """The tiles of a file; of one without names three: baseline, made and target. Raises ValueError, OSError."""
+    """The tiles of a file; without names they are baseline, made and target. Raises ValueError, OSError."""
     with Image.open(file) as picture:
         panel = picture.convert("RGB")
         said = json.loads(picture.info.get(KEY) or json.dumps({"tiles": UNNAMED}))

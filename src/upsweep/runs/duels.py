@@ -1,4 +1,4 @@
-"""From measurements to sentences: what ails a network that makes images of latents, and the one that it learns against.
+"""From measurements to sentences: problems of a network that makes images from latents, and of its discriminator.
 
 Plain functions of plain values, as in `upsweep.runs.verdicts`.
 """
@@ -9,12 +9,12 @@ from typing import Any
 
 from upsweep.runs.verdicts import Sentence
 
-# Chosen so that every network built to have a problem is accused, and none that surely lacks it (tests/test_duels.py).
+# Chosen so that every network built to have a problem is found, and none without it (tests/test_duels.py).
 CERTAIN = 0.999  # of all pairs of a real and a made image, the share that the discriminator tells apart ...
 FAR = 0.2  # ... while the samples' energy distance to real images is above this ...
-NEARER = 0.9  # ... and above this share of that at the look before ...
+NEARER = 0.9  # ... and above this share of what it was at the look before ...
 
-VANISHED = 1e-2  # ... or while less than this is left of the gradient at the made images, of that at the first look
+VANISHED = 1e-2  # ... or while the gradient at the made images is less than this share of that at the first look
 ALIKE = 0.5  # mean distance between samples, over that between real images
 BY_HEART = 0.75  # chance that an image that it learns from looks more real than another, ...
 ERRORS = 4.0  # ... by so many standard errors of a guess
@@ -90,36 +90,36 @@ def sentences(duels: Sequence[Duel], *, covered: float | None = None) -> list[Se
 
 
 def _too_strong(duels: Sequence[Duel]) -> Sentence:
-    """Only what hangs on no scale is asked for: logits have another one with every loss."""
+    """Only measures without a scale are used: the scale of logits differs from loss to loss."""
     first, before, last = duels[0], duels[-2:][0], duels[-1]
     certain, still = ((duel.told_apart or 0.0) >= CERTAIN for duel in (before, last))
     stands = len(duels) > 1 and certain and last.energy > max(FAR, NEARER * before.energy)
     left = (last.gradient or 0.0) / first.gradient if first.gradient else 1.0
     numbers = (
         f"it tells {last.told_apart or 0.0:.1%} of the pairs of a held-out and a made image apart, the samples' energy "
-        f"distance to real images is {last.energy:.2g}, and was {before.energy:.2g} at epoch {before.epoch}, and the "
-        f"gradient that reaches the made images is {left:.2g} times that of epoch {first.epoch}"
+        f"distance to real images is {last.energy:.2g} ({before.energy:.2g} at epoch {before.epoch}), and the "
+        f"gradient at the made images is {left:.2g} times that of epoch {first.epoch}"
     )
     if not (still and (stands or left < VANISHED)):
-        return Sentence("strong discriminator", False, f"The discriminator leaves a chance: {numbers}.", "adversary")
+        return Sentence("strong discriminator", False, f"The discriminator is not too strong: {numbers}.", "adversary")
     cure = (
         "adversary.r1=1, adversary.recipe.norm=spectral, a smaller adversary.optimizer.lr or adversary=r3gan would help"
     )
-    text = f"The discriminator is too strong: {numbers}, so that little is learnt from it. {cure}."
+    text = f"The discriminator is too strong: {numbers}. The generator learns little from it. {cure}."
     return Sentence("strong discriminator", True, text, "adversary")
 
 
 def _by_heart(chance: float, error: float) -> Sentence:
     numbers = (
-        f"an image that it learns from looks more real to it than a held-out one with a chance of {chance:.2f} "
-        f"(a guess: 0.50 +- {error:.2f})"
+        f"a training image looks more real to it than a held-out one with a probability of {chance:.2f} "
+        f"(by chance: 0.50 +- {error:.2f})"
     )
     if chance < max(BY_HEART, 0.5 + ERRORS * error):
         return Sentence(
-            "memorising discriminator", False, f"The discriminator learns nothing by heart: {numbers}.", "data"
+            "memorising discriminator", False, f"The discriminator does not memorise its images: {numbers}.", "data"
         )
     cure = "More images (data=mnist, say), data.flip=true, adversary.r1=1 or a smaller adversary.discriminator.width"
-    text = f"The discriminator learns its images by heart: {numbers}. {cure} would help."
+    text = f"The discriminator memorises its images: {numbers}. {cure} would help."
     return Sentence("memorising discriminator", True, text, "data")
 
 
@@ -127,20 +127,20 @@ def _collapse(last: Duel, covered: float | None) -> Sentence:
     numbers = f"two samples are {last.diversity:.2g} times as far apart as two real images"
     numbers += "" if covered is None else f", and {covered:.0%} of the real images have a sample like them"
     if last.diversity >= ALIKE:
-        return Sentence("mode collapse", False, f"The samples are not all alike: {numbers}.", "adversary")
+        return Sentence("mode collapse", False, f"The samples are not too similar: {numbers}.", "adversary")
     cure = "a smaller generator.kl_weight would help"
     if last.told_apart is not None:
         cure = "adversary=r3gan or wgan_gp, adversary.r1=1 or a smaller optimizer.lr would help"
-    return Sentence("mode collapse", True, f"The samples are too much alike: {numbers}. {cure}.", "adversary")
+    return Sentence("mode collapse", True, f"The samples are too similar: {numbers}. {cure}.", "adversary")
 
 
 def _norms(norms: Norms) -> Sentence:
     numbers = (
         f"at {norms.name} the running means are {norms.offset:.2g} standard deviations off those of a batch, "
-        f"and the deviations differ {norms.ratio:.2g} times"
+        f"and the deviations differ by a factor of {norms.ratio:.2g}"
     )
     if norms.offset < OFF and norms.ratio < UNLIKE:
-        return Sentence("norm statistics", False, f"The norms judge as they train: {numbers}.", "norm")
+        return Sentence("norm statistics", False, f"The norms' running statistics fit: {numbers}.", "norm")
     cure = "A longer training, a larger norm.momentum, callbacks.ema.decay=0 or norm=group would help"
-    text = f"The norms' running statistics are off, so that what is judged is not what trains: {numbers}. {cure}."
+    text = f"The norms' running statistics are off, so the judged network is not the trained one: {numbers}. {cure}."
     return Sentence("norm statistics", True, text, "norm")

@@ -10,6 +10,7 @@ from upsweep.runs import record
 
 AXES = ["epoch", "step", "seconds", "loss"]
 OTHER = "loss_"  # what the column of another player's loss has before its name
+VAL = "val/"  # what that of a figure has, whose name alone would be one of those
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,12 @@ class Epoch:
     def columns(self) -> dict[str, float | None]:
         """All numbers by the names of their columns."""
         losses = {f"{OTHER}{name}": value for name, value in self.losses.items()}
-        return {**{axis: getattr(self, axis) for axis in AXES}, **losses, **self.figures}
+        figures = {_column(name): value for name, value in self.figures.items()}
+        return {**{axis: getattr(self, axis) for axis in AXES}, **losses, **figures}
+
+
+def _column(figure: str) -> str:
+    return f"{VAL}{figure}" if figure in AXES or figure.startswith(OTHER) else figure
 
 
 def write(file: Path, epochs: Sequence[Epoch]) -> Path:
@@ -42,7 +48,7 @@ def write(file: Path, epochs: Sequence[Epoch]) -> Path:
 
 
 def read(file: Path) -> list[Epoch]:
-    """The lines of a file; none where there is no file. Raises UnreadableError: it is cut short, or no history."""
+    """The lines of a file; none where there is no file. Raises UnreadableError: it is cut short, or not a history."""
     return record.read(_epochs, file) or []
 
 
@@ -52,12 +58,12 @@ def _epochs(file: Path) -> list[Epoch]:
         raise ValueError("it is empty")
     header, *lines = rows
     if header[: len(AXES)] != AXES:
-        raise ValueError("it is no history")
+        raise ValueError("it is not a history")
     epochs = []
     for epoch, step, seconds, *numbers in lines:
         loss, *values = (float(text) if text else None for text in numbers)
         said = dict(zip(header[len(AXES) :], values, strict=True))
         losses = {name.removeprefix(OTHER): value for name, value in said.items() if name.startswith(OTHER)}
-        figures = {name: value for name, value in said.items() if not name.startswith(OTHER)}
+        figures = {name.removeprefix(VAL): v for name, v in said.items() if not name.startswith(OTHER)}
         epochs.append(Epoch(int(epoch), int(step), float(seconds), loss, figures, losses))
     return epochs

@@ -1,9 +1,9 @@
-"""What the figures of a run hang on (`identity.json`): the images it trains and is judged on, and how it is judged."""
+"""What the figures of a run depend on (`identity.json`): its images, and how it is judged."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ ALL = "*"  # stands for more of them: the names of MNIST would take 2 MB a run
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Two runs with the same one may be compared, and a run goes on with the one it was begun with.
+    """Two runs with the same identity may be compared; a run is resumed with the identity that it was begun with.
 
     Attributes:
         training, validation: name of an image -> a digest of its pixels.
         judging: dotted key of the config -> value, of all that decides what a figure means.
+        ranking: the same of what says which epoch is the best, where the task does not; figures hang on nothing of it.
     """
 
     training: dict[str, str]
     validation: dict[str, str]
     judging: dict[str, Any]
+    ranking: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
         """Write `identity.json` into `folder`, whole or not at all; one digest stands for many images."""
@@ -43,44 +45,44 @@ class Identity:
     @cached_property
     def digest(self) -> str:
         """Of all of it."""
-        return _digest(self.training, self.validation, self.judging)
+        return _digest(self.training, self.validation, self.judging, *([self.ranking] if self.ranking else []))
 
     @cached_property
     def yardstick(self) -> str:
-        """Of what it is judged on alone: the figures of two runs with the same one can be compared."""
+        """The digest of what it is judged on: the figures of two runs with the same yardstick can be compared."""
         return _digest(self.validation, self.judging)
 
     def differences(self, now: "Identity") -> list[str]:
-        """What is not as it was, in words: the images' parts and contents first, then how they are judged."""
+        """What has changed, in words: first the images, then how they are judged."""
         before, after = self._brief(), now._brief()
         images = [
             *_others("trained on", before.training, after.training),
             *_others("validated on", before.validation, after.validation),
             *_one_by_one(before, after),
         ]
-        keys = sorted(self.judging.keys() | now.judging.keys())
-        pairs = ((key, self.judging.get(key), now.judging.get(key)) for key in keys)
-        return images + [f"{key} was {before} and is {after}" for key, before, after in pairs if before != after]
+        had, has = self.judging | self.ranking, now.judging | now.ranking
+        pairs = ((key, had.get(key), has.get(key)) for key in sorted(had.keys() | has.keys()))
+        return images + [f"{key} was {before} and is now {after}" for key, before, after in pairs if before != after]
 
     def _brief(self) -> "Identity":
         return replace(self, training=_brief(self.training), validation=_brief(self.validation))
 
 
 def _brief(images: dict[str, str]) -> dict[str, str]:
-    """Images by name, or where they are many one digest, that is another one if any image or name is."""
+    """Images by name; of many images one digest, which changes with any image or name."""
     return images if len(images) <= MOST else {ALL: f"{len(images)} images, {_digest(images)}"}
 
 
 def _others(use: str, was: dict[str, str], has: dict[str, str]) -> list[str]:
-    """What is to be said of a part whose images are too many to be named."""
+    """What has changed in a part with too many images to name them."""
     if was == has or not (ALL in was or ALL in has):
         return []
     numbers = (said[ALL] if ALL in said else f"{len(said)} images" for said in (was, has))
-    return [f"what is {use} was " + " and is ".join(numbers)]
+    return [f"the data {use} was " + " and is now ".join(numbers)]
 
 
 def _one_by_one(before: Identity, after: Identity) -> list[str]:
-    """What is not as it was of the parts whose images are named."""
+    """What has changed in the parts whose images are named."""
     parts = (before.training, after.training), (before.validation, after.validation)
     (trained, trains), (validated, validates) = (
         ({}, {}) if ALL in was or ALL in has else (was, has) for was, has in parts
@@ -101,10 +103,27 @@ def judging_of(config: Mapping[str, Any]) -> dict[str, Any]:
     nodes = {key: config[key] for key in JUDGING if key in config}
     if isinstance(task := nodes.get("task"), dict):
         nodes["task"] = {key: value for key, value in task.items() if key not in ("data", "figures", *JUDGING)}
+        nodes["task"] |= _own_data(task.get("data"))
     plain: dict[str, Any] = json.loads(json.dumps(nodes, default=str))
     chain = plain.get("degradation")
-    order = {"degradation": list(chain)} if isinstance(chain, dict) else {}  # of its steps, which is no dictionary's
+    order = {"degradation": list(chain)} if isinstance(chain, dict) else {}  # the order of its steps counts
     return dict(_flat(plain)) | order
+
+
+def _own_data(node: Any) -> dict[str, Any]:
+    """A DataModule of the user's own, which does not tell its images: what it is made of stands for them."""
+    if not isinstance(node, dict) or str(node.get("_target_", "upsweep.")).startswith("upsweep."):
+        return {}
+    return {"data": {key: value for key, value in node.items() if key not in ("batch_size", "num_workers")}}
+
+
+def ranking_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Which figure a config ranks by, and what measures it: dotted key -> value; nothing where it ranks as the task."""
+    if (by := config.get("rank_by")) is None:
+        return {}
+    metric = ((config.get("metrics") or {}).get(by) or {}).get("metric")
+    said: dict[str, Any] = json.loads(json.dumps({"rank_by": by, "metrics": {by: {"metric": metric}}}, default=str))
+    return dict(_flat(said if metric else {"rank_by": by}))
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

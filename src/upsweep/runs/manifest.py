@@ -23,7 +23,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """`broken` are sentences on entries that could not be read: each costs its own job alone."""
+    """`broken` has a sentence for each entry that cannot be read; only the job of that entry is lost."""
 
     about: About
     jobs: tuple[Entry, ...] = ()
@@ -59,7 +59,7 @@ def _entries(path: Path, said: Iterable[Any]) -> tuple[tuple[Entry, ...], tuple[
     for place, one in enumerate(said):
         try:
             if not one["name"] or any(not isinstance(word, str) for word in one["overrides"]):
-                raise ValueError("a name, or overrides, are missing")
+                raise ValueError("its name or its overrides are missing")
             jobs.append(Entry(str(one["name"]), int(one.get("number", place)), list(one["overrides"])))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             broken.append(f"{path} cannot be read at its job {place} ({error!r})")

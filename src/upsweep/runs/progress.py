@@ -1,4 +1,4 @@
-"""How far a running job is (`progress.json`), for whoever watches the sweep."""
+"""The progress of a running job (`progress.json`), for displays of the sweep."""
 
 import time
 from dataclasses import dataclass, field
@@ -29,5 +29,5 @@ class Progress:
 
     @classmethod
     def read(cls, folder: Path) -> "Progress | None":
-        """What `folder` says; None where it says nothing that can be read: a sweep does not stop for that."""
+        """The record in `folder`; None if there is none that can be read, since a sweep does not stop for that."""
         return found(lambda path: cls(**values_in(path, VERSION)), folder / PROGRESS)

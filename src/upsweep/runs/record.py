@@ -49,7 +49,7 @@ def values_in(path: Path, version: int, of_version_1: Callable[[Values], Values]
 
 
 def checked(record: T) -> T:
-    """A dataclass as it is. Raises TypeError: a value is not of the type that it declares."""
+    """The dataclass itself. Raises TypeError: a value is not of its declared type."""
     for name, hint in get_type_hints(type(record)).items():
         if not _fits(value := getattr(record, name), hint):
             raise TypeError(f"its {name} is {value!r}")
@@ -72,7 +72,7 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def read(reader: Callable[[Path], T], path: Path) -> T | None:
-    """What a reader makes of a file; None where there is none. Raises UnreadableError: it can make nothing of it."""
+    """What a reader makes of a file; None if there is none. Raises UnreadableError: the file cannot be read."""
     try:
         return reader(path)
     except FileNotFoundError:
@@ -84,9 +84,9 @@ def read(reader: Callable[[Path], T], path: Path) -> T | None:
 
 
 def found(reader: Callable[[Path], T], path: Path, tell: Callable[[str], object] = lambda _: None) -> T | None:
-    """What a reader makes of a path; None where there is nothing, or nothing that can be read: `tell` is told that.
+    """What a reader makes of a path; None if there is nothing, or nothing that can be read, which `tell` reports.
 
-    A broken record costs its own job alone: for whoever can do without it, or runs the job once more.
+    A broken record only affects its own job: for callers that can do without it, or run the job again.
     """
     try:
         return read(reader, path)

@@ -15,7 +15,7 @@ REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was ta
 INTERRUPTED = 130  # 128 + SIGINT, as a shell says it of Ctrl-C
 VERSION = 2
 TUNED = ("optimizer.lr",)
-HOW_IT_WENT_ON = ("resume", "judge_anew")  # keys that every command says anew
+HOW_IT_WENT_ON = ("resume", "judge_anew")  # keys that are not taken over from the earlier command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,15 @@ class Result:
         reason: why the job is not `finished`, or finished before its last epoch.
         epoch, epochs: the best one, and how many there were to be.
         declared: what the task is judged by, the headline first.
-        figures: name -> value at the best epoch, which is the checkpoint's.
+        figures: name -> value at the best epoch, which is the checkpoint's; also of what was logged as `val/<name>` and
+            is not declared.
         last: the same at the last epoch, by which results are compared: the best of many is also the luckiest.
         baseline: name of a figure -> the baseline's value.
         parameters, macs_per_pixel: of the network; multiply-adds per output pixel.
         seconds: wall time.
         objective: the number that a sweeper maximises or minimises.
         checkpoint: the best one's path.
-        tuned: keys whose values are no choices: every choice may have its own best ones.
+        tuned: keys whose values are not choices: every choice may have its own best values.
         judged_on: the digest of the images it was judged on, and of how; see `upsweep.runs.identity`.
     """
 
@@ -80,8 +81,13 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Whether running the job again would tell nothing new: it finished, was pruned by a search, or diverged."""
+        """Whether the job need not run again: it finished, was pruned by a search, or diverged."""
         return self.state in ("finished", "pruned", "diverged")
+
+    @property
+    def undeclared(self) -> list[str]:
+        """The names of figures that were logged, and of which nobody knows whether higher or lower is better."""
+        return [name for name in self.figures | self.last if name not in {figure.name for figure in self.declared}]
 
     @property
     def headline(self) -> Figure | None:
@@ -145,7 +151,7 @@ def placed(key: str) -> str:
 
 
 def said_at_first(overrides: Iterable[str]) -> list[str]:
-    """A job's command line as it was begun: how it went on (`resume=`) is no choice of its."""
+    """A job's command line without what resumes it (`resume=`), which is not one of its choices."""
     return [override for override in overrides if key_and_value(override)[0] not in HOW_IT_WENT_ON]
 
 

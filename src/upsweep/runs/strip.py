@@ -16,8 +16,8 @@ from upsweep.common.files import write_whole
 from upsweep.imaging.marks import png_texts
 
 KEY = "upsweep strip"  # of the PNG's text
-MOST_BYTES, MOST_PIXELS = 2_000_000, 1_000_000  # of a file: more is no strip, and is not opened
-QUALITY = 80  # of WebP, a third of the PNG: the page holds so many more
+MOST_BYTES, MOST_PIXELS = 2_000_000, 1_000_000  # of a file: a larger one is not opened
+QUALITY = 80  # of WebP: a third of the PNG's size, so the page holds more
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Strip:
 
 
 def write_strip(file: Path, pixels: NDArray[np.uint8], shows: str) -> Path:
-    """Write a picture (H, W, 3) whole or not at all; `shows` says what is seen, from left to right."""
+    """Write a picture (H, W, 3) whole or not at all; `shows` says what it shows, from left to right."""
     text, data = png_texts(), io.BytesIO()
     text.add_itxt(KEY, shows)
     Image.fromarray(pixels).save(data, "PNG", pnginfo=text)
@@ -38,7 +38,7 @@ def write_strip(file: Path, pixels: NDArray[np.uint8], shows: str) -> Path:
 
 
 def read_strip(file: Path) -> Strip:
-    """The strip of a PNG file. Raises ValueError: it is larger than a strip may be; OSError: it is no picture."""
+    """The strip of a PNG file. Raises ValueError: it is larger than a strip may be; OSError: it is not a picture."""
     if (size := file.stat().st_size) > MOST_BYTES:
         raise ValueError(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
     with Image.open(file, formats=["PNG"]) as picture:

@@ -1,7 +1,7 @@
-"""From measurements to sentences: do gradients vanish or explode, does the network overfit, what does it cost.
+"""From measurements to sentences: whether gradients vanish or explode, whether the network overfits, what it costs.
 
-Plain functions of plain values. The article that this project follows names these three problems; a sentence about
-each has the numbers that it rests on, and the config group that bears on it.
+Plain functions of plain values. The article 反卷积神经网络的优化技巧 (docs/claims.md) names these three problems.
+A sentence about each gives its numbers, and the config group that helps.
 """
 
 import math
@@ -24,16 +24,16 @@ Problem = Literal[
     "overfitting",
     "below the baseline",
     "cost",
-    # of what makes images of latents, see `upsweep.runs.duels`
+    # of networks that make images from latents, see `upsweep.runs.duels`
     "strong discriminator",
     "memorising discriminator",
     "mode collapse",
     "norm statistics",
 ]
 
-# Chosen so that every network built to have a problem is accused, and none that surely lacks it
+# Chosen so that every network built to have a problem is found, and none without it
 # (tests/test_diagnoses.py); most generators of this project were also looked at for 40 steps.
-FADED = 1e-4  # what is left of the gradient at the first layer, of that at the last
+FADED = 1e-4  # gradient at the first layer over that at the last
 GROWN = 1e4
 DEAD = 0.75  # share of a layer's channels
 SATURATED = 0.5  # share of a layer's values
@@ -90,10 +90,10 @@ NUMBERS = tuple(f.name for f in fields(Layer) if f.name not in ("name", "activat
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The headline of training images and of validation images, under the same protocol; `epoch` counts from 1.
+    """The headline on training images and on validation images, under the same protocol; `epoch` counts from 1.
 
-    A lead is by how much it is better than the baseline on the same images: it can be compared between images of unlike
-    detail. `error` is the standard error of the difference of the two mean leads, from image to image, None if unknown;
+    A lead is how much it is better than the baseline on the same images, so that different images can be compared.
+    `error` is the standard error of the difference of the two mean leads, from image to image, None if unknown;
     `checkerboard` the energy of the response to a constant image, see `upsweep.metrics.checkerboard`.
     """
 
@@ -129,7 +129,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Sentence:
-    """What is to be said of a problem: whether it is there, in words and numbers, and which config group helps."""
+    """A sentence on a problem: whether it was found, in words and numbers, and which config group helps."""
 
     problem: Problem
     found: bool
@@ -160,8 +160,8 @@ def read_sentences(folder: Path) -> list[Sentence]:
 def overall(samples: Sequence[Sequence[Layer]]) -> list[Layer]:
     """Layer by layer, the median of every measurement over the samples of a run.
 
-    A channel counts as silent if it was silent in every sample of the run's second half: one that only waits for its
-    feature has spoken by then.
+    A channel counts as silent if it was silent in every sample of the run's second half: a channel
+    for a rare feature has been active by then.
     """
     by_name = defaultdict[str, list[Layer]](list)
     for layer in chain.from_iterable(samples):
@@ -178,7 +178,7 @@ def _middle(seen: Sequence[Layer]) -> Layer:
 def sentences(
     layers: Sequence[Layer], judgements: Sequence[Judgement], cost: Price, headline: Figure, diverged: str | None = None
 ) -> list[Sentence]:
-    """One sentence on the gradients, one on overfitting where it was judged (by `headline`), one on the cost.
+    """One sentence on the gradients, one on overfitting if it was judged (by `headline`), one on the cost.
 
     One more where the network is worse than the headline's baseline.
 
@@ -200,8 +200,8 @@ def _gradients(layers: Sequence[Layer], diverged: str | None) -> Sentence:
         text = f"Dead units: {dead:.0%} of the channels after {dead_in} are 0 on every pixel, and pass no gradient"
         cure = "activation=prelu or leaky_relu would help, or a smaller optimizer.lr"
     elif reach < FADED:
-        left, before = f"{reach:.1e}" if reach else "nothing", f"{len(layers) - 1} layers before"
-        text = f"Gradients vanish: of the gradient at the last layer {left} is left at the first, {before}"
+        left, behind = f"{reach:.1e}" if reach else "0", f"{len(layers) - 1} layers behind it"
+        text = f"Gradients vanish: at the first layer they are {left} times those at the last, {behind}"
         text += f"; {flat_values} are saturated" if flat >= SATURATED else ""
         if math.isnan(flat):
             group, cure = "init", "init=he or xavier would help, and norm=bn"
@@ -263,24 +263,23 @@ def _overfitting(judgements: Sequence[Judgement], headline: Figure) -> Sentence:
 
 
 def _below(judgements: Sequence[Judgement], headline: Figure, *, ails: bool) -> list[Sentence]:
-    """What is said of a network that was better left out; nothing of any other.
+    """The sentence on a network that is worse than the baseline; nothing on any other.
 
     `ails`: whether another sentence says what would help already.
     """
     if not judgements or not headline.behind((last := judgements[-1]).val_lead):
         return []
     standing = headline.standing(last.val_lead)
-    text = f"{standing[0].upper()}{standing[1:]} in validation, so that {headline.baseline} alone does better"
+    text = f"{standing[0].upper()}{standing[1:]} in validation: {headline.baseline} alone is better"
     rising = len(judgements) > 1 and last.val_lead - judgements[-2].val_lead >= headline.noise
     if ails:
-        text += ". See first what is said above."
+        text += ". First see the problems above."
     elif rising or len(judgements) == 1:
         was = "It was still rising" if rising else "It was judged once"
-        text += f". {was}: more steps (trainer.max_epochs=...) would help, or a generator that begins at "
-        text += f"{headline.baseline} (generator.skip, where it has that)."
+        text += f". {was}: more steps (trainer.max_epochs=...) would help."
     else:
-        text += ". It rises no more: a smaller optimizer.lr, another init, or a generator that begins at "
-        text += f"{headline.baseline} (generator.skip, where it has that) would help."
+        text += ". It no longer rises: a smaller optimizer.lr or another init would help; so would "
+        text += f"generator.skip={headline.baseline}, where that is not set yet."
     return [Sentence("below the baseline", True, text, "generator")]
 
 
@@ -290,12 +289,12 @@ def _cost(price: Price) -> Sentence:
     text += f": {price.parameters:,} parameters, {price.macs_per_pixel:,.0f} multiply-adds a pixel"
     if price.seconds_per_megapixel is not None:
         text += f", {price.seconds_per_megapixel:.2g} s a megapixel on {price.device}"
-    cure = " Less generator.width, or another generator, costs less." if costly else ""
+    cure = " A smaller generator.width or another generator costs less." if costly else ""
     return Sentence("cost", costly, f"{text}.{cure}", "generator")
 
 
 def _worst(layers: Iterable[Layer], key: str) -> tuple[str, float]:
-    """The layer with the largest value, and that; nan where there is none."""
+    """The layer with the largest value, and the value; nan if there is none."""
     known = [(layer.name, value) for layer in layers if (value := getattr(layer, key)) is not None]
     return max(known, key=lambda pair: pair[1], default=("", math.nan))
 

@@ -1,4 +1,4 @@
-"""Why a run makes what it makes (`why.json`, and `why.png` beside it): what src/explain.py found, for the report."""
+"""Findings of src/explain.py on a run (`why.json`, and `why.png` beside it), for the report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +22,7 @@ class Why:
         figures: by name; one that the network does not have (a field without an end) is missing.
         declared: what the figures mean, in the order of columns: `upsweep.metrics.figure.Figure`s as plain values.
         spectrum: columns of equal length: `frequency` (1 is the highest of HR), and curves over it.
-        asked: what was asked, of which weights: the same is not asked twice.
+        asked: the options and the weights; an explanation with the same ones is not made again.
     """
 
     image: str

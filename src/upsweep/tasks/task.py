@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
@@ -11,7 +12,8 @@ from torchmetrics import Metric, MetricCollection
 from upsweep.common.errors import UserError
 from upsweep.data.sources import Contents
 from upsweep.imaging.tiles import Panel
-from upsweep.metrics.figure import Figure, figures_of
+from upsweep.metrics.figure import Figure, figures_of, ranked
+from upsweep.metrics.own import Own
 from upsweep.networks.network import Network
 
 
@@ -35,7 +37,7 @@ class Few(NamedTuple):
 class Task(nn.Module, ABC):
     """Derive, say what each figure is measured by, and write `make` and `judge`.
 
-    A batch is a NamedTuple whose first tensor is what the network takes.
+    A batch is a NamedTuple, another tuple, a list or a mapping, whose first tensor is what the network takes.
 
     Args:
         figures: what results are judged by, the headline first: `Figure`s, or mappings from a config.
@@ -68,10 +70,43 @@ class Task(nn.Module, ABC):
         self.baseline_metrics = MetricCollection({n: make() for n, make in held_against.items()}, compute_groups=False)
         self.baseline: dict[str, float] = {}
 
+    def judge_by(
+        self, figures: Sequence[Figure], metrics: Mapping[str, Metric] | None = None, rank_by: str | None = None
+    ) -> None:
+        """Judge by figures of the user's own besides, and rank by any of them.
+
+        Args:
+            figures: what they mean; one that no metric measures is logged as `val/<name>` by whoever knows it.
+            metrics: name of a figure -> what measures it.
+            rank_by: the name of the figure that becomes the headline; None leaves that as it is.
+
+        Raises:
+            UserError: a name is there twice, `rank_by` is unknown, or the task cannot feed a metric.
+        """
+        held_against = {figure.baseline for figure in self.figures}
+        own = []
+        for figure in figures:
+            if (metric := (metrics or {}).get(figure.name)) is not None:
+                figure = figure if figure.baseline in held_against else replace(figure, baseline=None)
+                self.metrics.add_metrics({figure.name: self.adapted(figure.name, metric)})
+                if figure.baseline:
+                    self.baseline_metrics.add_metrics({figure.name: self.adapted(figure.name, metric)})
+            own.append(figure)
+        self.figures = ranked(figures_of([*self.figures, *own]), rank_by)
+
+    def adapted(self, name: str, metric: Metric) -> Metric:
+        """A new metric that takes what `feed` gives, and asks the user's own; for a `feed` of other than two images."""
+        return Own(name, metric)
+
     @property
     def headline(self) -> Figure:
         """What results are ranked by."""
         return self.figures[0]
+
+    @property
+    def shown(self) -> Figure:
+        """The figure of single images, in captions and beside training images: the headline, where it has one."""
+        return self.headline
 
     @property
     def contents(self) -> Contents:
@@ -86,6 +121,11 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def judge(self, generator: Network, batch: Any) -> Tensor:
         """Feed the metrics, by `feed` and `feed_baseline`, with what the generator makes of a batch; what it made."""
+
+    def given(self, batch: Any) -> Tensor:
+        """What the network takes of a training batch: its first tensor."""
+        each = batch.values() if isinstance(batch, Mapping) else [batch] if isinstance(batch, Tensor) else batch
+        return next(x for x in each if isinstance(x, Tensor))
 
     def feed(self, *seen: Tensor, **more: Any) -> None:
         """Add a batch to every metric: what it takes, such as what was made and what was wanted."""
@@ -122,11 +162,11 @@ class Task(nn.Module, ABC):
         return iter(())
 
     def last_lead(self) -> float | None:
-        """By how much the headline of the batch judged last is better than its baseline."""
+        """By how much the figure `shown` of the batch judged last is better than its baseline."""
         return None
 
     def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
-        """The headline of up to `count` training samples, each with its baseline's, to be held against validation."""
+        """The figure `shown` of up to `count` training samples, each with its baseline's, for a look at overfitting."""
         return iter(())
 
     def few(self, count: int) -> Few | None:  # for tasks that make samples

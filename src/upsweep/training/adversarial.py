@@ -21,7 +21,8 @@ from upsweep.objectives.adversarial.penalties import Penalties
 from upsweep.tasks.task import Compared
 from upsweep.training.base import OptimizerOf, Player, Training
 from upsweep.training.schedules import Schedule
-from upsweep.training.supervised import supervision
+from upsweep.training.scheduling import step
+from upsweep.training.supervised import Supervision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class Adversarial(Training):
         schedule: Schedule,
         factors: Mapping[str, float] | None = None,
         clip: float | None = None,
+        clip_by: str | None = None,
         accumulate: int = 1,
         compiled: bool = False,
         **others: Any,
@@ -88,7 +90,9 @@ class Adversarial(Training):
         super().__init__(generator=generator, players=players, **others)
         self.automatic_optimization = False
         self.discriminator, self.adversary, self.objective = discriminator, adversary, objective
-        self.compiled, self._clip, self._accumulate = compiled, clip, accumulate
+        self.compiled, self._accumulate = compiled, accumulate
+        self._clip = clip, clip_by or "norm"
+        self._supervise = Supervision(objective, generator)
         self._learning = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
         self._make = torch.compile(self.task.make) if compiled else self.task.make
         self._loss = torch.tensor(0.0)  # the generator's latest
@@ -96,13 +100,18 @@ class Adversarial(Training):
 
     def steps_of(self, player: Player) -> int:
         epochs = self.trainer.max_epochs or 1
-        batches = super().steps_of(player) // epochs
+        batches = self._batches(self.trainer.num_training_batches)
         if not (steps := batches // (player.every * self._accumulate)):
             raise UserError(
                 f"An epoch of {batches} batches is too short: the generator steps once in adversary.steps="
                 f"{self.adversary.steps} times trainer.accumulate_grad_batches={self._accumulate} of them."
             )
-        return steps * epochs
+        whole, most = steps * epochs, self.trainer.max_steps
+        return whole if most < 1 else min(whole, most // self.steps_each * self.adversary.steps // player.every)
+
+    @property
+    def steps_each(self) -> int:
+        return 1 + self.adversary.steps
 
     @property
     def judge(self) -> tuple[Discriminator, AdversarialLoss]:
@@ -144,7 +153,7 @@ class Adversarial(Training):
         made, wanted = pairs[-1].made, pairs[-1].wanted
         losses = {"train/loss_discriminator": self._discriminate(wanted, made.detach(), steps=steps)}
         if due:
-            self._loss = losses["train/loss"] = self._generate(pairs, steps=steps)
+            self._loss = losses["train/loss"] = self._generate(pairs, batch, steps=steps)
         self.watch(torch.stack(list(losses.values())).sum(), batch_idx)
         self._log(losses)
         return self._loss
@@ -168,12 +177,12 @@ class Adversarial(Training):
         self._step("discriminator", loss, steps=steps)
         return loss.detach()
 
-    def _generate(self, pairs: Sequence[Compared], *, steps: bool) -> Tensor:
+    def _generate(self, pairs: Sequence[Compared], batch: Any, *, steps: bool) -> Tensor:
         with frozen(self._learning):
             real = self._look(pairs[-1].wanted) if self.adversary.loss.compares else None
             loss = self.adversary.weight * self.adversary.loss.generator(real, self._look(pairs[-1].made))
             if all(pair.paired for pair in pairs):
-                loss = loss + supervision(self.objective, pairs)
+                loss = loss + self._supervise(pairs, given=self.task.given(batch), batch=batch)
             self._step("generator", loss, steps=steps)
         if steps:
             self.iterations += 1
@@ -181,17 +190,18 @@ class Adversarial(Training):
 
     def _step(self, player: str, loss: Tensor, *, steps: bool) -> None:
         """Backward, and where that is due a step of the player's optimizer and of its schedule."""
-        place = list(self.players).index(player)
-        optimizer, schedule = cast(Any, self.optimizers())[place], cast(Any, self.lr_schedulers())[place]
+        optimizer, schedule = cast(Any, self.optimizers())[list(self.players).index(player)], self.scheduled[player]
         self.manual_backward(loss / self._accumulate)
         if steps:
             optimizer.step()
             optimizer.zero_grad()
-            schedule.step()
+            if schedule.interval == "step":
+                step(schedule.scheduler)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self._clip:
-            self.clip_gradients(optimizer, self._clip, "norm")
+        value, by = self._clip
+        if value:
+            self.clip_gradients(optimizer, value, by)
 
 
 @contextmanager

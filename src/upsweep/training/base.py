@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from upsweep.blocks.layout import as_channels_last, in_channels_last
 from upsweep.common.errors import UserError, first_line
@@ -24,8 +24,9 @@ from upsweep.objectives.adversarial.losses import AdversarialLoss
 from upsweep.runs.identity import Identity
 from upsweep.tasks import Task
 from upsweep.training.optimizers import parameter_groups, scale_rates
-from upsweep.training.scaling import Batch, RateRule
+from upsweep.training.scaling import Batch, RateRule, hold_to_shares
 from upsweep.training.schedules import Schedule
+from upsweep.training.scheduling import Scheduled, scheduled, step
 
 log = logging.getLogger("upsweep")
 
@@ -42,6 +43,7 @@ class Pruned(Exception):
 
 # How often all devices ask each other whether the loss is still a number: rare enough to cost nothing.
 CHECK_EVERY = 20
+VAL = "val/"  # what the key of a figure has before its name
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,16 @@ class Player:
     network: nn.Module  # whose parameters are optimised
     objective: nn.Module  # a loss, whose own parameters are optimised too
     optimizer: OptimizerOf  # parameter groups -> optimizer
-    schedule: Schedule  # progress of the training in [0, 1] -> factor on the learning rate
+    schedule: (
+        Schedule | Callable[..., LRScheduler]
+    )  # progress in [0, 1] -> factor on the rate; or torch's, of an optimizer
     factors: Mapping[str, float] = field(default_factory=dict)  # part of the network -> factor on its learning rate
     every: int = 1  # it steps once in so many batches; with accumulated gradients, in so many sums of them
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far (counted from 0), with its figures and the baseline's, by name."""
+    """The best epoch so far (counted from 0), with its figures (see `Training.score`) and the baseline's, by name."""
 
     epoch: int
     figures: dict[str, float]
@@ -97,7 +101,7 @@ class Training(pl.LightningModule):
         self.generator, self.task = generator, task
         self.players = dict(players)
         self.best: Best | None = None
-        self.last: dict[str, float] = {}  # the figures of the last epoch that was judged
+        self.last: dict[str, float] = {}  # the figures of the last epoch that was judged, also those not declared
         self.identity: Identity | None = None  # what the figures hang on, once it is known
         self.epochs_before = 0  # that the checkpoint has behind it from which the training goes on
         self.begun_as: str | None = None  # the digest of that in the checkpoint from which the training goes on
@@ -105,6 +109,9 @@ class Training(pl.LightningModule):
         self.seconds_before = 0.0  # of training, before this process went on with it
         self._seed, self._spec, self._fresh, self._rule = seed, spec, fresh, rule or RateRule()
         self._started = time.perf_counter()
+        self._judged = False  # whether there was a validation in this epoch
+        self.scheduled: dict[str, Scheduled] = {}  # the schedule of each player, once there are optimizers
+        self._told = False  # whether it was looked for figures that nobody logs
         self._finite = torch.tensor(True)  # whether all losses since the last check were
 
     @property
@@ -131,10 +138,25 @@ class Training(pl.LightningModule):
         """Batches whose gradients are summed up for one step."""
         return self.trainer.accumulate_grad_batches
 
+    @property
+    def steps_each(self) -> int | None:
+        """Steps that all optimizers take in one of the generator's; None where Lightning takes the only one's."""
+        return None
+
     def steps_of(self, player: Player) -> int:
-        """Steps of a player's optimizer in the whole training."""
+        """Steps of a player's optimizer in the whole training. Raises UserError: nothing says when it ends."""
         del player  # there is one, and Lightning steps for it
-        return max(1, int(self.trainer.estimated_stepping_batches))
+        return self._batches(self.trainer.estimated_stepping_batches)
+
+    @staticmethod
+    def _batches(number: float) -> int:
+        """As many batches, of a whole training or of an epoch, or steps."""
+        if number < 0 or math.isinf(number):  # as Lightning says it
+            raise UserError(
+                "The training data do not tell how many batches they have: set trainer.limit_train_batches to the "
+                "number in an epoch."
+            )
+        return max(1, int(number))
 
     def on_fit_start(self) -> None:
         """At the very start: say what of the initialisation is void, calibrate a data-driven one."""
@@ -143,8 +165,7 @@ class Training(pl.LightningModule):
         for sentence in self.generator.unused():
             rank_zero_only(log.warning)(sentence)
         batches = self.task.data.train_dataloader()
-        # what the network takes of a batch is its first tensor
-        self.generator.calibrate(lambda: next(x for x in next(iter(batches)) if isinstance(x, Tensor)).to(self.device))
+        self.generator.calibrate(lambda: self.task.given(next(iter(batches))).to(self.device))
         self.same_everywhere(self.generator)
 
     def same_everywhere(self, network: nn.Module) -> None:
@@ -156,8 +177,15 @@ class Training(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
         torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) % 2**63)
-        if self.current_epoch + 1 == self.trainer.max_epochs:
-            self.trainer.check_val_every_n_epoch = 1  # the last weights are judged, whatever the rhythm
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """The last weights are judged, whatever the rhythm of validation, and whatever ends the training."""
+        trainer, loop = self.trainer, self.trainer.fit_loop
+        last_epoch = self.current_epoch + 1 == trainer.max_epochs
+        if (last_epoch and trainer.is_last_batch) or 0 < (loop.max_steps or -1) <= trainer.global_step:
+            trainer.should_stop = True  # Lightning then validates at once
+        if trainer.should_stop:
+            trainer.check_val_every_n_epoch = 1
 
     def watch(self, loss: Tensor, batch_idx: int) -> None:
         """Take note of whether a loss is finite; all devices ask each other now and then, and raise Diverged."""
@@ -173,28 +201,75 @@ class Training(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._check_finite()
         self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+        judged, self._judged = self._judged, False
+        for each in self.scheduled.values():
+            each.end_epoch(self.trainer.callback_metrics, judged=judged)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # Lightning's signature
+        step(scheduler)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.iterations += 1
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def on_validation_start(self) -> None:
+        """Raises UserError: an image would be judged twice."""
+        hold_to_shares(self.trainer)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         return self.task.judge(self.generator, batch)
 
     def on_validation_epoch_end(self) -> None:
-        figures, baseline, headline = self.task.compute(), self.task.baseline, self.task.headline
+        """Log what the task measures; `score` takes it down once everybody else has logged, too."""
+        self._judged = True
+        self.last, baseline = self.task.compute(), self.task.baseline
         for figure in self.task.figures:
-            value = figures[figure.name]
-            self.log(f"val/{figure.name}", value, prog_bar=figure is headline)
+            if (value := self.last.get(figure.name)) is None:
+                continue  # somebody else logs it
+            self.log(f"val/{figure.name}", value, prog_bar=figure is self.task.headline)
             if figure.baseline:
                 self.log(f"val/{figure.baseline_name}", baseline[figure.name])
                 self.log(f"val/{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
         for name, value in self.task.details().items():
             self.log(f"val/{name}", value)
-        self.last = figures
+
+    def score(self, logged: Mapping[str, Any]) -> None:
+        """Take down the figures of an epoch, and whether it is the best: at the end of a validation.
+
+        Args:
+            logged: all that was logged in it. Whatever is called `val/<name>` is a figure, also where nothing declares
+                it; the first rank's counts.
+
+        Raises:
+            UserError: nobody has ever logged the headline.
+        """
+        task, headline = self.task, self.task.headline
+        said = {key.removeprefix(VAL): float(value) for key, value in logged.items() if key.startswith(VAL)}
+        said = self.trainer.strategy.broadcast(said)
+        beside = {name for f in task.figures for name in (f.baseline_name, f"{f.name}_{f.margin}")} | {*task.details()}
+        known = {f.name: said[f.name] for f in task.figures if f.name in said}
+        self.last = {**known, **self.last, **{k: v for k, v in said.items() if k not in known and k not in beside}}
+        baseline = {f.name: said[name] for f in task.figures if (name := f.baseline_name) in said} | task.baseline
+        self._require_declared()
         before = -math.inf if self.best is None else headline.worth(self.best.figures[headline.name])
-        if headline.worth(figures[headline.name]) > before:  # never of what is not a number
-            self.best = Best(self.current_epoch, figures, dict(baseline))
+        if headline.worth(self.last.get(headline.name, math.nan)) > before:  # never of what is not a number
+            self.best = Best(self.current_epoch, dict(self.last), baseline)
+
+    def _require_declared(self) -> None:
+        """Tell once of figures that were declared, and that nobody logs. Raises UserError: the headline is one."""
+        if self._told:
+            return
+        self._told = True
+        for figure in self.task.figures:
+            if figure.name in self.last:
+                continue
+            missing = (
+                f"metrics.{figure.name} is declared, and nothing has logged it: log {VAL}{figure.name} in every "
+                "validation (self.log in the module, module.log in a callback), or give it a `metric` that measures it"
+            )
+            if figure is self.task.headline:
+                raise UserError(f"{missing}. rank_by={figure.name} needs it.")
+            rank_zero_only(log.warning)(f"{missing}. Its column stays empty.")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return [self._configured(name, player) for name, player in self.players.items()]
@@ -217,11 +292,20 @@ class Training(pl.LightningModule):
         whose = f" of the {name}" if len(self.players) > 1 else ""
         said = "%s; learning rate%s %.3g (lr_rule=%s%s)."
         rank_zero_only(log.info)(said, batch, whose, first["lr"], rule.name, meant)
-        steps = self.steps_of(player)
-        scheduler = LambdaLR(optimizer, lambda step: player.schedule(step / steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        steps, epochs = self.steps_of(player), trainer.max_epochs or 1
+        self.scheduled[name] = on = scheduled(
+            player.schedule, optimizer, steps=steps, epochs=epochs, headline=self.task.headline
+        )
+        return {"optimizer": optimizer, "lr_scheduler": on.told(by_hand=not self.automatic_optimization)}
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """Parameters of the objective that nobody trains, a perceptual loss's: they are no part of a checkpoint."""
+        named = self.named_parameters(remove_duplicate=False)  # as a state has them
+        return {name: p for name, p in named if name.startswith("objective.") and not p.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name in self._frozen():
+            checkpoint["state_dict"].pop(name, None)
         checkpoint[checkpoints.KEY] = checkpoints.describe(
             self._spec,
             best={} if self.best is None else asdict(self.best),
@@ -233,6 +317,7 @@ class Training(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         said = checkpoint[checkpoints.KEY]
+        checkpoint["state_dict"] = {**self._frozen(), **checkpoint["state_dict"]}
         self.iterations = said.get("iterations", checkpoint["global_step"])  # format 1 had one optimizer
         self.seconds_before = said["seconds"]
         self.begun_as, self.epochs_before = said.get("identity"), int(checkpoint["epoch"]) + 1
@@ -241,4 +326,5 @@ class Training(pl.LightningModule):
             figures = {f.name: best[f.name] for f in self.task.figures if f.name in best}
             baseline = {f.name: best[f.baseline_name] for f in self.task.figures if f.baseline_name in best}
             best = {"epoch": best["epoch"], "figures": figures, "baseline": baseline}
-        self.best, self.last = Best(**best) if best else None, dict(said.get("last", {}))
+        known = best and self.task.headline.name in best["figures"]  # not where another figure ranks now
+        self.best, self.last = Best(**best) if known else None, dict(said.get("last", {}))

@@ -21,9 +21,9 @@ from upsweep.common.errors import UserError
 from upsweep.common.names import file_names
 from upsweep.common.progress import Bar, clock
 from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.lettering import labelled
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.checkerboard import checkerboard, of_samples, portrait, response
-from upsweep.metrics.figure import figures_of
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
@@ -32,7 +32,7 @@ from upsweep.runs.layout import PICTURES
 from upsweep.runs.progress import Progress
 from upsweep.tracking.run_log import RunLog
 from upsweep.training.accessory import Accessory
-from upsweep.training.base import Training
+from upsweep.training.base import VAL, Training
 
 AVERAGED = 512  # samples
 epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar
@@ -146,7 +146,7 @@ def keep(panels: list[Panel], folder: Path, trainer: pl.Trainer, module: Trainin
     panels = [panel._replace(name=names[panel.name]) for panel in panels]
     folder.mkdir(exist_ok=True)
     for panel in panels:
-        write_image(folder / f"{panel.name}.png", Picture(panel.pixels))
+        write_image(folder / f"{panel.name}.png", Picture(labelled(panel.pixels, panel.labels or [panel.caption])))
     for log in trainer.loggers:
         if isinstance(log, RunLog):
             log.log_pictures("pictures", panels, module.iterations)
@@ -216,9 +216,11 @@ class Throughput(Accessory):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         seconds = time.perf_counter() - self._started
-        samples = trainer.num_training_batches * trainer.train_dataloader.batch_size * trainer.world_size  # type: ignore[union-attr]
         module.log("time/epoch_seconds", seconds)
-        module.log("time/images_per_second", samples / seconds)
+        size = getattr(trainer.train_dataloader, "batch_size", None)
+        if size is not None:  # not every loader knows it
+            samples = trainer.num_training_batches * size * trainer.world_size
+            module.log("time/images_per_second", samples / seconds)
 
 
 class ShowProgress(Accessory):
@@ -265,14 +267,13 @@ class ShowProgress(Accessory):
     def _show(self, bar: Bar, trainer: pl.Trainer, module: Training) -> None:
         self._written = time.monotonic()
         bar.update(module.iterations, doing=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
-        logged = trainer.callback_metrics
         Progress(
             state="training",
             epoch=trainer.current_epoch,
             epochs=trainer.max_epochs or 0,
             step=module.iterations,
             steps=module.total,
-            figures={f.name: float(logged[key]) for f in module.task.figures if (key := f"val/{f.name}") in logged},
+            figures=module.last,
             started_at=self._started_at,
             seconds_left=self._seconds_left(module),
         ).write(self.folder)
@@ -283,22 +284,31 @@ class ShowProgress(Accessory):
 
     def _said(self, trainer: pl.Trainer, module: Training, *_: float | None) -> str:
         headline, loss = module.task.headline, "-" if self._loss is None else f"{float(self._loss):.4g}"
-        value = trainer.callback_metrics.get(f"val/{headline.name}")
-        return f"loss {loss}  {headline.title} {headline.format(None if value is None else float(value))}"
+        return f"loss {loss}  {headline.title} {headline.format(module.last.get(headline.name))}"
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):
-    """Lightning's, of a task's figure, as the config declares it: it knows which way is better.
+    """Lightning's, of one of a task's figures: it knows which way is better.
 
-    It waits `patience` epochs for an improvement of at least `min_delta`, in the figure's unit.
+    It waits `patience` epochs for an improvement of at least `min_delta`, in the figure's unit. The figure is the one
+    that ranks, where none is named.
     """
 
-    def __init__(self, figure: Mapping[str, Any], patience: int = 5, min_delta: float = 0.0) -> None:
-        (declared,) = figures_of([figure])
-        mode = "max" if declared.better == "higher" else "min"
-        super().__init__(f"val/{declared.name}", min_delta, patience, mode=mode)
-        self.figure = declared
+    def __init__(self, figure: str | None = None, patience: int = 5, min_delta: float = 0.0) -> None:
+        super().__init__(f"{VAL}{figure}", min_delta, patience)
+        self.named = figure
         self.reason: str | None = None  # why it ended the training, once it has
+
+    def setup(self, trainer: pl.Trainer, module: Training, stage: str) -> None:  # type: ignore[override]
+        """Find the figure. Raises UserError: the task has no such one."""
+        super().setup(trainer, module, stage)
+        known = {figure.name: figure for figure in module.task.figures}
+        if (self.named or module.task.headline.name) not in known:
+            raise UserError(f"callbacks.early_stopping.figure={self.named} is none of {', '.join(known)}.")
+        self.figure = known[self.named or module.task.headline.name]
+        self.monitor, self.mode = f"{VAL}{self.figure.name}", "max" if self.figure.better == "higher" else "min"
+        self.min_delta = math.copysign(self.min_delta, 1 if self.mode == "max" else -1)
+        self.forget()
 
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if self.wait_count < self.patience:
@@ -309,7 +319,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
             best = f"{self.figure.text(module.best.figures[self.figure.name])}, in epoch {module.best.epoch + 1}"
         self.reason = (
             f"stopped early, after epoch {self.stopped_epoch + 1}: {self.figure.title} has not improved{by} for "
-            f"{self.patience} epochs; the best was {best}"
+            f"{self.patience} {'epoch' if self.patience == 1 else 'epochs'}; the best was {best}"
         )
 
     def forget(self) -> None:

@@ -1,7 +1,6 @@
 """What a run says on the terminal: its choices at the start, where everything lies at the end."""
 
 import logging
-import shlex
 import shutil
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from upsweep.analysis.tables import print_results
+from upsweep.common.commands import command
 from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import ABOUT, CHECKPOINTS, HYDRA, PICTURES
 from upsweep.runs.result import INTERRUPTED, Result, key_and_value
@@ -84,8 +84,7 @@ def interruptible(job: Job) -> Iterator[None]:
 
 @rank_zero_only
 def _show_interrupted(job: Job) -> None:
-    command = shlex.join(["python", "src/train.py", f"resume={job.folder}"])
-    print(f"Interrupted. Go on with: {command}", file=sys.stderr, flush=True)
+    print(f"Interrupted. Go on with: {command('train', f'resume={job.folder}')}", file=sys.stderr, flush=True)
 
 
 @rank_zero_only
@@ -102,6 +101,6 @@ def show_end(job: Job, result: Result, *, quiet: bool = False) -> None:
             print(f"{what:<12}{path}")
     if isinstance(job.logger, WandbRun) and job.logger.directory is not None:
         print(f"{'W&B':<12}{job.logger.directory}")
-        if (command := job.logger.sync_command) is not None:
-            print(f"{'upload with':<12}{command}")
+        if (upload := job.logger.sync_command) is not None:
+            print(f"{'upload with':<12}{upload}")
     sys.stdout.flush()

@@ -54,7 +54,7 @@ class Diagnoses(Accessory):
         self._next_step = self._next_epoch = 0
         self._probe: Probe | None = None
         self._val_leads: list[float] = []
-        # Until validation has ended: headline and lead of each training image, and the checkerboard's energy.
+        # Until validation has ended: figure and lead of each training image, and the checkerboard's energy.
         self._train: list[tuple[float, float]] = []
         self._energy = 0.0
         self._seconds: list[float] = []  # for a megapixel
@@ -140,16 +140,16 @@ class Diagnoses(Accessory):
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         val_leads, self._val_leads = self._val_leads, []
         judged, self._train = self._train, []
-        headline, validated = module.task.headline, trainer.callback_metrics
-        if not judged or not headline.baseline:
+        shown, validated = module.task.shown, trainer.callback_metrics
+        if not judged or not shown.baseline:
             return
         values, leads = zip(*judged, strict=True)
         judgement = Judgement(
             epoch=trainer.current_epoch + 1,
             train=statistics.fmean(values),
             train_lead=statistics.fmean(leads),
-            val=float(validated[f"val/{headline.name}"]),
-            val_lead=float(validated[f"val/{headline.name}_{headline.margin}"]),
+            val=float(validated[f"val/{shown.name}"]),
+            val_lead=float(validated[f"val/{shown.name}_{shown.margin}"]),
             error=_error(leads, val_leads),
             checkerboard=self._energy,
         )
@@ -157,12 +157,12 @@ class Diagnoses(Accessory):
             return  # it is diverging, and will say so
         self._judged.append(judgement)
         self._wait(trainer)
-        train = {f"train_{headline.name}": judgement.train, f"train_{headline.margin}": judgement.train_lead}
+        train = {f"train_{shown.name}": judgement.train, f"train_{shown.margin}": judgement.train_lead}
         _log(module, {**train, "gap": judgement.gap, "checkerboard": judgement.checkerboard})
 
     @torch.no_grad()
     def _judge(self, trainer: pl.Trainer, module: Training) -> list[tuple[float, float]]:
-        """The headline of some training images, and by how much each is better than its baseline."""
+        """The figure shown of some training images, and by how much each is better than its baseline."""
 
         def timed(given: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
@@ -175,7 +175,7 @@ class Diagnoses(Accessory):
             return made
 
         judged = module.task.judge_training(timed, self.images)
-        return [(value, module.task.headline.lead(value, baseline)) for value, baseline in judged]
+        return [(value, module.task.shown.lead(value, baseline)) for value, baseline in judged]
 
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         self._write(trainer, module)
@@ -190,7 +190,7 @@ class Diagnoses(Accessory):
         seconds, device = min(self._seconds, default=None), module.device.type
         price = Price(**asdict(cost(module.generator)), seconds_per_megapixel=seconds, device=device)
         layers = overall(self._samples)
-        *others, costs = sentences(layers, self._judged, price, module.task.headline, diverged)
+        *others, costs = sentences(layers, self._judged, price, module.task.shown, diverged)
         said = [*others, *duels.sentences(self._duels, covered=module.last.get(module.task.coverage or "")), costs]
         rows = [layer.row() for layer in layers]
         write_record(

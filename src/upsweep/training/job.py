@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from upsweep.common.errors import UserError
 from upsweep.networks.network import cost
 from upsweep.runs.about import About
-from upsweep.runs.identity import judging_of
+from upsweep.runs.identity import judging_of, ranking_of
 from upsweep.runs.layout import BEST
 from upsweep.runs.result import INTERRUPTED, REQUEUE, TUNED, Result, State
 from upsweep.tasks import Task
@@ -27,11 +27,11 @@ from upsweep.tracking.csv_run import CsvRun
 from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.base import Best, Diverged, Pruned, Training
 from upsweep.training.callbacks import EarlyStopping
-from upsweep.training.records import KeepIdentity
-from upsweep.training.saving import Preemption, WholeCheckpoints, killed_rank, no_room
+from upsweep.training.records import KeepIdentity, Score
+from upsweep.training.saving import Preemption, killed_rank, no_room
 from upsweep.training.scaling import synchronise, wants_channels_last
 from upsweep.training.start import Start, Started, fresh
-from upsweep.training.unprofiled import Unprofiled
+from upsweep.training.trainer import hold_to_loaders, trainer_of
 from upsweep.training.workers import workers
 
 log = logging.getLogger("upsweep")
@@ -64,8 +64,11 @@ class Job:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed} must lie in 0 to {2**32 - 1}.")
+        by_batches = self.trainer.get("val_check_interval") is not None  # null then counts batches across epochs
         for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
             number = self.trainer.get(key, None if key == "max_epochs" else 1)
+            if number is None and key == "check_val_every_n_epoch" and by_batches:
+                continue
             if type(number) is not int or number < 1:
                 raise UserError(f"trainer.{key}={number} must be a whole number of at least 1.")
 
@@ -81,7 +84,7 @@ def train(job: Job) -> Result:
     try:
         _fit(job, *run.open(), [preemption, begin])
         run.begin()  # also where nothing was left to train
-        return run.close("finished", reason=_stopped_early(job))
+        return run.close("finished", reason=_stopped_early(job, run.module))
     except BaseException as error:
         return run.end(error, preemption)
 
@@ -95,7 +98,7 @@ class _Run:
         workers()
         self._begun = False  # until then nothing is changed in a folder that a run is to go on in
         self._images = ""
-        self._module: Training | None = None
+        self.module: Training | None = None
         self._price: dict[str, Any] = {}
 
     def open(self) -> tuple[Training, Started]:
@@ -105,13 +108,12 @@ class _Run:
         started = job.start(job.generator)
         if started.checkpoint is None:
             self.begin()
-        self._module = job.training(
-            task=job.task, generator=started.network, seed=job.seed, spec=job.generator, fresh=started.fresh
-        )
+        begins = {"generator": started.network, "seed": job.seed, "spec": job.generator, "fresh": started.fresh}
+        self.module = job.training(task=job.task, **begins)
         self._price = asdict(cost(started.network))
         if job.logger is not None:
             job.logger.log_summary(self._price)
-        return self._module, started
+        return self.module, started
 
     def begin(self) -> None:
         """Write down how the run was made; from here on its results may be written, too.
@@ -171,7 +173,7 @@ class _Run:
         return result
 
     def _result(self, state: State, reason: str | None) -> Result:
-        job, module, weights = self.job, self._module, self.job.folder / BEST
+        job, module, weights = self.job, self.module, self.job.folder / BEST
         best = (module and module.best) or Best(-1, {}, {})
         result = Result(
             state=state,
@@ -203,9 +205,13 @@ def interrupted(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
-def _stopped_early(job: Job) -> str | None:
-    """Why the training ended before its last epoch, where a callback ended it."""
-    return next((c.reason for c in job.callbacks if isinstance(c, EarlyStopping) and c.reason), None)
+def _stopped_early(job: Job, module: Training | None) -> str | None:
+    """Why the training ended before its last epoch, where a callback or its time ended it."""
+    if said := next((c.reason for c in job.callbacks if isinstance(c, EarlyStopping) and c.reason), None):
+        return said
+    if job.trainer.get("max_time") and module is not None and 0 < module.iterations < module.total:
+        return f"ended by trainer.max_time={job.trainer['max_time']} after {module.iterations} of {module.total} steps"
+    return None
 
 
 def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback]) -> None:
@@ -215,7 +221,16 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
     warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
     # Where torch is to be deterministic it fills new memory with NaN besides, which shows mistakes and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    trainer = _trainer(job, ours, by_hand=not module.automatic_optimization)
+    hold_to_loaders(job.task.data, job.trainer)
+    judging, ranking = judging_of(job.config), ranking_of(job.config)
+    trainer = trainer_of(
+        job.trainer,
+        data=job.task.data,
+        callbacks=[Score(), KeepIdentity(job.folder, judging, job.judge_anew, ranking), *job.callbacks, *ours],
+        logger=job.logger,
+        steps_each=module.steps_each,
+        default_root_dir=job.folder,
+    )
     device = trainer.strategy.root_device.type
     if wants_channels_last(job.channels_last, device, str(trainer.precision)):
         module.lay_out()
@@ -226,31 +241,12 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
     log.info(started.source)
     try:
         trainer.fit(module, datamodule=job.task.data, ckpt_path=started.checkpoint)
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, ValueError) and "val_check_interval" not in str(error):
+            raise
+        # what Lightning finds out only now
+        raise UserError(f"Lightning cannot train this: {' '.join(str(error).split())}") from error
     except Exception as error:
         if (lost := killed_rank(trainer)) is not None:
             raise UserError(lost) from error
         raise
-
-
-BY_HAND = ("gradient_clip_val", "accumulate_grad_batches")  # what Lightning leaves to a training of several players
-
-
-def _trainer(job: Job, ours: Sequence[Callback], *, by_hand: bool = False) -> pl.Trainer:
-    given = {key: value for key, value in job.trainer.items() if not (by_hand and key in BY_HAND)}
-    try:
-        return pl.Trainer(
-            **{**given, "profiler": given.get("profiler") or Unprofiled()},
-            default_root_dir=job.folder,
-            logger=job.logger or False,
-            callbacks=[KeepIdentity(job.folder, judging_of(job.config), job.judge_anew), *job.callbacks, *ours],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in job.callbacks),
-            num_sanity_val_steps=0,
-            plugins=[WholeCheckpoints()],
-            use_distributed_sampler=False,  # the data modules have samplers that neither pad nor repeat
-        )
-    # No such device, more devices than there are, a precision or a number that Lightning does not know.
-    except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError, LookupError, RuntimeError) as error:
-        wanted = {key: given.get(key) for key in ("accelerator", "devices", "strategy", "precision")}
-        raise UserError(f"This machine cannot train with {wanted}: {error}") from error

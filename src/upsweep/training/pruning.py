@@ -39,7 +39,7 @@ class Pruning(Callback):
                 self._trial = self._storage.get_trial_id_from_study_id_trial_number(id_, trial.number)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        self._value = float(trainer.callback_metrics[f"val/{module.task.headline.name}"])
+        self._value = module.last.get(module.task.headline.name)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         """Report it; raise Pruned on all ranks if the pruner says so, but not in the last epoch, as good as done."""

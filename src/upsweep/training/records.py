@@ -17,7 +17,7 @@ from upsweep.runs.identity import Identity
 from upsweep.runs.layout import CROP, HISTORY
 from upsweep.runs.record import found
 from upsweep.training.accessory import Accessory
-from upsweep.training.base import Best, Training
+from upsweep.training.base import VAL, Best, Training
 from upsweep.training.callbacks import EarlyStopping
 from upsweep.training.diagnoses import Diagnoses
 
@@ -31,10 +31,18 @@ class KeepIdentity(Callback):
         folder: of the run.
         judging: how the config says that results are judged, see `upsweep.runs.identity`.
         anew: go on all the same; the best epoch and its figures are forgotten.
+        ranking: which figure the config ranks by, likewise.
     """
 
-    def __init__(self, folder: str | Path, judging: Mapping[str, Any], anew: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        judging: Mapping[str, Any],
+        anew: bool = False,
+        ranking: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder, self.judging, self.anew = Path(folder), dict(judging), anew
+        self.ranking = dict(ranking or {})
         self._forgets = False
 
     def on_fit_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
@@ -68,8 +76,10 @@ class KeepIdentity(Callback):
             self._keep(self._now(module), trainer, module)
 
     def _now(self, module: Training) -> Identity:
-        contents = module.task.contents
-        return Identity(training=contents.training, validation=contents.validation, judging=self.judging)
+        images = module.task.contents
+        return Identity(
+            training=images.training, validation=images.validation, judging=self.judging, ranking=self.ranking
+        )
 
     def _keep(self, now: Identity, trainer: pl.Trainer, module: Training) -> None:
         module.identity = now
@@ -81,10 +91,12 @@ class KeepIdentity(Callback):
         what = "; ".join(changes) or "its images, or how it is judged, are not what they were"
         if not self.anew:
             raise UserError(
-                f"{self.folder} was begun with other data: {what}. Bring back what it had, begin a new run, or go on "
-                "with judge_anew=true, which forgets the best figures so far."
+                f"{self.folder} was begun with other data, or another way to judge: {what}. Bring back what it had, "
+                "begin a new run, or go on with judge_anew=true, which forgets the best figures so far."
             )
-        log.warning("%s goes on with other data, and its figures begin anew: %s.", self.folder, what)
+        log.warning(
+            "%s goes on with other data, or another way to judge, and its figures begin anew: %s.", self.folder, what
+        )
 
     def _forget(self, trainer: pl.Trainer, module: Training) -> None:
         module.best = None
@@ -93,6 +105,18 @@ class KeepIdentity(Callback):
                 callback.forget()
         if trainer.is_global_zero:
             (self.folder / HISTORY).unlink(missing_ok=True)
+
+
+class Score(Callback):
+    """Takes down what a validation has come to, before any other callback reads it, and once all have logged theirs."""
+
+    def on_validation_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        """Forget what was logged before: it is no figure of this epoch."""
+        for key in [key for key in trainer.callback_metrics if key.startswith(VAL)]:
+            del trainer.callback_metrics[key]
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        module.score(trainer.callback_metrics)
 
 
 class History(Callback):
@@ -120,7 +144,8 @@ class History(Callback):
     def _append(self, trainer: pl.Trainer, module: Training) -> None:
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         judged, self._validated = self._validated, False
-        figures = {f.name: logged.get(f"val/{f.name}") if judged else None for f in module.task.figures}
+        figures: dict[str, float | None] = dict.fromkeys(f.name for f in module.task.figures)
+        figures |= module.last if judged else {}
         loss = logged.get("train/loss")
         losses: dict[str, float | None]
         losses = {name: logged[key] for name in module.players if (key := f"train/loss_{name}") in logged}

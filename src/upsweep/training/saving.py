@@ -19,7 +19,7 @@ from upsweep.common.disks import full_disk
 from upsweep.networks import checkpoints
 from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
 from upsweep.runs.result import REQUEUE
-from upsweep.training.base import Training
+from upsweep.training.base import Best, Training
 
 
 def no_room(error: BaseException, folder: Path) -> str | None:
@@ -50,9 +50,14 @@ class SaveBest(Checkpoint):
 
     def __init__(self, folder: str | Path) -> None:
         self.file = Path(folder) / BEST
+        self._saved: Best | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        self._saved = module.best
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if module.best and module.best.epoch == trainer.current_epoch and trainer.state.fn == "fit":
+        if module.best is not self._saved and trainer.state.fn == "fit":  # an epoch may have several validations
+            self._saved = module.best
             trainer.save_checkpoint(self.file, weights_only=False)
 
 

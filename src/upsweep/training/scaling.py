@@ -4,8 +4,11 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import nn
+from torch.utils.data import DistributedSampler
 
 from upsweep.common.errors import UserError
 
@@ -84,3 +87,14 @@ def synchronise(network: nn.Module, ranks: int, device: str) -> None:
     else:
         said = "Batch norm: each of %d ranks takes statistics of its own batch (%s has no SyncBatchNorm)."
         rank_zero_only(log.info)(said, ranks, device)
+
+
+def hold_to_shares(trainer: pl.Trainer) -> None:
+    """Raise UserError for images to validate on that Lightning's sampler would repeat, to make all shares equal."""
+    for loader in CombinedLoader(trainer.val_dataloaders).flattened:
+        sampler, world = getattr(loader, "sampler", None), trainer.world_size
+        if isinstance(sampler, DistributedSampler) and not sampler.drop_last and len(sampler.dataset) % world:  # type: ignore[arg-type]
+            raise UserError(
+                f"{len(sampler.dataset)} images to validate on make no {world} equal shares, and Lightning would judge "  # type: ignore[arg-type]
+                f"some of them twice: validate on a multiple of {world}, or give val_dataloader a sampler of its own."
+            )

@@ -118,6 +118,11 @@ def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
     had, has = ((c.get("optimizer") or {}).get("_target_") for c in (was, config))
     if had and has and had != has:
         raise UserError(f"{folder} was trained by {had}, whose state does not fit {has}: add the optimizer=... it had.")
+    had, has = (str((c.get("scheduler") or {}).get("_target_")) for c in (was, config))
+    if had != has and was and any(said.startswith("torch.optim.") for said in (had, has)):
+        raise UserError(
+            f"{folder} was trained with {had}, whose state does not fit {has}: add the scheduler=... it had."
+        )
     if changed := [key for key in ("objective", "scheduler") if key in was and was[key] != config.get(key)]:
         # asked for, or another version of upsweep with other defaults
         log.warning("%s goes on with another %s than it was trained with so far.", folder, " and ".join(changed))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from upsweep.common.errors import UserError
 from upsweep.networks.network import Network
+from upsweep.objectives.asking import Taps, asked
 from upsweep.tasks.task import Compared
 from upsweep.training.base import OptimizerOf, Player, Training
 from upsweep.training.schedules import Schedule
@@ -33,27 +34,37 @@ class Supervised(Training):
         player = Player(generator, objective, optimizer, schedule, factors or {})
         super().__init__(generator=generator, players={"generator": player}, **others)
         self.objective, self.compiled = objective, compiled
+        self._supervise = Supervision(objective, generator)
         self._make = torch.compile(self.task.make) if compiled else self.task.make
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch. Raises Diverged: it is not finite, on any device."""
         pairs: list[Compared] = self._make(self.generator, batch)
-        loss = supervision(self.objective, pairs)
+        loss = self._supervise(pairs, given=self.task.given(batch), batch=batch)
         self.watch(loss, batch_idx)
         size = len(pairs[0].wanted)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
 
-def supervision(objective: nn.Module, pairs: Sequence[Compared]) -> Tensor:
+class Supervision:
     """What a generator pays for its pairs: the objective of each, and what it costs besides.
 
-    Raises UserError: what was made belongs to no wanted image of its own, so that only an adversary can tell.
+    The objective is given what it asks for, see `upsweep.objectives.asking`.
     """
-    if not all(pair.paired for pair in pairs):
-        raise UserError(
-            "This generator makes images that belong to no one real image: it learns from an adversary alone "
-            "(adversary=dcgan, say), or choose one that an objective can teach (generator=vae)."
-        )
-    costs = [pair.cost for pair in pairs if pair.cost is not None]
-    return torch.stack([*(objective(pair.made, pair.wanted) for pair in pairs), *costs]).sum()
+
+    def __init__(self, objective: nn.Module, generator: Network) -> None:
+        self._objective, self._asked = objective, asked(objective)
+        self._taps = Taps(generator, tuple(getattr(objective, "taps", ())))
+
+    def __call__(self, pairs: Sequence[Compared], **more: Any) -> Tensor:
+        """A scalar. Raises UserError: what was made has no wanted image of its own: only an adversary can tell."""
+        if not all(pair.paired for pair in pairs):
+            raise UserError(
+                "This generator makes images that belong to no one real image: it learns from an adversary alone "
+                "(adversary=dcgan, say), or choose one that an objective can teach (generator=vae)."
+            )
+        known = {**more, "features": self._taps.take()}
+        besides = {name: known[name] for name in self._asked}
+        costs = [pair.cost for pair in pairs if pair.cost is not None]
+        return torch.stack([*(self._objective(p.made, p.wanted, **besides) for p in pairs), *costs]).sum()

@@ -13,6 +13,7 @@ from upsweep.imaging.tiles import Panel, side_by_side
 from upsweep.metrics.distances import KID, MEASURES, Diversity
 from upsweep.metrics.extractors import Extractor, extractor_of
 from upsweep.metrics.figure import Figure, figures_of
+from upsweep.metrics.own import OfSamples
 from upsweep.metrics.pairs import evenly
 from upsweep.metrics.reference import Reference
 from upsweep.networks.network import Network
@@ -51,6 +52,12 @@ class Generation(Task):
         samples: int = 5000,
     ) -> None:
         self.samples = samples
+        if not hasattr(data, "training_images"):
+            raise UserError(
+                f"task=generation cannot be fed by {type(data).__name__}: its figures compare samples with all real "
+                "images, which a subclass of upsweep.tasks.generation.data.ImageData knows. Images of your own: "
+                "data=folder data.root=PATH."
+            )
         judge = extractor_of(extractor, weights)
         self._judge = (judge,)  # no part of what is trained and saved: a tuple hides it from torch
         self.reference = DataReference(judge, data)
@@ -71,11 +78,24 @@ class Generation(Task):
     def judge(self, generator: Network, batch: Images) -> Tensor:
         """Judge samples (N, C, S, S) of a batch's latents; the samples."""
         network = _synthesiser(generator)
+        for metric in self.metrics.values():
+            if isinstance(metric, OfSamples) and metric.takes == "sets":
+                metric.add(batch.real, real=True)
         if not len(batch.latent):  # real images alone; not every norm takes an empty batch
             return batch.real[:0]
         made: Tensor = network(batch.latent).float().clamp(0, 1)
-        self.feed(self.extractor.to(made.device)(made))
+        self.feed(self.extractor.to(made.device)(made), made=made)
         return made
+
+    def adapted(self, name: str, metric: Metric) -> Metric:
+        """One that takes samples. Raises UserError: it compares pairs."""
+        own = OfSamples(name, metric)
+        if own.takes == "pairs":
+            raise UserError(
+                f"metrics={name} compares each image with the one that was wanted, and task=generation has none: leave "
+                "it out, or choose a metric whose update takes (images) or (images, real)."
+            )
+        return own
 
     def feed(self, *seen: Tensor, **more: Any) -> None:
         """Add the features (N, F) of samples."""
@@ -110,7 +130,8 @@ class Generation(Task):
         count = min(map(len, shown.values()))
         pixels = side_by_side([square(images[:count], size) for images in shown.values()])
         titles = {role: TITLES[role] for role in shown}
-        return Panel("samples", pixels, " | ".join(titles.values()), titles, "Samples of the same latents")
+        above = tuple(titles.values())
+        return Panel("samples", pixels, " | ".join(above), titles, "Samples of the same latents", above)
 
     def last_panels(self, generator: Network) -> Iterator[Panel]:
         """A latent walk, and some samples with the training images that are most like them."""

@@ -1,4 +1,4 @@
-"""One generator, some images, a protocol: PSNR and SSIM of each image.
+"""One generator, some images, a protocol: PSNR, SSIM and figures of the user's own of each image.
 
 `seen`, `bicubic` and `pair` are what a protocol means for an image. Validation during training uses the last two: its
 LR is what the data's degradation makes.
@@ -17,6 +17,7 @@ from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.resize import enlarge, imresize
 from upsweep.metrics.functional import psnr, ssim
 from upsweep.metrics.metric import MAX_PSNR
+from upsweep.metrics.own import OfEach
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.upscalers.bicubic import Bicubic
 from upsweep.networks.upscalers.upscaler import Upscaler
@@ -24,11 +25,12 @@ from upsweep.tasks.super_resolution.data import EvalImage, EvalImages, batch_of_
 
 
 class Figures(NamedTuple):
-    """What one image came to: PSNR in dB (at most 100), and SSIM."""
+    """What one image came to: PSNR in dB (at most 100), SSIM, and what the user's own metrics say, in their order."""
 
     image: str
     psnr: float
     ssim: float
+    own: tuple[float, ...] = ()
 
 
 @torch.inference_mode()
@@ -38,6 +40,7 @@ def evaluate(
     protocol: Protocol | None = None,
     *,
     device: torch.device | str = "cpu",
+    own: Sequence[OfEach] = (),
     on_image: Callable[[EvalImage, Tensor, Figures], None] | None = None,
 ) -> list[Figures]:
     """Judge a generator on whole images; the figures in the order of the images.
@@ -52,6 +55,7 @@ def evaluate(
         images: without a batch axis, LR as for the papers; what another protocol stores is derived from HR.
         protocol: the papers' where none is given.
         device: to run the generator on.
+        own: metrics of the user's own, made for this protocol and the generator's scale.
         on_image: is given each image as the protocol has it (with N = 1, on the device), its SR (1, C, H, W), not
             clipped, and its figures, in the process that judged it.
 
@@ -67,7 +71,7 @@ def evaluate(
     for i in range(rank, len(images), world):
         image = seen(batch_of_one([images[i]]).each(lambda x: x.to(device)), protocol, generator.scale)
         sr = bicubic(image, protocol, generator.scale) if isinstance(generator, Bicubic) else generator(image.lr)
-        mine[i] = _figures(sr, image, protocol, generator.scale)
+        mine[i] = _figures(sr, image, protocol, generator.scale, own)
         if on_image is not None:
             on_image(image, sr, mine[i])
     shares = [mine] * world
@@ -114,13 +118,14 @@ def pair(sr: Tensor, image: EvalImage, protocol: Protocol, scale: int) -> tuple[
     return sr, image.hr if protocol.round_y else rgb_to_y(image.rgb_hr)
 
 
-def _figures(sr: Tensor, image: EvalImage, protocol: Protocol, scale: int) -> Figures:
+def _figures(sr: Tensor, image: EvalImage, protocol: Protocol, scale: int, own: Sequence[OfEach]) -> Figures:
     grey = image.rgb_hr is None
     a, b = (protocol.planes(x[0], scale, grey=grey) for x in pair(sr.float(), image, protocol, scale))
     if a.shape != b.shape:
         has, wants = (f"{planes.shape[-1]}x{planes.shape[-2]}" for planes in (a, b))
         raise UserError(f"{image.name}: its SR has {has} pixels to compare and its HR {wants}.")
     try:
-        return Figures(image.name, psnr(a, b).clamp(max=MAX_PSNR).item(), ssim(a, b).item())
+        said = tuple(float(metric.figure(a, b)) for metric in own)
+        return Figures(image.name, psnr(a, b).clamp(max=MAX_PSNR).item(), ssim(a, b).item(), said)
     except UserError as error:
         raise UserError(f"{image.name}: {error}") from error

@@ -31,7 +31,7 @@ def comparison(
     Args:
         image: with N = 1; its name may be a path.
         sr: (1, C, H, W), values in [0, 1], C 1 or 3.
-        figure, value, baseline: see `caption`.
+        figure, value, baseline: see `labels`.
         size: largest height and width of a tile (the panel is then 3 size + 16 wide); None shows the whole image.
     """
     name, lr, hr, rgb_lr, rgb_hr = image.each(lambda x: x.detach().float().cpu())
@@ -45,14 +45,17 @@ def comparison(
     tiles = [to_uint8(x[0, :, top : top + window[0], left : left + window[1]]) for x in (bicubic, sr, hr)]
     pixels = side_by_side([np.broadcast_to(tile, (*window, 3)) for tile in tiles])
     shows = "The same crop of the first validation image, where HR has the most detail"
-    return Panel(name, pixels, caption(name, figure, value, baseline), TILES, shows)
+    above = labels(figure, value, baseline)
+    return Panel(name, pixels, f"{name}: {' | '.join(above)}", TILES, shows, above)
 
 
-def caption(name: str, figure: Figure | None = None, value: float | None = None, baseline: float | None = None) -> str:
+def labels(
+    figure: Figure | None = None, value: float | None = None, baseline: float | None = None
+) -> tuple[str, str, str]:
     """What a panel shows, from left to right, with what is known of a figure: SR's `value`, bicubic's `baseline`.
 
-    >>> caption("coffee", Figure(name="psnr", title="PSNR", unit="dB"), 30.5, 29.25)
-    'coffee: bicubic 29.25 dB | SR 30.50 dB (+1.25) | HR'
+    >>> labels(Figure(name="psnr", title="PSNR", unit="dB"), 30.5, 29.25)
+    ('bicubic 29.25 dB', 'SR 30.50 dB (+1.25)', 'HR')
     """
     bicubic, sr = "bicubic", "SR"
     if figure is not None:
@@ -62,7 +65,7 @@ def caption(name: str, figure: Figure | None = None, value: float | None = None,
             sr += f" {figure.told(value)}"
         if value is not None and baseline is not None:
             sr += f" ({figure.format(figure.lead(value, baseline), sign='+')})"
-    return f"{name}: {bicubic} | {sr} | HR"
+    return bicubic, sr, "HR"
 
 
 def busiest(image: Tensor, window: tuple[int, int]) -> tuple[int, int]:

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import pytorch_lightning as pl
 from torch import Tensor
+from torchmetrics import Metric
 
 from upsweep.common.errors import UserError
 from upsweep.data.degradation import Window
@@ -14,12 +16,13 @@ from upsweep.imaging.resize import enlarge, shrink
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.metric import PSNR, SSIM, MeanOverImages
+from upsweep.metrics.own import OfAll, OfEach, Own
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.network import Network
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.tasks.super_resolution.data import EvalImage, PatchData, as_tensor
 from upsweep.tasks.super_resolution.judging import bicubic, pair
-from upsweep.tasks.super_resolution.patches import Patch
+from upsweep.tasks.super_resolution.pairs import images_in, pair_in
 from upsweep.tasks.super_resolution.pictures import comparison
 from upsweep.tasks.task import Compared, Task
 
@@ -28,51 +31,104 @@ SIDE = 96  # LR pixels of the middle of a training image that are enlarged
 
 
 class SuperResolution(Task):
-    """LR images in, SR images out; the figures, psnr (dB) and ssim or one of them, are taken under the protocol."""
+    """LR images in, SR images out; the figures, psnr (dB) and ssim or one of them, are taken under the protocol.
 
-    data: PatchData
+    Args:
+        figures: what results are judged by.
+        data: upsweep's `PatchData`, or any LightningDataModule whose batches are (lr, hr), see `pairs.pair_in`; its
+            validation gives the same images in the same order every time.
+        protocol: the papers' where none is given.
+        scale: HR pixels per LR pixel, where the data do not say it.
+
+    Raises:
+        UserError: nothing says the scale.
+    """
 
     def __init__(
-        self, figures: Sequence[Figure | Mapping[str, Any]], data: PatchData, protocol: Protocol | None = None
+        self,
+        figures: Sequence[Figure | Mapping[str, Any]],
+        data: pl.LightningDataModule,
+        protocol: Protocol | None = None,
+        scale: int | None = None,
     ) -> None:
-        protocol = protocol or Protocol()
-        measures = {name: partial(metric, protocol, data.scale) for name, metric in METRICS.items()}
+        protocol, scale = protocol or Protocol(), getattr(data, "scale", scale)
+        if scale is None:
+            raise UserError("task.scale is missing: how many times larger is an HR image than its LR image?")
+        measures = {name: partial(metric, protocol, scale) for name, metric in METRICS.items()}
         super().__init__(figures, data, measures)
-        self.protocol = protocol
-        self._baselines: dict[str, float] = {}  # of the headline, by image
+        self.protocol, self.scale = protocol, scale
+        self._baselines: dict[str, float] = {}  # of the figure shown, by image
+        self._number = 0  # of images that were judged in this validation, where they have no names
+        self._known = False  # whether the values of a batch have been looked at
 
-    def make(self, generator: Network, batch: Patch) -> list[Compared]:
+    def make(self, generator: Network, batch: Any) -> list[Compared]:
         """SR of every level that the generator supervises, each with HR of that size."""
-        return [Compared(sr, level_of(batch.hr, sr.shape[-1])) for sr in _upscaler(generator).pyramid(batch.lr)]
+        upscaler = _upscaler(generator)
+        pair, self._known = pair_in(batch, self.scale, upscaler.channels, known=self._known), True
+        return [Compared(sr, level_of(pair.hr, sr.shape[-1])) for sr in upscaler.pyramid(pair.lr)]
 
-    def judge(self, generator: Network, batch: EvalImage) -> Tensor:
-        """Judge one whole image; SR (1, C, H, W) as the generator made it."""
-        scale = self.data.scale
-        sr: Tensor = generator(batch.lr).float()
-        grey = batch.rgb_hr is None
-        self.feed(*pair(sr, batch, self.protocol, scale), grey=grey)
-        if not self.baseline:
-            self.feed_baseline(*pair(bicubic(batch, self.protocol, scale), batch, self.protocol, scale), grey=grey)
-            if self.headline.baseline:
-                self._baselines[batch.name] = _last(self.baseline_metrics[self.headline.name])
-        self._judged = _last(self.metrics[self.headline.name]), self._baselines.get(batch.name)
+    def judge(self, generator: Network, batch: Any) -> Tensor:
+        """Judge a batch image by image; SR (1, C, H, W) of the last one, as the generator made it."""
+        for image in self._images(generator, batch):
+            sr: Tensor = generator(image.lr).float()
+            self._judge(sr, image)
         return sr
+
+    def _images(self, generator: Network, batch: Any) -> Iterator[EvalImage]:
+        if isinstance(batch, EvalImage):
+            yield batch
+            return
+        pair = pair_in(batch, self.scale, _upscaler(generator).channels)
+        yield from images_in(pair, self._number + 1)
+        self._number += len(pair.lr)
+
+    def _judge(self, sr: Tensor, image: EvalImage) -> None:
+        scale, grey = self.scale, image.rgb_hr is None
+        self.feed(*pair(sr, image, self.protocol, scale), grey=grey)
+        if not self.baseline:
+            self.feed_baseline(*pair(bicubic(image, self.protocol, scale), image, self.protocol, scale), grey=grey)
+            if self.shown.baseline:
+                self._baselines[image.name] = _last(self.baseline_metrics[self.shown.name])
+        self._judged = _last(self.metrics[self.shown.name]), self._baselines.get(image.name)
+
+    def compute(self) -> dict[str, float]:
+        self._number = 0
+        return super().compute()
+
+    def adapted(self, name: str, metric: Metric) -> Metric:
+        """One that sees what the protocol sees; its figure is the mean over images, or of both sets of them."""
+        own = Own(name, metric)
+        if own.takes == "sets":
+            return OfAll(name, metric, self.protocol, self.scale)
+        return OfEach(own, self.protocol, self.scale)
+
+    @property
+    def shown(self) -> Figure:
+        """The first figure that is taken of each image."""
+        measured = (f for f in self.figures if f.name in self.metrics)
+        return next(f for f in measured if isinstance(self.metrics[f.name], MeanOverImages))
 
     def last_lead(self) -> float | None:
         value, baseline = self._judged
-        return None if baseline is None else self.headline.lead(value, baseline)
+        return None if baseline is None else self.shown.lead(value, baseline)
 
-    def panel(self, batch: EvalImage, made: Tensor, size: int = 320) -> Panel:
-        """LR enlarged bicubically | SR | HR of the image judged last, with the headline of each."""
+    def panel(self, batch: Any, made: Tensor, size: int = 320) -> Panel:
+        """LR enlarged bicubically | SR | HR of the image judged last, with the figure `shown` of each."""
         value, baseline = self._judged
-        return comparison(batch, made, figure=self.headline, value=value, baseline=baseline, size=size)
+        if not isinstance(batch, EvalImage):
+            given = pair_in(batch, self.scale, made.shape[1], known=True)
+            *_, batch = images_in(given, self._number - len(given.lr) + 1)
+        return comparison(batch, made, figure=self.shown, value=value, baseline=baseline, size=size)
 
     def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
         """Of SR of the middle of some training images, each with that of its bicubic enlargement."""
-        protocol, scale = self.protocol, self.data.scale
+        if not isinstance(self.data, PatchData):  # to look at other data could change what it gives next
+            return
+        protocol, scale = self.protocol, self.scale
         if protocol.space == "rgb" and self.data.channels == 1:
             protocol = replace(protocol, space="y")  # training images are kept without their colours
-        metric = METRICS[self.headline.name](protocol, scale)
+        metric = cast(MeanOverImages, self.metrics[self.shown.name].clone())
+        metric.protocol = protocol
 
         def judged(made: Tensor, hr: Tensor) -> float:
             metric.update(made, hr.to(made.device))
