@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from upsweep.imaging.colour import rgb_to_y
+from upsweep.imaging.lettering import LINE, broken, labelled, words
 from upsweep.imaging.resize import imresize, shrink
 from upsweep.imaging.tiles import GAP
 from upsweep.metrics.figure import Figure
 from upsweep.tasks.super_resolution.data import EvalImage, batch_of_one
-from upsweep.tasks.super_resolution.pictures import busiest, caption, comparison
+from upsweep.tasks.super_resolution.pictures import busiest, comparison, labels
 
 PSNR = Figure(name="psnr", title="PSNR", unit="dB")
 SSIM = Figure(name="ssim", title="SSIM", digits=4)
@@ -110,13 +111,40 @@ def test_the_busiest_window_is_the_one_that_looking_at_every_window_finds(data):
 @pytest.mark.parametrize(
     ("figure", "value", "baseline", "text"),
     [
-        (None, None, None, "a: bicubic | SR | HR"),
-        (PSNR, None, None, "a: bicubic | SR | HR"),
-        (PSNR, 28.0, 28.5, "a: bicubic 28.50 dB | SR 28.00 dB (-0.50) | HR"),
-        (PSNR, 28.0, None, "a: bicubic | SR 28.00 dB | HR"),
-        (SSIM, 0.85, 0.82, "a: bicubic SSIM 0.8200 | SR SSIM 0.8500 (+0.0300) | HR"),
-        (ERROR, 3.0, 4.5, "a: bicubic 4.50 levels | SR 3.00 levels (+1.50) | HR"),
+        (None, None, None, "bicubic | SR | HR"),
+        (PSNR, None, None, "bicubic | SR | HR"),
+        (PSNR, 28.0, 28.5, "bicubic 28.50 dB | SR 28.00 dB (-0.50) | HR"),
+        (PSNR, 28.0, None, "bicubic | SR 28.00 dB | HR"),
+        (SSIM, 0.85, 0.82, "bicubic SSIM 0.8200 | SR SSIM 0.8500 (+0.0300) | HR"),
+        (ERROR, 3.0, 4.5, "bicubic 4.50 levels | SR 3.00 levels (+1.50) | HR"),
     ],
 )
-def test_the_caption_says_what_is_known_of_the_headline(figure, value, baseline, text):
-    assert caption("a", figure, value, baseline) == text
+def test_the_labels_say_what_is_known_of_the_headline(figure, value, baseline, text):
+    assert " | ".join(labels(figure, value, baseline)) == text
+
+
+@pytest.mark.parametrize(("side", "times"), [(24, 5), (60, 2), (320, 1)])
+def test_a_file_has_a_label_above_each_tile_and_none_is_cut(side, times):
+    hr = photo(side, side)
+    panel = comparison(image(hr, shrink(hr, 2)), hr[None], figure=PSNR, value=30.5, baseline=29.25)
+    made = labelled(panel.pixels, panel.labels)
+    lines = 2 if times * side < 200 else 1
+    height, width = times * side, 3 * times * side + 2 * GAP
+    assert made.shape == (lines * LINE + height, width, 3)
+    for above, below, tile in zip(tiles(made[:-height]), tiles(made[-height:]), tiles(panel.pixels), strict=True):
+        np.testing.assert_array_equal(below, tile.repeat(times, 0).repeat(times, 1))
+        assert above.min() < 100, "words"
+        assert (above[:, -2:] == 255).all() and (above[-2:] == 255).all(), "they end before the edge"
+
+
+@given(st.text(st.sampled_from("abc mW|."), max_size=60), st.integers(40, 300))
+def test_lines_keep_every_letter_and_fit(text, width):
+    lines = list(broken(text, width))
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all((words([line], width)[:, -1] == 255).all() for line in lines)
+
+
+def test_what_has_no_labels_has_its_caption_above_all_of_it():
+    pixels = np.zeros((30, 300, 3), np.uint8)
+    made = labelled(pixels, ["a latent walk: each row goes from one latent to the next in 8 steps, and more"])
+    assert made.shape[1] == 300 and (made.shape[0] - 30) // LINE >= 2 and not made[-30:].any()

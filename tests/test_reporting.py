@@ -410,6 +410,15 @@ def test_the_page_knows_the_figure_of_another_task(tmp_path: Path) -> None:
     assert "%, 95 % intervals, together" in (folder / "effects.svg").read_text()
 
 
+def test_the_title_is_what_was_swept_and_the_folder_stands_above_it(tmp_path: Path) -> None:
+    html = page_of(write_sweep(tmp_path / "2026-11-28_21-36-00-123456", GRID, typical, crops=False))
+    assert "<title>init × norm, 12 runs · upsweep</title>" in html and "<h1>init × norm, 12 runs</h1>" in html
+    assert '<p class="quiet">upsweep report · 2026-11-28_21-36-00</p>' in html
+    (tmp_path / "one").mkdir()
+    write_result(tmp_path / "one", {"init": "he"}, ["init=he"], 31.0)
+    assert "<h1>deconvnet, 1 run</h1>" in page_of(tmp_path / "one")
+
+
 def text_of(html: str) -> str:
     """What a reader sees, its white space made one."""
     shown = re.sub(r"<style.*?</style>", "", without_scripts(html), flags=re.DOTALL)
@@ -583,7 +592,7 @@ def test_records_without_a_last_epoch_are_said_to_be_compared_at_their_best(tmp_
         replace(made, last={}).write(folder / job)
         assert (f"{int(job) + 1} of 4 {mixed}" in page_of(folder)) == (job != "3")
     text = text_of(page_of(folder))
-    assert "Only the best epoch is on record. That favours choices whose curve jumps." in text
+    assert "their best epoch, the only one on record. That favours choices whose curve jumps." in text
     assert "PSNR last" not in text
 
 
@@ -591,7 +600,7 @@ def test_records_without_a_last_epoch_are_said_to_be_compared_at_their_best(tmp_
     ("seeds", "said"),
     [
         (["1", "2"], "picked for each seed on the other seeds"),
-        (["1"], "picked on the very runs that it is judged by, since there is one seed"),
+        (["1"], "picked on the same runs that judge it, since there is one seed"),
     ],
 )
 def test_the_page_says_on_what_a_learning_rate_was_picked(tmp_path: Path, seeds: list[str], said: str) -> None:
@@ -602,7 +611,7 @@ def test_the_page_says_on_what_a_learning_rate_was_picked(tmp_path: Path, seeds:
         assert made is not None
         replace(made, tuned=["optimizer.lr", "optimizer.momentum"]).write(job.parent)
     text = text_of(page_of(folder))
-    assert f"Each choice stands at its own best optimizer.lr, {said}" in text
+    assert f"Each choice uses its own best optimizer.lr, {said}" in text
     assert "At the best optimizer.lr of each choice, mean" in text, "what was not swept is not named"
 
 
@@ -1064,6 +1073,40 @@ def test_the_page_fits_a_phone_and_a_desk(page: Page, width: int, tmp_path: Path
     with Image.open(tmp_path / "page.png") as shot:
         assert shot.width == width
         assert len(set(shot.convert("L").resize((40, 40)).get_flattened_data())) > 20, "not a blank page"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_words_of_plots_and_below_them_do_not_touch(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    page.wait_for_timeout(300)  # the plots follow
+    gaps = page.evaluate(
+        """() => [...document.querySelectorAll("figure .plot, #curves .plot")].map((plot) => {
+            const title = plot.querySelector(".xtitle").getBoundingClientRect();
+            const words = [...document.querySelectorAll("main p, figcaption")].map((p) => p.getBoundingClientRect());
+            return Math.min(...words.map((p) => p.top - title.bottom).filter((gap) => gap > -9));
+        })"""
+    )
+    assert gaps and min(gaps) >= 4, gaps
+
+
+@needs_browser
+def test_a_table_shows_that_it_scrolls_until_its_end(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    table = page.locator("#ranking .scroll").last
+
+    def darkest() -> list[int]:
+        """At the left and at the right edge, above the lowest shade."""
+        with Image.open(io.BytesIO(table.screenshot())) as shot:
+            grey = np.asarray(shot.convert("L"))[60:-30]
+        return [int(np.median(grey[:, column])) for column in (1, -2)]
+
+    table.evaluate("table => { table.scrollLeft = 0 }")
+    left, right = darkest()
+    assert left > 250 and right < 215, "more on the right"
+    table.evaluate("table => { table.scrollLeft = 9999 }")
+    left, right = darkest()
+    assert left < 215 and right > 250, "more on the left"
 
 
 @needs_browser

@@ -29,7 +29,7 @@ from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result
 
 Verdict = Literal["beats", "ahead", "not shown", "same", "no interval"]
-# What the article behind this project expects: choice -> (better, worse).
+# What the article 反卷积神经网络的优化技巧 (docs/claims.md) expects: choice -> (better, worse).
 ARTICLE = {
     "init": [("xavier", "torch"), ("he", "torch")],
     "activation": [("relu", "sigmoid"), ("relu", "tanh")],

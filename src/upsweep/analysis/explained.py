@@ -1,4 +1,4 @@
-"""What the explanations of many runs show: tables of their figures, and how these go with what the runs reached."""
+"""Tables of the figures of many runs' explanations, and how these figures correlate with the runs' results."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -87,9 +87,9 @@ def explained_seed_table(runs: Sequence[Explained], keys: Sequence[str]) -> Tabl
 
 
 def relations(runs: Sequence[Explained], keys: Sequence[str]) -> list[str]:
-    """How each figure of the explanations goes with the headline, a sentence each; relations that are shown first.
+    """How each figure of the explanations correlates with the headline, a sentence each; clear relations come first.
 
-    What was judged or explained on other images is looked at apart. Seeds of one setting are not independent: their
+    Runs that were judged or explained on other images are kept apart. Seeds of one setting are not independent: their
     mean counts once. All intervals together hold the truth in 95 % of sweeps (Bonferroni).
     """
     columns = [key for key in _settings(runs, keys) if key != "seed"]
@@ -107,7 +107,7 @@ def relations(runs: Sequence[Explained], keys: Sequence[str]) -> list[str]:
 
 
 def _correlation(settings: Sequence[Sequence[Explained]], figure: Figure, reached: Figure) -> Correlation | None:
-    """Over the settings of which both are known."""
+    """Over the settings with both values."""
     pairs = [[(run.found(figure), run.reached(reached)) for run in group] for group in settings]
     known = [[(x, y) for x, y in group if x is not None and y is not None] for group in pairs]
     means = [[statistics.fmean(side) for side in zip(*group, strict=True)] for group in known if group]
@@ -115,7 +115,7 @@ def _correlation(settings: Sequence[Sequence[Explained]], figure: Figure, reache
 
 
 def _settings(runs: Sequence[Explained], keys: Sequence[str]) -> list[str]:
-    """The keys, and what else tells apart what must not be compared."""
+    """The keys, and further columns that separate what must not be compared."""
     return [*keys, *differing([{key: run.settings.get(key, "") for key in APART} for run in runs])]
 
 

@@ -15,6 +15,7 @@ from upsweep.analysis.csv_tables import CsvTable, Row, as_number, read_table
 from upsweep.analysis.ranking import gathered
 from upsweep.analysis.study import MOST_VALUES, UNKNOWN
 from upsweep.analysis.tables import LAST, MEASURED
+from upsweep.analysis.together import SWEEP
 from upsweep.analysis.yardsticks import JUDGED, moves_yardstick, sentences
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
@@ -27,7 +28,7 @@ LOST = ("nan", "inf", "infinity")  # cells of what is no number any more
 DIAGNOSED = ("reach", "dead", "saturated", "train_gain", "gap", "seconds_per_megapixel")
 EXPLAINED = ("di", "field", "effective_field", "restored", "invented", "checkerboard")
 NO_FIGURE = ("job", "seed", "state")
-NO_CHOICE = {"job", "seed", JUDGED, *MEASURED, *HOW_IT_WENT_ON}
+NO_CHOICE = {"job", SWEEP, "seed", JUDGED, *MEASURED, *HOW_IT_WENT_ON}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +140,17 @@ def _columns(tables: Sequence[CsvTable], there: Sequence[str], meaning: Meaning)
     figures = _figures(there, rows, meaning)
     tuned = [*dict.fromkeys([*TUNED, *meaning.tuned])]
     yardsticks = [column for column in there if moves_yardstick(column)]
-    free = [c for c in there if c not in (*tuned, *yardsticks) and not _is_none(c, figures) and _values(c, rows)]
+    free = [
+        column
+        for column in there
+        if column not in (*tuned, *yardsticks)
+        and not _is_none(column, figures)
+        and not _is_taken_as_given(column, tables)
+    ]
     measurements: list[str] = []
     if meaning.choices is None:
-        measurements = [column for column in free if _is_measured(column, rows)]
+        ends = {column for column in free if f"{column.removesuffix(LAST)}{LAST}" in there}  # figures not asked for
+        measurements = [column for column in free if column in ends or _is_measured(column, rows)]
         choices = [column for column in free if column not in measurements]
     else:
         choices = [*meaning.choices]
@@ -183,6 +191,16 @@ def _is_none(column: str, figures: Mapping[str, Figure]) -> bool:
     """Whether a column is known to be no choice."""
     of_figures = {n for name, f in figures.items() for n in (name, f"{name}{LAST}", f"{name}_{f.baseline}", f.margin)}
     return column in NO_CHOICE or column in of_figures
+
+
+def _is_taken_as_given(column: str, tables: Sequence[CsvTable]) -> bool:
+    """Whether nothing differs in a column: it is empty, or has one value, and some of the tables do not have it.
+
+    A sweep's own table says every choice, also those on which its jobs agree; of a table without that column they are
+    not known, and nothing could be compared.
+    """
+    values = {row.text(column) for table in tables if column in table.columns for row in table.rows}
+    return not values - {""} or (len(values) == 1 and not all(column in table.columns for table in tables))
 
 
 def _values(column: str, rows: Sequence[Row]) -> list[str]:
@@ -310,6 +328,7 @@ def _notes(tables: Sequence[CsvTable], parts: Sequence[Part], columns: Columns) 
         f"{'; '.join(said)}.",
         *_many(rows, columns),
         *_gaps(tables, columns),
+        *_given(tables, columns),
         *_together(parts),
         *_repeated(parts, columns),
     ]
@@ -340,6 +359,18 @@ def _gaps(tables: Sequence[CsvTable], columns: Columns) -> list[str]:
         first = next(iter(columns.figures))
         notes.append(f"Only {listed(with_last)} has {last}: {first} is compared instead, as in all tables.")
     return notes
+
+
+def _given(tables: Sequence[CsvTable], columns: Columns) -> list[str]:
+    """What one table tells and another does not, where that is the same in all rows that tell it."""
+    there = dict.fromkeys(column for table in tables for column in table.columns)
+    alike = [
+        f"{column}={next(row.text(column) for table in tables for row in table.rows if row.text(column))}"
+        for column in there
+        if not _is_none(column, columns.figures) and column not in columns.settings
+        if _is_taken_as_given(column, tables) and any(row.text(column) for table in tables for row in table.rows)
+    ]
+    return [f"Taken to be the same in tables that do not tell it: {', '.join(alike)}."] if alike else []
 
 
 def _together(parts: Sequence[Part]) -> list[str]:

@@ -10,7 +10,7 @@ from upsweep.analysis.yardsticks import told_apart
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import TUNED, Result, State, placed
 
-CHAINS = ("degradation",)  # groups of which several may be chosen, in an order
+CHAINS = ("degradation", "metrics")  # groups of which several may be chosen
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 UNDECLARED = Figure(name="figure", title="figure")
@@ -28,13 +28,17 @@ def chosen(choices: Mapping[str, Any], config: Mapping[str, Any] | None = None) 
         for key, value in choices.items()
         if value is not None and not key.startswith(("hydra/", "local"))
     }
-    chains = {key: f"[{','.join(config[key])}]" for key in CHAINS if config and key in config and key not in said}
+    chains = {key: f"[{','.join(config[key])}]" for key in CHAINS if config and config.get(key) and key not in said}
     return {**said, **chains}
 
 
 def declared(results: Iterable[Result]) -> tuple[Figure, ...]:
-    """What results are judged by: as the first of them that says it."""
-    return next((result.declared for result in results if result.declared), ())
+    """What results are judged by: as the first of them that says it, then what others have of their own besides."""
+    figures: dict[str, Figure] = {}
+    for result in results:
+        for figure in result.declared:
+            figures.setdefault(figure.name, figure)
+    return tuple(figures.values())
 
 
 def headline(results: Iterable[Result]) -> Figure:

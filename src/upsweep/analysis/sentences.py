@@ -1,4 +1,4 @@
-"""What a person is told of effects: a sentence each, the error behind them, and what more runs would show."""
+"""Sentences on effects: one for each, one on their error, and one on what more runs would show."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ MOST_NAMED = 3  # settings
 
 
 def sentence(effect: Effect) -> str:
-    """What a person is told of an effect.
+    """The sentence on an effect.
 
     >>> from upsweep.metrics.figure import Figure
     >>> dB = Figure(name="psnr", title="PSNR", unit="dB")
@@ -63,9 +63,9 @@ def interval(effect: Effect) -> str:
 
 
 def behind(effect: Effect) -> str:
-    """Where the opposite is shown, `with activation=sigmoid it is behind by 1.1 dB`, or else where it may be.
+    """Where the opposite holds, `with activation=sigmoid it is behind by 1.1 dB`, or else where it may hold.
 
-    Empty where it is nowhere behind, as where both gave the same figures in some settings.
+    Empty if it is nowhere behind, for example where both gave the same figures in some settings.
     """
     if not effect.behind and effect.may_be is not None:
         by = effect.figure.text(-(effect.may_be.difference or 0.0))
@@ -77,7 +77,7 @@ def behind(effect: Effect) -> str:
         for one in effect.behind[:MOST_NAMED]
     ]
     more = len(effect.behind) - MOST_NAMED
-    return "; ".join(told) + (f"; and so in {more} more" if more > 0 else "")
+    return "; ".join(told) + (f"; the same in {more} more" if more > 0 else "")
 
 
 def words(values: Mapping[str, str]) -> str:
@@ -112,20 +112,20 @@ def _missing(effect: Effect) -> str:
 
 
 def error_sentence(study: Study) -> str:
-    """From what the intervals are, and what they do not know."""
+    """What the intervals are based on, and what they do not cover."""
     on, kind = f"{study.on}: " if study.on else "", study.term.kind
     if kind == "interactions":
         one = "There is one seed" if study.repeats <= 1 else "Too few settings have a second seed"
         return (
-            f"{on}{one}, so that chance is measured by how much a difference changes from setting to setting (an "
-            "unreplicated factorial). What another seed would change is not known: run a second one."
+            f"{on}{one}, so chance is measured by how much a difference changes from setting to setting (an "
+            "unreplicated factorial). The effect of another seed is not known: run a second one."
         )
     paired = " Runs of the same seed are compared with each other." if "paired" in kind else ""
     said = f"{on}Chance is measured by how much the runs of {study.repeats:.3g} seeds differ within a setting.{paired}"
     if once := [key for key, term in study.terms.items() if term.kind == "seeds"]:
         p = max(term.along_p or 0.0 for term in study.terms.values() if term.kind == "seeds")
         said += (
-            f" For {listed(once, 10)} a seed counts once, whatever the number of settings: it moves that choice alike "
+            f" For {listed(once, 10)} a seed counts once, whatever the number of settings: it has the same effect "
             f"in all of them (F-test, {chance(p)})."
         )
     if study.term.block_p is not None:
@@ -164,7 +164,7 @@ def power_sentence(found: Sequence[Effect], detect: float | None = None) -> str:
 
 
 def _exact(figure: Figure, size: float) -> str:
-    """As the figure is printed, but a small one with what it is."""
+    """As the figure is printed; a value that would round to 0 keeps two digits."""
     return figure.text(size) if round(size, figure.digits) > 0 else f"{size:.2g} {figure.unit}".rstrip()
 
 
@@ -178,17 +178,17 @@ def rate_sentence(results: Sequence[Result]) -> str:
     """How each choice got its learning rate; empty where no rates were swept."""
     if not rates(results):
         return ""
-    said = f"Each choice stands at its own best {' and '.join(rates(results))}, picked"
+    said = f"Each choice uses its own best {' and '.join(rates(results))}, picked"
     if len({result.seed for result in results}) > 1:
         return f"{said} for each seed on the other seeds, so that a lucky run cannot pick its own rate."
     return (
-        f"{said} on the very runs that it is judged by, since there is one seed: the best of many is also the "
+        f"{said} on the same runs that judge it, since there is one seed: the best of many is also the "
         "luckiest. With a second seed, each rate is picked on the other one."
     )
 
 
 def epoch_sentence(results: Sequence[Result]) -> str:
-    """Of which epoch the figures are; empty where no run finished."""
+    """The epoch of the figures; empty if no run finished."""
     title, done = headline(results).title, finished(results)
     if not done:
         return ""
@@ -198,7 +198,7 @@ def epoch_sentence(results: Sequence[Result]) -> str:
             f"is also the luckiest. {title} is that of the best epoch, whose weights the checkpoint holds."
         )
     return (
-        f"Runs are ranked and compared by the {title} that is there. Only the best epoch is on record. That favours "
+        f"Runs are ranked and compared by the {title} of their best epoch, the only one on record. That favours "
         "choices whose curve jumps."
     )
 
@@ -213,7 +213,7 @@ def interaction_sentence(interaction: Interaction, figure: Figure) -> str:
     'Which norm is the best depends on activation: norm=bn with relu (by 0.4 dB); norm=none with tanh (by 0.5 dB).'
     """
     key, over = interaction.of
-    won: dict[str, list[str]] = {}  # best row -> the columns in which it is that, with its lead
+    won: dict[str, list[str]] = {}  # best row -> the columns that it wins, with its lead
     for column, means in zip(interaction.columns, zip(*interaction.means, strict=True), strict=True):
         known = {row: figure.worth(mean) for row, mean in zip(interaction.rows, means, strict=True) if mean is not None}
         if len(known) > 1:

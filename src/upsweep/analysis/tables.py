@@ -12,17 +12,19 @@ from upsweep.analysis.ranking import (
     declared,
     differing,
     finished,
+    gathered,
     grouped,
     mean_worth,
     rank,
     rates,
     tuned,
 )
-from upsweep.analysis.yardsticks import jobs_apart, moves_yardstick, sentences
+from upsweep.analysis.together import SWEEP
+from upsweep.analysis.yardsticks import jobs_apart, sentences, undeclared
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.names import listed
 from upsweep.common.table import Table
-from upsweep.metrics.figure import Figure
+from upsweep.metrics.figure import TAKEN, Figure
 from upsweep.runs.result import Result, State
 
 STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
@@ -115,8 +117,8 @@ def _spread_table(results: Sequence[Result], columns: Sequence[str], title: str,
             [
                 *key,
                 *(_values(every, rate) for rate in tried),
-                *(spread(figure, map(value, done), sign) for _, _, figure, sign, value in numbers),
-                f"{len(done)} of {len(every)}",
+                *(spread(figure, of_seeds(done, value), sign) for _, _, figure, sign, value in numbers),
+                f"{seeds_of(done)} of {seeds_of(every)}",
             ]
             for key, every, done in sorted(groups, key=lambda group: -mean_worth(group[-1]))
         ],
@@ -128,6 +130,17 @@ def _spread_table(results: Sequence[Result], columns: Sequence[str], title: str,
 def _values(results: Iterable[Result], key: str) -> str:
     """`0.001, 0.004`: the most frequent first."""
     return ", ".join(value for value, _ in Counter(result.settings.get(key, "") for result in results).most_common())
+
+
+def of_seeds(results: Iterable[Result], value: Callable[[Result], float | None]) -> list[float]:
+    """A value for each seed: runs of the same seed (a sweep that was run twice) are one repetition, with their mean."""
+    known = [(result.seed, told) for result in results if (told := value(result)) is not None]
+    return [statistics.fmean(one for _, one in of_seed) for of_seed in gathered(known, lambda pair: pair[0]).values()]
+
+
+def seeds_of(results: Iterable[Result]) -> int:
+    """How many seeds these have."""
+    return len({result.seed for result in results})
 
 
 def spread(figure: Figure, values: Iterable[float | None], sign: str = "") -> str:
@@ -166,27 +179,39 @@ def print_results(jobs: Mapping[str, Result], file: TextIO | None = None) -> Non
         print(f"Better without a network: {listed(below)}", file=file, flush=True)
 
 
-def write_table(path: Path, jobs: Mapping[str, Result]) -> Path:
-    """Write the ranked table with unrounded numbers to `path`, whole or not at all.
+def write_table(path: Path, jobs: Mapping[str, Result], sweeps: Mapping[str, str] | None = None) -> Path:
+    """Write `results_table` to `path` as CSV, whole or not at all."""
+    return write_whole(path, as_csv(results_table(jobs, sweeps)))
 
-    Seeds, and what jobs were judged on, are there although they do not differ: another table may stand beside this one.
+
+def results_table(jobs: Mapping[str, Result], sweeps: Mapping[str, str] | None = None) -> list[list[object]]:
+    """The ranked table with unrounded numbers: its header, then a row a job; also figures that nobody declares.
+
+    Every choice is a column, also where all jobs agree: another table may stand beside this one. `sweeps` says of each
+    job which sweep it is of, where there are several.
     """
     ranked = rank(jobs_apart(jobs))
     held = [figure for figure in declared(ranked.values()) if figure.baseline]
     numbers = _numbers(list(ranked.values()))
-    settings = [result.settings for result in ranked.values()]
-    differ = differing(settings)
-    said = dict.fromkeys(key for each in settings for key in each)
-    columns = [key for key in said if key in differ or key == "seed" or moves_yardstick(key)]
+    columns = [key for key in dict.fromkeys(k for result in ranked.values() for k in result.settings) if key != SWEEP]
+    others = undeclared(list(ranked.values()))
     header = [name for _, name, *_ in numbers] + [f.baseline_name for f in held]
+    header += [f"{_apart(name, columns)}{end}" for name in others for end in ("", LAST)]
     rows = [
         [
             name,
+            *([sweeps[name]] if sweeps else []),
             *(result.settings.get(column, "") for column in columns),
             *(value(result) for *_, value in numbers),
             *(result.baseline.get(figure.name) for figure in held),
+            *(of_one.get(name) for name in others for of_one in (result.figures, result.last)),
             *(getattr(result, key) for key in MEASURED),
         ]
         for name, result in ranked.items()
     ]
-    return write_whole(path, as_csv([["job", *columns, *header, *MEASURED], *rows]))
+    return [["job", *([SWEEP] if sweeps else []), *columns, *header, *MEASURED], *rows]
+
+
+def _apart(figure: str, settings: Sequence[str]) -> str:
+    """The column of a figure that is not declared: no column of another kind has its name."""
+    return f"val/{figure}" if figure in (*TAKEN, *settings) else figure

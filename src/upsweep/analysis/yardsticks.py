@@ -44,6 +44,12 @@ def jobs_apart(jobs: Mapping[str, Result]) -> dict[str, Result]:
     return dict(zip(jobs, told_apart(list(jobs.values())), strict=True))
 
 
+def undeclared(results: Sequence[Result]) -> list[str]:
+    """The names of figures that some of the results have, and that none of them declares."""
+    known = {figure.name for result in results for figure in result.declared}
+    return [name for name in dict.fromkeys(n for r in results for n in r.undeclared) if name not in known]
+
+
 def sentences(jobs: Mapping[str, Result]) -> Iterator[str]:
     """Which jobs were judged on different images, with what their baseline reached there, or by different figures."""
     names, results = list(jobs), list(jobs.values())
@@ -56,6 +62,11 @@ def sentences(jobs: Mapping[str, Result]) -> Iterator[str]:
         said = ", ".join(f"{titles[figure]} in {_named(of)}" for figure, of in by_figure.items())
         first = titles[next(iter(by_figure))]
         yield f"The jobs are judged by different figures ({said}): they are ranked by {first} and compared apart."
+    if others := undeclared(results):
+        yield (
+            f"Logged, and not declared: {listed([f'val/{name}' for name in others])}. Nobody knows whether higher or "
+            "lower is better; a file in conf/metrics says so (docs/extending.md)."
+        )
     for alike in _judged_alike(results):
         if len(alike) < 2:
             continue

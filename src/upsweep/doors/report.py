@@ -17,3 +17,7 @@ def main(cfg: DictConfig) -> None:
     hold_to_signature(Request, asked)
     for line in Request(**asked).answer():
         print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,24 +15,25 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
 import tifffile
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import jpeg_factory
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from torch import Tensor
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
 from upsweep.imaging import marks, metadata
 from upsweep.imaging.metadata import EXIF, PROFILE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("upsweep")
 
@@ -80,7 +81,7 @@ def find_images(folder: Path, *, deep: bool = True) -> list[Path]:
 def files_below(folder: Path, *, deep: bool = True) -> list[Path]:
     """List all files in a folder and, if `deep`, below it, sorted, without the hidden ones.
 
-    Links to folders are followed where what they lead to has not been listed yet: a loop ends, no file comes twice.
+    Links to folders are followed, each folder once: a loop ends, and no file comes twice.
 
     Raises:
         UserError: there is no such folder.
@@ -128,7 +129,7 @@ def decode_image(data: bytes, path: str, *, max_pixels: int = MAX_PIXELS) -> Pic
         if width * height > max_pixels:
             raise UserError(
                 f"{path}: {width}x{height} pixels are more than the limit of {max_pixels}; "
-                "raise max_pixels if the file is to be trusted"
+                "raise max_pixels if you trust the file"
             )
 
     read = _read_tiff if data[:4] in _TIFF_MAGIC else _read_other
@@ -176,14 +177,18 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, marked: bool 
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def to_tensor(pixels: Pixels, dtype: type[np.float32 | np.float64] = np.float32) -> Tensor:
+def to_tensor(pixels: Pixels, dtype: type[np.float32 | np.float64] = np.float32) -> "Tensor":
     """Turn uint8 or uint16 pixels (H, W, C) into float32 (C, H, W) in [0, 1], or float64 where `dtype` says so."""
+    import torch  # who only lists and reads files does without
+
     full = np.iinfo(pixels.dtype).max
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=dtype)).div_(full)
 
 
-def to_uint8(image: Tensor) -> NDArray[np.uint8]:
+def to_uint8(image: "Tensor") -> NDArray[np.uint8]:
     """Round and clip an image (C, H, W) in [0, 1] to uint8 pixels (H, W, C)."""
+    import torch
+
     codes = (image.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
     return codes.permute(1, 2, 0).contiguous().numpy()
 
@@ -261,7 +266,7 @@ def _decoded(data: bytes, check_size: CheckSize, left_out: list[str], kept: froz
 
 
 def _first_of(frames: int) -> str:
-    return f"of its {frames} frames the first is read, the others are left out"
+    return f"only the first of its {frames} frames is read"
 
 
 class _Unmeasured(io.BytesIO):
@@ -297,7 +302,7 @@ def _read_tiff(data: bytes, check_size: CheckSize, left_out: list[str]) -> Pictu
             check_size(-(-page.imagewidth // width) * width, -(-page.imagelength // length) * length)
         colours = 3 if page.photometric in (_TIFF.RGB, _TIFF.YCBCR) else 1
         if page.axes not in ("YX", "YXS", "SYX") or page.tiledepth > 1 or page.samplesperpixel - colours not in (0, 1):
-            raise ValueError(f"{page.samplesperpixel} samples a pixel in the order {page.axes} are no picture")
+            raise ValueError(f"{page.samplesperpixel} samples a pixel in the order {page.axes} are not a picture")
         if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
             raise ValueError(f"{page.dtype} samples are not supported, only whole numbers of up to 16 bits")
         # tifffile would fill what is missing with zeros.
@@ -361,7 +366,7 @@ def _picture(samples: NDArray[Any], orientation: int, icc_profile: bytes | None)
     """Check decoded samples (H, W[, C]) and turn them upright, as an EXIF orientation of 1 to 8 says."""
     samples = samples[..., None] if samples.ndim == 2 else samples
     if samples.ndim != 3 or samples.size == 0 or samples.shape[-1] > 4:
-        raise ValueError(f"samples of shape {samples.shape} are no picture")
+        raise ValueError(f"samples of shape {samples.shape} are not a picture")
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -64,9 +64,9 @@ def is_marked(file: IO[bytes]) -> bool:
 
 
 def made_here(files: Iterable[P], opened: Callable[[P], IO[bytes]]) -> list[P]:
-    """Those of some image files that upsweep made.
+    """The image files that upsweep made, out of `files`.
 
-    Files of before there was a mark go by their name and size: `a_x2.png` is ours where `a.jpg`, or any image of that
+    Files from before the mark are known by name and size: `a_x2.png` is ours if `a.jpg`, or any image of that
     name, is among the files of the same folder, and is exactly half as high and wide.
 
     Args:
@@ -101,7 +101,7 @@ def _enlarges(path: P, beside: Mapping[tuple[PurePath, str], list[P]], opened: C
 
 
 def _size(path: P, opened: Callable[[P], IO[bytes]]) -> tuple[int, int] | None:
-    """Width and height as the file says them; None where it says none."""
+    """Width and height in the file's header; None if it has none."""
     try:
         with opened(path) as file, Image.open(file) as image:
             return image.size

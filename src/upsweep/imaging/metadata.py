@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: EXIF, colour, texts. Any of it may be broken where the pixels are whole.
+"""Metadata of image files: EXIF, colour, texts. Any of it may be broken although the pixels are whole.
 
 A part of a file is a chunk of a PNG, or a segment of a JPEG with the scan behind it.
 """

@@ -1,6 +1,6 @@
 """Pictures for the log: tiles beside each other, and the part of an image that is worth a look."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ class Panel(NamedTuple):
         tiles: what its parts are called, from left to right: of the `baseline`, of what was `made`, of the `wanted`,
             or of some of them; the report shows them one by one.
         shows: what all of them show, for the report.
+        labels: what a file has above each of its tiles, from left to right; the caption where there are none.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Panel(NamedTuple):
     caption: str
     tiles: Mapping[str, str] = MappingProxyType({"baseline": "baseline", "made": "made", "wanted": "target"})
     shows: str = ""
+    labels: Sequence[str] = ()
 
 
 def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:

@@ -11,6 +11,7 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
+from upsweep.common.commands import command
 from upsweep.common.errors import UserError
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.result import FIGURES_OF_VERSION_1
@@ -153,7 +154,7 @@ def report(project: Project, name: str) -> wr.Report:
     blocks: list[Any] = [wr.TableOfContents()]
     for heading, text, panels in _parts(project):
         blocks += [wr.H1(heading.partition(":")[0]), wr.P(text), wr.PanelGrid(runsets=[runs], panels=[*panels])]
-    made_by = "Made by upsweep: python src/dashboard.py"
+    made_by = f"Made by upsweep: {command('dashboard', f'project={project.name}')}"
     return wr.Report(**project.place, title=name, description=made_by, blocks=blocks, width="fluid")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from upsweep.analysis.effects import Effect
 from upsweep.analysis.ranking import declared, finished, grouped, headline
 from upsweep.analysis.study import MOST_VALUES, swept
+from upsweep.analysis.tables import of_seeds, seeds_of
 from upsweep.analysis.variance import Interaction
 from upsweep.analysis.yardsticks import JUDGED
 from upsweep.metrics.figure import Figure
@@ -133,7 +134,7 @@ def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]
         runs = [result for result in finished(group) if result.final(figure.name) is not None]
         if not runs:
             continue
-        reached = [value for run in runs if (value := run.final(figure.name)) is not None]
+        reached = of_seeds(runs, lambda run: run.final(figure.name))
         made.append(
             {
                 "settings": dict(zip(keys, values, strict=True)),
@@ -141,8 +142,8 @@ def cells(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]
                 "value": statistics.fmean(reached),
                 "sd": statistics.stdev(reached) if len(reached) > 1 else None,
                 "lead": _mean([result.lead() for result in runs]),
-                "seeds": len(runs),
-                "of": len(group),
+                "seeds": seeds_of(runs),
+                "of": seeds_of(group),
                 **{cost: _mean([getattr(result, cost) for result in runs]) for cost in COSTS},
                 "fronts": [],
             }

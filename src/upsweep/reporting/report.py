@@ -16,6 +16,7 @@ from upsweep.analysis.ranking import declared, gathered, headline, rank, rates
 from upsweep.analysis.study import Study, swept
 from upsweep.analysis.tables import at_the_best, job_table, seed_table, tuned_table
 from upsweep.analysis.variance import LARGE, REST, SEED, Share, Variance, explained
+from upsweep.common.commands import typed
 from upsweep.common.files import write_whole
 from upsweep.common.table import Table
 from upsweep.reporting.plots import COSTS, LETTER, LONGEST, cells, lines, payload, span, ticks
@@ -24,12 +25,13 @@ from upsweep.reporting.templates import asset, hashes, template
 from upsweep.reporting.why import section_of
 from upsweep.runs.about import without_repeats
 from upsweep.runs.crop import Tile
-from upsweep.runs.layout import EFFECTS, PAGE
+from upsweep.runs.layout import EFFECTS, PAGE, short_names
 from upsweep.runs.result import HOW_IT_WENT_ON, Result, said_at_first
 from upsweep.runs.verdicts import Sentence
 
 MOST_PICTURES = 4_000_000  # bytes of the pictures of the best runs: a crop has up to 40 kB, a sheet of samples 250
 MOST_WHY = 1_000_000  # bytes of these that the section Why takes: its strips, tables and spectra
+MOST_KEYS = 4  # choices in a title
 SPREAD = "mean ± sample sd over seeds"
 HERE = "upsweep.reporting"
 OWN_STYLE = r'getElementById\("([0-9a-f]{64})"\)'  # plotly styles its maps, unless an element with this id is there
@@ -75,6 +77,7 @@ def html(sweep: Sweep, found: Findings) -> str:
         hashes=hashes,
         begun=said_at_first,
         shell=shlex.join,
+        typed=typed,
         told=figure.told,
         words=lambda run: " ".join(f"{key}={run.result.settings.get(key, '')}" for key in keys),
     )
@@ -83,6 +86,8 @@ def html(sweep: Sweep, found: Findings) -> str:
         figure=figure,
         leads=leads_of(found.studies),
         rates=rates(results),
+        title=title_of(sweep),
+        folder=short_names([sweep.folder])[0],
         sweep=sweep,
         runs=runs,
         data=data,
@@ -106,6 +111,18 @@ def html(sweep: Sweep, found: Findings) -> str:
         plotly=plotly,
         styled_by_plotly=re.findall(OWN_STYLE, plotly),
     )
+
+
+def title_of(sweep: Sweep) -> str:
+    """What was swept, and how many runs it took: `init × norm, 4 runs`; of one run, its network."""
+    results = [run.result for run in sweep.runs]
+    keys = swept(results)
+    keys = [key for key in keys if key != "seed"] or keys
+    more = [f"{len(keys) - MOST_KEYS} more"] if len(keys) > MOST_KEYS else []
+    what = " × ".join([*keys[:MOST_KEYS], *more]) or results[0].choices.get("generator", "")
+    runs = f"{len(results)} run{'' if len(results) == 1 else 's'}"
+    of = f" of {len(sweep.parts)} sweeps" if any(run.name != run.sweep for run in sweep.runs if sweep.parts) else ""
+    return f"{what}, {runs}{of}" if what else f"{runs}{of}"
 
 
 def forest(effects: Sequence[Effect], title: str) -> str:

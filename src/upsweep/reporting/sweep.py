@@ -31,7 +31,8 @@ class Run:
 
     `history` holds columns of equal length (`step`, `seconds`, `loss`, other players' losses, the figures), None where
     a number is missing. The config that `about` holds is resolved, the run's folder in it written `<run>`. `why` and
-    `strip` are what src/explain.py found, where it was run.
+    `strip` are what src/explain.py found, where it was run. `sweep` is the name of the sweep that it is of, and `typed`
+    its own command line, where several sweeps are compared.
     """
 
     name: str
@@ -42,16 +43,22 @@ class Run:
     about: About | None = None
     why: Why | None = None
     strip: Strip | None = None
+    sweep: str = ""
+    typed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """All that a report tells of. `notes` are sentences on what is missing or could not be read."""
+    """All that a report tells of. `notes` are sentences on what is missing or could not be read.
+
+    `about` says how it was made, and `parts` how each sweep was, by its name, where there are several.
+    """
 
     folder: Path
     runs: Sequence[Run]
     about: About
     notes: Sequence[str]
+    parts: Mapping[str, About] = field(default_factory=dict)
 
 
 def find_sweep(asked: str) -> Path:
@@ -76,6 +83,11 @@ def read_sweep(folder: Path) -> Sweep:
 
     Raises UserError: the manifest cannot be read, or no job has a result.
     """
+    return compared(as_it_lies(folder))
+
+
+def as_it_lies(folder: Path) -> Sweep:
+    """The same before its runs are held against each other."""
     manifest = Manifest.read(folder)
     broken = [*manifest.broken] if manifest else []
     jobs = manifest.jobs if manifest else (Entry(folder.resolve().name, 0, []),)
@@ -90,10 +102,16 @@ def read_sweep(folder: Path) -> Sweep:
         notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
     runs += [_without_result(job, runs[0].result) for job in without]
     about = manifest.about if manifest else runs[0].about or About()
-    notes += [*sentences({run.name: run.result for run in runs}), *_cautions(runs)]
+    return Sweep(folder=folder, runs=runs, about=about, notes=notes)
+
+
+def compared(sweep: Sweep) -> Sweep:
+    """With what is to be known before its runs are compared; what was judged on different images is told apart."""
+    runs = sweep.runs
+    notes = [*sweep.notes, *sentences({run.name: run.result for run in runs}), *_cautions(runs)]
     apart = told_apart([run.result for run in runs])
     runs = [replace(run, result=result) for run, result in zip(runs, apart, strict=True)]
-    return Sweep(folder=folder, runs=runs, about=about, notes=notes)
+    return replace(sweep, runs=runs, notes=notes)
 
 
 def _run(name: str, folder: Path, note: Callable[[str], None]) -> Run | None:

@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from upsweep.common.checks import at_least
 from upsweep.imaging import marks
+from upsweep.imaging.lettering import labelled
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import CSV
@@ -45,7 +46,8 @@ class CsvRun(CSVLogger):
         for picture in pictures:
             about = marks.png_texts()
             about.add_itxt("Description", picture.caption)
-            Image.fromarray(picture.pixels).save(folder / f"{picture.name}-{step}.png", pnginfo=about)
+            pixels = labelled(picture.pixels, picture.labels or [picture.caption])
+            Image.fromarray(pixels).save(folder / f"{picture.name}-{step}.png", pnginfo=about)
 
     @rank_zero_only
     def log_summary(self, values: Mapping[str, float | int | str]) -> None:

@@ -29,7 +29,7 @@ def log_explanation(
         logger_options: of `WandbRun`: those of conf/logger/wandb.yaml.
 
     Raises:
-        UserError: an option is of no use, or a record cannot be read.
+        UserError: an option is wrong, or a record cannot be read.
     """
     run = WandbRun(folder, **_options(folder, logger_options))
     run.log_summary({f"{WHY}/{name}": value for name, value in figures.items()})
@@ -38,7 +38,7 @@ def log_explanation(
 
 
 def _options(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What is asked, below what the training told W&B of the job in this folder."""
+    """The options, over what the training told W&B of the job in this folder."""
     result, about = Result.read(folder), About.read(folder) or About()
     if result is None:
         return {**asked, "name": asked.get("name") or folder.resolve().name}

@@ -1,4 +1,4 @@
-"""What the training code asks of a run's log; each kind of run is a Lightning logger with these few verbs besides."""
+"""The interface of a run's log for the training code: a Lightning logger with these methods in addition."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -8,7 +8,7 @@ from upsweep.imaging.tiles import Panel
 
 @runtime_checkable
 class RunLog(Protocol):
-    """What the training code asks of a run's log beside Lightning's `log_metrics`."""
+    """The methods of a run's log beside Lightning's `log_metrics`."""
 
     def log_pictures(self, key: str, pictures: Sequence[Panel], step: int) -> None:
         """Log every picture under `key/<its name>`, with its caption, at `step`."""

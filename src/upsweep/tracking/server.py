@@ -1,4 +1,4 @@
-"""What runs and dashboards share at W&B: the axis, and whether the server can be asked for anything. Knows no torch."""
+"""What runs and dashboards share at W&B: the axis, and whether the server can be reached. Knows no torch."""
 
 import threading
 import urllib.error
@@ -11,7 +11,7 @@ PATIENCE = 6.0  # seconds for each of the two waits of an online start: together
 
 
 def no_way_online() -> str | None:
-    """Why W&B's server cannot be asked for anything, in words (no key, no answer), or None if it can."""
+    """Why W&B's server cannot be used, in words (no key, no answer), or None if it can."""
     import wandb
     from wandb.sdk.lib.wbauth import read_netrc_auth
 

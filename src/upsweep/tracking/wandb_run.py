@@ -37,7 +37,7 @@ SOURCE = Path(__file__).resolve().parent
 
 
 def run_name(overrides: Sequence[str], choices: Mapping[str, str]) -> str:
-    """What the command line chose, in W&B's limit of 128 characters: `init=he norm=bn seed=1`.
+    """The choices of the command line, within W&B's limit of 128 characters: `init=he norm=bn seed=1`.
 
     Folders and other values with a slash say nothing in a legend and are left out; a run that overrides
     nothing is called by its generator.
@@ -60,7 +60,7 @@ def _marked(pixels: np.ndarray) -> Image.Image:
 
 
 def _harmless(verb: Callable[..., None]) -> Callable[..., None]:
-    """The same verb of a `WandbRun`; where it fails that is told once, and W&B gets nothing more of the run."""
+    """The same method of a `WandbRun`; if it fails, one warning says so, and W&B gets nothing more of the run."""
 
     @wraps(verb)
     def careful(self: "WandbRun", *args: Any, **kwargs: Any) -> None:
@@ -72,8 +72,8 @@ def _harmless(verb: Callable[..., None]) -> Callable[..., None]:
             raise
         except Exception as error:  # its service was killed, say, or has no disk
             self._lost, self._run = True, None
-            log.warning("W&B failed (%s) and gets nothing more of this run, which goes on.", first_line(error))
-            with suppress(Exception):  # or else it complains once more at the end
+            log.warning("W&B failed (%s): the run continues without it.", first_line(error))
+            with suppress(Exception):  # or else it warns again at the end
                 sys.modules["wandb"].teardown()
 
     return careful
@@ -83,7 +83,7 @@ class WandbRun(Logger):
     """One W&B run a job, opened by rank 0 at the first value that is logged.
 
     Offline it neither looks up nor sends anything and writes below `folder` alone. Online, a missing key or
-    server is told in one sentence and the run goes on offline, so that no result is lost. A job that is
+    server is one warning, and the run continues offline, so that no result is lost. A job that is
     resumed in the same folder continues the same run.
 
     Args:
@@ -93,8 +93,8 @@ class WandbRun(Logger):
         group: None takes the name of the sweep's folder, if the job belongs to one.
         name: None says the overrides, see `run_name`.
         tags: beside one tag for each choice (`norm=bn`).
-        best: part of a metric's name -> `max`, `min`, `mean`, `last`: what the summary keeps of it; before that, of
-            what has the name of one of the `figures`, the best value.
+        best: part of a metric's name -> `max`, `min`, `mean`, `last`: what the summary keeps of it; of the `figures`,
+            it keeps the best value.
         config: the resolved config, stored under the key `config`.
         choices: config group -> chosen name, stored flat (`init: he`) so that dashboards group by them.
         flat: further top-level keys (`seed`, `scale`).
@@ -127,7 +127,7 @@ class WandbRun(Logger):
         if os.environ.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "on"):
             mode = "disabled"  # as transformers and older clients have it
         for variable in [key for key, value in os.environ.items() if key.startswith("WANDB_") and not value]:
-            del os.environ[variable]  # the client takes an empty one for nonsense
+            del os.environ[variable]  # the client refuses an empty one
         mode = mode or "offline"  # WANDB_MODE was one of them
         if mode not in MODES:
             raise UserError(f"logger.mode={mode} is unknown; choose one of online, offline, disabled.")
@@ -138,9 +138,9 @@ class WandbRun(Logger):
         self.mode, self.folder = MODES[mode], Path(folder).resolve()
         sweep = sweep_of(self.folder)
         # A lead is best where it is largest, whatever the figure.
-        leads = {f"{figure.name}_{figure.margin}": "max" for figure in figures}
-        values = {figure.name: "max" if figure.better == "higher" else "min" for figure in figures}
-        self._best = {**leads, **values, **(best or {})}
+        leads = {f"val/{figure.name}_{figure.margin}": "max" for figure in figures}
+        values = {f"val/{figure.name}": "max" if figure.better == "higher" else "min" for figure in figures}
+        self._best, self._figures = dict(best or {}), leads | values
         declared = {"figures": [asdict(figure) for figure in figures]} if figures else {}
         self._init: dict[str, Any] = {
             "project": project,
@@ -184,7 +184,11 @@ class WandbRun(Logger):
     @rank_zero_only
     @_harmless
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._log(metrics, step, self._best)
+        self._log(metrics, step, self.kept)
+
+    def kept(self, metric: str) -> str | None:
+        """What the summary keeps of a metric: of figures and leads the best, of others as `best` says."""
+        return self._figures.get(metric) or best_of(metric, self._best)
 
     @rank_zero_only
     @_harmless
@@ -208,7 +212,7 @@ class WandbRun(Logger):
         import wandb
 
         shown = {f"{key}/{p.name}": wandb.Image(_marked(p.pixels), caption=p.caption) for p in pictures}
-        self._log(shown, step, best={})
+        self._log(shown, step, lambda _: None)
 
     @rank_zero_only
     @_harmless
@@ -228,10 +232,10 @@ class WandbRun(Logger):
         parts = sorted((self.folder / WANDB).glob("offline-run-*"))
         return shlex.join(["wandb", "sync", *map(str, parts)]) if parts else None
 
-    def _log(self, values: Mapping[str, Any], step: int | None, best: Mapping[str, str]) -> None:
+    def _log(self, values: Mapping[str, Any], step: int | None, kept: Callable[[str], str | None]) -> None:
         run = self.experiment
         for key in values.keys() - self._defined:
-            run.define_metric(key, step_metric=STEP, summary=best_of(key, best))
+            run.define_metric(key, step_metric=STEP, summary=kept(key))
         self._defined |= values.keys()
         run.log({**values, **({} if step is None else {STEP: step})})
 
@@ -261,10 +265,10 @@ class WandbRun(Logger):
                 run = self._start()
             except (wandb.Error, ValueError) as error:  # the latter is pydantic's
                 said = " ".join(str(error).partition(" For further")[0].split())
-                raise UserError(f"W&B refuses logger.* or a variable WANDB_* of the environment: {said}") from error
+                raise UserError(f"W&B refuses logger.* or an environment variable WANDB_*: {said}") from error
         self.directory = None if self.mode == "disabled" else Path(run.dir).parent
         if problem:
-            log.warning("W&B goes on offline: %s. To upload the run later: %s", problem, self.sync_command)
+            log.warning("W&B continues offline: %s. To upload the run later: %s", problem, self.sync_command)
         return run
 
     def _start(self) -> Any:
