@@ -33,10 +33,11 @@ from upsweep.common.table import Table
 from upsweep.runs.about import About
 from upsweep.runs.result import Result, key_and_value
 from upsweep.sweeps.live import Status, display
-from upsweep.sweeps.overrides import config_dirs, in_place, of_the_task, plain, quoted, readable
+from upsweep.sweeps.overrides import config_dirs, in_place, of_the_task, plain, quoted, readable, together
 from upsweep.training import console
 from upsweep.training import job as training_job
 from upsweep.training.job import Job
+from upsweep.training.trainer import trainer_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
@@ -406,7 +407,7 @@ CACHE = Path(tempfile.gettempdir()) / "upsweep-tests-cache"
 def built(job: Job) -> mock.Mock:
     """Everything that a config describes is built; nothing is trained."""
     job.start(job.generator)
-    training_job._trainer(job, [], by_hand=False)
+    trainer_of(job.trainer, data=job.task.data, callbacks=job.callbacks, logger=job.logger, default_root_dir=job.folder)
     return mock.Mock(objective=None)
 
 
@@ -435,12 +436,47 @@ def built(job: Job) -> mock.Mock:
         (["scheduler.final=2"], "scheduler.final=2"),
         (["logger=csv", "logger.flush_logs_every_n_steps=0"], "logger.flush_logs_every_n_steps=0"),
         (["logger=wandb", "logger.tags=[1]"], "logger.tags=[1]"),
+        (["trainer.max_steps=4"], "write +trainer.max_steps=4"),
+        (["+trainer.foo=4"], "There is no trainer.foo"),
+        (["+trainer.callbacks=[]"], "+callbacks.NAME._target_=package.Class"),
+        (["+training._target_=torch.nn.Linear"], "must be a subclass of upsweep.training.supervised.Supervised"),
+        (
+            ["adversary=dcgan", "+training._target_=upsweep.training.supervised.Supervised"],
+            "must be a subclass of upsweep.training.adversarial.Adversarial",
+        ),
+        (["+training._target_=no.such.Class"], "no.such.Class"),
+        (["+training._target_=upsweep.training.supervised.Supervised", "+training.foo=1"], "foo"),
+        (["logger=csv", "logger._target_=pytorch_lightning.loggers.CSVLogger"], "derive it from"),
     ],
 )
 def test_what_cannot_be_used_is_told_by_its_key_and_value(words: list[str], names: str) -> None:
     said = say(*words, train=built)
     assert said.code == 1 and "Traceback" not in said.text and names in said.text
     assert len(said.text.strip().splitlines()) == 1, said.text
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["init=xavier,he"], "init=xavier,he has several values: add -m to run a job for each, or write 'init=[...]'"),
+        (["seed=range(1,3)"], "seed=range(1,3) has several values: add -m"),
+        (["docs/photos/cat.jpg"], "docs/photos/cat.jpg is not understood: write KEY=VALUE"),
+        (["-m", "--cfg", "job"], "leave -m out"),
+        (["debug=fast", "checkpoint=outputs/nothing"], "checkpoint=outputs/nothing: there is no such checkpoint"),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_one_sentence(words: list[str], sentence: str) -> None:
+    said = say(*words, train=built)
+    assert said.code == 1 and sentence in said.text and len(said.text.strip().splitlines()) == 1, said.text
+
+
+def test_a_flag_may_stand_between_overrides() -> None:
+    assert together(["seed=1,2", "-m", "debug=fast"]) == ["seed=1,2", "debug=fast", "-m"]
+    typed = ["a=1", "--config-dir", "x=y", "~b", "--info", "config", "c=1"]
+    assert together(typed) == ["a=1", "~b", "c=1", "--config-dir", "x=y", "--info", "config"]
+    for typed in (["-m", "a=1", "b=2"], ["a=1", "--info", "config"], []):
+        assert together(typed) == typed
+    assert say("seed=1", "--config-dir", str(ROOT / "conf"), "debug=fast", train=built).code == 0
 
 
 @settings(max_examples=10, deadline=None)

@@ -254,7 +254,7 @@ def test_a_job_on_another_machine_or_without_a_parent_begins_all_the_same(monkey
     assert os.environ[PARENT] == str(os.getpid())
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv(PARENT, str(gone.pid))
-    with pytest.raises(SystemExit, match="which started this rank, has gone"):
+    with pytest.raises(SystemExit, match="which started this rank, has ended"):
         watch_parent()
 
 

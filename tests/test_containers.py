@@ -119,7 +119,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
     for harm in (Harm(os.mkdir, str(mark)), Harm(eval, f"__import__('os').mkdir({str(mark)!r})")):
         for said in (harm, {**batch(2), "more": harm}):
             file = saved(tmp_path / "data_batch_1", pickle.dumps(said))
-            with pytest.raises(UserError, match=r"data_batch_1: broken or no python batch \(it asks for \w+\.\w+, and"):
+            with pytest.raises(
+                UserError, match=r"data_batch_1: not a readable python batch \(it asks for \w+\.\w+, which"
+            ):
                 read_batch(file)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Harm(os.mkdir, str(mark))))  # what is refused would have run
@@ -139,7 +141,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
 )
 def test_a_pickle_of_something_else_is_one_sentence(tmp_path: Path, said: Any) -> None:
     file = saved(tmp_path / "data_batch_1", pickle.dumps(said))
-    with pytest.raises(UserError, match=r"data_batch_1: broken or no python batch \(.+\): get it anew\.$"):
+    with pytest.raises(UserError, match=r"data_batch_1: not a readable python batch \(.+\): get it again\.$"):
         batch_pictures(file)
 
 
@@ -153,16 +155,16 @@ def test_a_file_that_was_cut_off_is_one_sentence(tmp_path: Path, cut: int) -> No
         "data_batch_1": (pickle.dumps(batch(1)), batch_pictures),
     }
     for name, (content, read) in contents.items():
-        with pytest.raises(UserError, match=rf"{name}: broken or no .+ \(.+\): get it anew\.$"):
+        with pytest.raises(UserError, match=rf"{name}: not a readable .+ \(.+\): get it again\.$"):
             read(saved(tmp_path / name, content[: min(cut, len(content) - 1)]))
 
 
 def test_an_idx_file_that_promises_too_much_takes_no_memory(tmp_path: Path) -> None:
     """1.2 TB, of which nothing is there; and one that goes on after its end."""
     head = bytes([0, 0, 8, 3]) + (100_000_000).to_bytes(4, "big") + (110).to_bytes(4, "big") * 2
-    with pytest.raises(UserError, match="its shape is said to be"):
+    with pytest.raises(UserError, match=r"its shape .* is too large"):
         read_idx(saved(tmp_path / "a-idx3-ubyte.gz", gzip.compress(head)))
-    with pytest.raises(UserError, match="goes on after its last value"):
+    with pytest.raises(UserError, match="has more bytes after its last value"):
         read_idx(saved(tmp_path / "b-idx3-ubyte", idx(digits(1)) + b"x"))
 
 
@@ -173,14 +175,14 @@ def test_labels_of_another_number_of_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_zip_that_is_none_or_holds_a_bomb_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"a\.zip: broken or no zip"):
+    with pytest.raises(UserError, match=r"a\.zip: not a readable zip"):
         zip_pictures(saved(tmp_path / "a.zip", b"PK no"))
     monkeypatch.setattr(containers, "MAX_MEMBER", 1 << 20)
     (bomb,) = zip_pictures(zipped(tmp_path / "bomb.zip", **{"a.png": bytes(2 << 20)}))
-    with pytest.raises(UserError, match=r"bomb\.zip: broken or no zip \(a\.png unpacks to more than 1 MB"):
+    with pytest.raises(UserError, match=r"bomb\.zip: not a readable zip \(a\.png unpacks to more than 1 MB"):
         read_picture(bomb)
     (broken,) = zip_pictures(zipped(tmp_path / "broken.zip", **{"a.png": b"no image"}))
     with pytest.raises(UserError, match=r"broken\.zip: a\.png: not an image"):
         read_picture(broken)
-    with pytest.raises(UserError, match=r"bomb\.zip: broken or no zip"):
+    with pytest.raises(UserError, match=r"bomb\.zip: not a readable zip"):
         read_picture(Inside(tmp_path / "bomb.zip", "missing.png"))

@@ -143,9 +143,9 @@ def test_without_a_shrinking_step_bicubic_comes_after_the_last_blur() -> None:
     [
         (
             lambda: Chain.of({"a": BicubicShrink(), "b": BicubicShrinkUint8()}),
-            "exactly one step must shrink, and here 2 do",
+            "exactly one step must shrink the image, but 2 do",
         ),
-        (lambda: Chain.of({"a": cast(Any, 3)}), r"degradation\.a is no step"),
+        (lambda: Chain.of({"a": cast(Any, 3)}), r"degradation\.a=3 is not a step"),
         (lambda: Blur(-1), r"degradation\.blur\.sigma=-1: it must be a number from 0 to 50, or a range"),
         (lambda: Noise((5, 2)), r"degradation\.noise\.sigma=\(5, 2\)"),
         (lambda: Jpeg(0), r"degradation\.jpeg\.quality=0: it must be a number from 1 to 100"),

@@ -221,7 +221,7 @@ def test_twenty_sigmoid_layers_lose_the_gradient() -> None:
     gradients, *_ = sentences(layers, [], PRICE)
     assert (gradients.problem, gradients.found, gradients.group) == ("vanishing gradients", True, "activation")
     assert layers[0].signal is not None and layers[0].signal < 1e-8
-    assert f"{layers[0].signal:.1e}" in gradients.text and "20 layers before" in gradients.text
+    assert f"{layers[0].signal:.1e}" in gradients.text and "20 layers behind" in gradients.text
 
 
 def test_a_gradient_that_weights_too_small_lose_asks_for_another_init() -> None:
@@ -315,7 +315,7 @@ def test_a_validation_that_falls_while_training_rises_is_overfitting_and_one_tha
 
 @pytest.mark.parametrize(
     ("leads", "advice"),
-    [([-3.0, -1.776], "still rising: more steps"), ([-1.776, -1.776], "rises no more: a smaller optimizer.lr")],
+    [([-3.0, -1.776], "still rising: more steps"), ([-1.776, -1.776], "no longer rises: a smaller optimizer.lr")],
 )
 def test_a_network_below_its_baseline_is_said_to_be_so_and_what_helps(leads: list[float], advice: str) -> None:
     judged = [

@@ -192,6 +192,6 @@ def test_resnet_halves_down_to_a_side_of_at_most_8(size: int, sides: list[int]) 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, 28), (1, 36)])
 def test_images_of_another_size_are_refused_rather_than_judged_pixel_by_pixel(channels: int, size: int) -> None:
-    said = f"judges images of 28x28 in 1 channel, and is shown some of {size}x{size} in {channels} channel"
+    said = f"takes images of 28x28 in 1 channel, but got some of {size}x{size} in {channels} channel"
     with pytest.raises(UserError, match=said):
         build("dcgan")(torch.rand(2, channels, size, size))

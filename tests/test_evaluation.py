@@ -7,7 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,27 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from tests.small_job import NET, RECIPE
 from torch import Tensor
+from torchmetrics import MeanAbsoluteError, Metric
 
 from upsweep.common.errors import UserError
+from upsweep.doors.evaluate import own_at
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images, find_benchmarks
 from upsweep.evaluation.methods import Views, asked, bicubic
 from upsweep.evaluation.papers import comparison
-from upsweep.evaluation.pictures import FULL_ERROR, LABEL, MARK, TILE, heat, overview
+from upsweep.evaluation.pictures import FULL_ERROR, MARK, TILE, heat, overview
 from upsweep.evaluation.published import published, published_rows
 from upsweep.evaluation.run import Evaluation, device_of_rank, evaluate_all
 from upsweep.evaluation.speed import speed_of
 from upsweep.evaluation.tables import Cell, Row
 from upsweep.imaging.files import Picture, read_image, write_image
+from upsweep.imaging.lettering import LINE
 from upsweep.imaging.resize import enlarge
 from upsweep.imaging.tiles import GAP
+from upsweep.metrics.figure import Figure
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks import checkpoints
@@ -179,7 +184,7 @@ def test_the_figures_are_those_of_the_metrics(photos: Path, name: str, channels:
     for i, each in enumerate(figures):
         image = seen(batch_of_one([images[i]]), protocol, 2)
         sr, hr = pair(generator(image.lr), image, protocol, 2)
-        for metric, figure in zip(metrics, each[1:], strict=True):
+        for metric, figure in zip(metrics, each[1:3], strict=True):
             metric.update(sr, hr, grey=i == 3)
             assert metric.last.item() == pytest.approx(figure, abs=1e-6)
     assert [each.image for each in figures] == ["0", "1", "2", "3", "4"]
@@ -214,7 +219,7 @@ def test_an_image_that_cannot_be_judged_is_named(photos: Path, tmp_path: Path) -
     with pytest.raises(UserError, match=r"^0: its SR has .* and its HR"):
         evaluate(Known(1), benchmark_images(str(photos), scale=3, channels=1))
     write_image(tmp_path / "small.png", Picture(np.zeros((14, 40, 3), np.uint8)), marked=False)
-    with pytest.raises(UserError, match=r"small.* 40x14 pixels .* needs 15x15"):
+    with pytest.raises(UserError, match=r"small.* 40x14 pixels .* need 15x15"):
         evaluate_all(
             Evaluation(
                 folder=tmp_path,
@@ -224,7 +229,7 @@ def test_an_image_that_cannot_be_judged_is_named(photos: Path, tmp_path: Path) -
             )
         )
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"without one of its images: .*broken\.png"):
+    with pytest.raises(UserError, match=r"needs all of its images: .*broken\.png"):
         benchmark_images(str(tmp_path), scale=2, channels=1)
 
 
@@ -302,13 +307,13 @@ def test_views_compose_and_change_what_they_say(tmp_path: Path) -> None:
     ("given", "sentence"),
     [
         ({}, "nothing to judge"),
-        ({"method": "release", "scale": 7}, "carries no trained weights for scale=7"),
+        ({"method": "release", "scale": 7}, "upsweep has no trained weights for scale=7"),
         ({"method": "lanczos"}, "method=lanczos is unknown"),
         ({"method": "bicubic", "scale": 2.5}, "scale=2.5 must be a whole number"),
         ({"checkpoint": "RUN", "scale": 3}, "enlarges 2 times"),
         ({"checkpoint": "RUN", "views": Views(ema=True)}, "no moving average"),
         ({"checkpoint": "nowhere.ckpt"}, "There is no checkpoint at nowhere.ckpt"),
-        ({"checkpoint": "."}, r"holds no checkpoints/best\.ckpt"),
+        ({"checkpoint": "."}, r"has no checkpoints/best\.ckpt"),
         ({"sweep": "nowhere"}, "sweep=nowhere is not a folder"),
         ({"sweep": "RUN"}, "no finished job"),
     ],
@@ -336,10 +341,10 @@ def test_benchmarks_are_names_or_folders(photos: Path, tmp_path: Path, monkeypat
     for asked_for, where, sentence in (
         ("all", None, "data.root=PATH"),
         ("all", tmp_path / "run", "not a folder"),
-        ("set6", root, "There is no benchmark set6: name all, set5"),
-        (["set5", "set14"], root, "Set14 is not there"),
+        ("set6", root, "There is no benchmark set6: choose all, set5"),
+        (["set5", "set14"], root, "Set14 was not found"),
         (["set5", "Set5"], root, "Set5 twice"),
-        ([], root, "nothing"),
+        ([], root, "is empty"),
     ):
         with pytest.raises(UserError, match=sentence):
             find_benchmarks(asked_for, where)
@@ -389,6 +394,67 @@ def test_an_evaluation_leaves_tables_figures_and_pictures(photos: Path, tmp_path
     assert not (out / "pictures" / "x2" / "bicubic").exists()
 
 
+def mae_at(scale: int) -> dict[Figure, Metric]:
+    return {Figure(name="mae", title=f"MAE at x{scale}", digits=4, better="lower"): MeanAbsoluteError()}
+
+
+def test_metrics_of_the_users_own_stand_beside_psnr_and_ssim(photos: Path, tmp_path: Path) -> None:
+    tables = evaluate_all(
+        Evaluation(
+            folder=tmp_path,
+            methods=[bicubic(2), bicubic(4)],
+            benchmarks=find_benchmarks(str(photos), None),
+            protocol=Protocol(),
+            own=mae_at,
+            device="cpu",
+            speed=False,
+            pictures=False,
+        )
+    )
+    said = [table.caption.split(";")[0] for table in tables]
+    assert said == [f"Mean PSNR in dB / SSIM / MAE at x{scale} at x{scale}" for scale in (2, 4)]
+    with (tmp_path / "images.csv").open() as file:
+        of_images = [float(row["mae"]) for row in csv.DictReader(file) if row["scale"] == "2"]
+    image = batch_of_one([benchmark_images(str(photos), scale=2, channels=1)[0]])
+    a, b = (Protocol().planes(x[0], 2, grey=image.rgb_hr is None) for x in (bicubic_sr(image, Protocol(), 2), image.hr))
+    assert of_images[0] == pytest.approx(float((a - b).abs().mean() / 255), abs=1e-6)
+    cell = tables[0].rows[-1].cells[photos.name]
+    assert cell.values["mae"] == pytest.approx(np.mean(of_images))
+    column = tables[0].columns[0]
+    assert column.text(Cell({"psnr": 30.0, "ssim": 0.9})) == "30.00/0.9000/-", "published rows lack it"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"far": {"figure": {"better": "lower"}}}, "metrics.far has no metric"),
+        ({"psnr": {"figure": {"better": "higher"}}}, "psnr is declared twice"),
+        (
+            {
+                "fid": {
+                    "figure": {"better": "lower"},
+                    "metric": {
+                        "_target_": "torchmetrics.image.fid.FrechetInceptionDistance",
+                        "feature": {"_target_": "torch.nn.Flatten"},
+                        "input_img_size": [1, 9, 9],
+                        "normalize": True,
+                    },
+                }
+            },
+            "metrics.fid holds two sets of images against each other",
+        ),
+    ],
+)
+def test_a_metric_that_an_evaluation_cannot_take_is_one_sentence(
+    tmp_path: Path, metrics: dict[str, Any], said: str
+) -> None:
+    own = partial(own_at, OmegaConf.create({"metrics": metrics, "scale": None}))
+    with pytest.raises(UserError, match=said):
+        evaluate_all(
+            Evaluation(folder=tmp_path, methods=[bicubic(2)], benchmarks=[], protocol=Protocol(), own=own, device="cpu")
+        )
+
+
 def test_latex_is_escaped_and_a_cell_that_is_not_known_is_a_dash() -> None:
     row = Row("a_b & 50%", {"Set5": Cell({"psnr": 30.126, "ssim": 0.91234})})
     bicubic_row = Row("bicubic", {"Set5": Cell({"psnr": 33.66, "ssim": 0.93})})
@@ -418,12 +484,12 @@ def test_a_picture_marks_and_magnifies_the_place_of_the_largest_error(photos: Pa
     assert pixels.shape[1] == 4 * TILE + 3 * GAP and pixels.dtype == np.uint8
     height, width = image.hr.shape[-2:]
     assert (height, width) == (78, 50), "magnified is a square of 50, somewhere below the border"
-    top = LABEL
+    top = LINE
     whole_height = round(height * TILE / width)
     marked = np.argwhere((pixels[top : top + whole_height, :TILE] == MARK).all(axis=-1))
     first, last = marked.min(axis=0)[0] * width / TILE, marked.max(axis=0)[0] * width / TILE
     assert first <= 40 and last >= 44 and first > 1
-    error = pixels[LABEL + whole_height + GAP :, 3 * (TILE + GAP) :]
+    error = pixels[LINE + whole_height + GAP :, 3 * (TILE + GAP) :]
     assert error.shape == (TILE, TILE, 3)
     brightest = heat(torch.ones(1, 1))[0, 0]
     assert (error == brightest).all(axis=-1).mean() > 15 / 50**2, "the spot is in the crop, and bright"

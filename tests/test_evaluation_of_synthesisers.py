@@ -137,16 +137,16 @@ def test_networks_of_another_kind_are_left_to_the_other_table(tmp_path: Path) ->
     upscaler = {**NET, "recipe": SYNTHESISER["recipe"], "scale": 2, "channels": 1}
     ours, other = trained(tmp_path / "ours"), trained(tmp_path / "other", spec=upscaler)
     assert synthesisers(files_asked(str(other)), Views()) == []
-    with pytest.raises(UserError, match=r"makes images of latents and .* does not: judge them in two commands"):
+    with pytest.raises(UserError, match=r"makes images from latents and .* does not: judge them in two commands"):
         synthesisers(files_asked([str(other), str(ours)]), Views())
 
 
 @pytest.mark.parametrize(
     ("changes", "views", "said"),
     [
-        ({}, Views(self_ensemble=True), "self_ensemble and tile are of upscalers"),
+        ({}, Views(self_ensemble=True), "self_ensemble and tile are for upscalers only"),
         ({}, Views(ema=True), "has no moving average"),
-        ({"size": 32}, Views(), "makes 28x28 .* makes 32x32 .* judge them apart"),
+        ({"size": 32}, Views(), "makes 28x28 .* makes 32x32 .* judge them in separate commands"),
     ],
 )
 def test_what_cannot_be_judged_together_is_said_in_a_sentence(
@@ -192,4 +192,4 @@ def test_the_door_judges_by_a_folder_of_images(folder: Path, tmp_path: Path) -> 
 def test_the_door_says_what_it_cannot_judge_by(tmp_path: Path) -> None:
     done = door(f"checkpoint={trained(tmp_path / 'run')}", "benchmark=set5", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("benchmark=set5 names no images: choose one of ")
+    assert done.stderr.startswith("benchmark=set5 is not known: choose one of ")

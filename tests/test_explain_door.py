@@ -72,11 +72,11 @@ def test_one_command_leaves_a_page_and_six_pictures_and_says_the_table(tmp_path:
         (["overwrite=maybe"], "overwrite=maybe must be"),
         (["input=missing.png"], "missing.png: cannot be read"),
         (["input=my photo.png", "at=[99,0]"], "at=[99,0] is not in my photo.png, which has 80x64 pixels"),
-        (["input=my photo.png", "parts=magic"], "There is no parts=magic"),
+        (["input=my photo.png", "parts=magic"], "parts=magic does not exist"),
         (["input=my photo.png", "device=warp"], "device=warp"),
         (["checkpoint=missing.ckpt"], "There is no checkpoint at missing.ckpt"),
         (["checkpoint=broken.ckpt"], "broken.ckpt is broken"),
-        (["input=my photo.png", "output=full"], "full is there already, and holds files"),
+        (["input=my photo.png", "output=full"], "full already exists and has files"),
         (["sweep=missing"], "sweep=missing does not exist"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path, photo: Path) -> None:
     assert all(Why.read(path.parent) is not None for path in kept)
     done = door("explain", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"{4 - len(kept)} jobs were explained now; what was explained so before is kept" in done.stdout
+    assert f"{4 - len(kept)} jobs were explained now; earlier explanations are kept" in done.stdout
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     assert len(list(sweep.glob(f"*/{WHY}"))) == 4
 

@@ -36,7 +36,7 @@ def test_a_window_in_a_large_photo_is_told_in_the_pixels_of_its_file(large: Path
 
 
 def test_a_window_that_leaves_a_large_photo_is_refused_with_the_place_that_was_typed(large: Path) -> None:
-    with pytest.raises(UserError, match=r"at=\[1390,1100\] with size=16 leaves large.* from \[376,176\] on"):
+    with pytest.raises(UserError, match=r"at=\[1390,1100\] with size=16 is not inside large.* from \[376,176\] on"):
         BeforePhoto(photo=Photo.read(large, [1390, 1100])).at(1390, 1100, 16)
 
 

@@ -115,7 +115,7 @@ def test_of_a_large_photo_the_part_around_a_place_or_the_middle_is_looked_at(
     assert (photo.corner, photo.size, photo.name) == (corner, (1300, 40), "wide")
     left = corner[0]
     np.testing.assert_array_equal(photo.picture.samples, pixels[:, left : left + LARGEST])
-    assert photo.said == f"wide has 1300x40 pixels; the 1024x40 from [{left},0] on are looked at."
+    assert photo.said == f"wide has 1300x40 pixels; only the 1024x40 from [{left},0] on are used."
 
 
 def test_a_window_is_asked_for_and_told_in_the_files_own_pixels(tmp_path: Path) -> None:
@@ -125,7 +125,9 @@ def test_a_window_is_asked_for_and_told_in_the_files_own_pixels(tmp_path: Path) 
     rows, columns = explainer.window.slices
     np.testing.assert_array_equal(explainer.photo.picture.samples[rows, columns], pixels[4:20, 1280:1296])
     assert explainer.square == [1280, 4, 16] and "[1280,4]" in explainer.before
-    with pytest.raises(UserError, match=r"^at=\[1290,4\] .* leaves wide, 1024x40 HR pixels from \[276,0\] on\.$"):
+    with pytest.raises(
+        UserError, match=r"^at=\[1290,4\] .* is not inside wide, 1024x40 HR pixels from \[276,0\] on\.$"
+    ):
         explainer.at(1290, 4, 16)
 
 
@@ -265,11 +267,11 @@ def test_a_window_beyond_the_image_is_refused(file: Path) -> None:
     image = Photo.read(file).seen(2, 1)
     assert window_at(64, 48, 16, image) == Square(48, 64, 16)
     for x, y in ((65, 48), (64, 49), (-1, 0), (0, -1)):
-        with pytest.raises(UserError, match=r"^at=\[-?\d+,-?\d+\] with size=16 leaves noise"):
+        with pytest.raises(UserError, match=r"^at=\[-?\d+,-?\d+\] with size=16 is not inside noise"):
             window_at(x, y, 16, image)
     # The image is cropped to whole LR pixels: what lies in the photo may not lie in it.
     explainer = before(file, parts=("attribution",)).at(64, 48, 16)
-    with pytest.raises(UserError, match=r"leaves noise, 78x63 HR pixels"):
+    with pytest.raises(UserError, match=r"is not inside noise, 78x63 HR pixels"):
         made(explainer, x3=network(scale=3))
 
 
@@ -331,8 +333,8 @@ def answer(runs: Path, *names: str, **asked: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["a", "x3"], "a enlarges 2 times and x3 enlarges 3 times: networks side by side must be of one scale"),
-        (["a", "latents"], "latents names a DCGAN, which is no upscaler"),
+        (["a", "x3"], "a enlarges 2 times and x3 enlarges 3 times: networks side by side must have one scale"),
+        (["a", "latents"], "latents names a DCGAN, which is not an upscaler"),
     ],
 )
 def test_networks_that_cannot_be_compared_are_refused(
@@ -352,14 +354,14 @@ def door() -> Iterator[None]:
 
 @pytest.mark.usefixtures("door")
 def test_an_upscaler_beside_a_synthesiser_is_refused(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a makes no images of latents: explain it apart"):
+    with pytest.raises(UserError, match="a does not make images from latents: explain it in a separate command"):
         answer(runs, "latents", "a", parts="latent_walks", output=str(tmp_path / "out"))
     for key, value in {"input": "photo.png", "at": [0, 0], "benchmark": "set5"}.items():
-        with pytest.raises(UserError, match=rf"^{key}=.* is of upscalers, and .* makes images of latents"):
+        with pytest.raises(UserError, match=rf"^{key}=.* is for upscalers only, and .* makes images from latents"):
             answer(runs, "latents", output=str(tmp_path / "out"), **{key: value})
-    with pytest.raises(UserError, match="There is no parts=fields of these networks"):
+    with pytest.raises(UserError, match="parts=fields does not exist for these networks"):
         answer(runs, "latents", parts="fields", output=str(tmp_path / "out"))
-    with pytest.raises(UserError, match="There is no parts=latent_walks of these networks"):
+    with pytest.raises(UserError, match="parts=latent_walks does not exist for these networks"):
         answer(runs, "a", parts="latent_walks", output=str(tmp_path / "out"))
 
 
@@ -644,7 +646,7 @@ def test_a_folder_that_holds_files_is_not_written_to(runs: Path, file: Path, tmp
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
     asked: dict[str, Any] = {"input": str(file), "output": str(tmp_path / "out")}
-    with pytest.raises(UserError, match="holds files; overwrite=true replaces"):
+    with pytest.raises(UserError, match="has files; overwrite=true replaces"):
         answer(runs, "a", **asked)
     answer(runs, "a", **asked, overwrite=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [PAGE, "frequencies.png", "mine"]
@@ -671,7 +673,7 @@ def test_a_synthesiser_whose_images_are_not_there_is_explained_without_them(
     monkeypatch.setattr("upsweep.explaining.request.task_on", missing)
     said = answer(runs, "latents", parts="latent_walks", output=str(tmp_path / "out"))
     assert said[0] == "latents before latents, beside images that are not known."
-    assert "No training images stand beside the samples: There are no digits." in caplog.text
+    assert "The samples are shown without training images: There are no digits." in caplog.text
 
 
 # W&B

@@ -154,5 +154,5 @@ def test_what_is_of_no_use_is_said_in_a_sentence() -> None:
     for wrong in ({"side": 2}, {"count": 0}, {"of_one": 0}):
         with pytest.raises(UserError, match=r"patches\.\w+=\d must be at least"):
             Patches(**wrong)
-    with pytest.raises(UserError, match=r"patches\.side=65 is more than the images have"):
+    with pytest.raises(UserError, match=r"patches\.side=65 is larger than the images"):
         search([[faulty("a", {})]], Patches(side=65))

@@ -169,7 +169,7 @@ def test_bicubic_has_no_layers_and_this_is_said() -> None:
     hr = noise(1, 1, 32, 32)
     one = case("bicubic", Bicubic(scale=2), EvalImage("noise", shrink(hr, 2), hr, None, None))
     section = features([one], Square(0, 0, 8), Features())
-    assert section.figures == {} and "it has no layer" in section.said[0]
+    assert section.figures == {} and "no layer has features" in section.said[0]
 
 
 def test_what_is_of_no_use_is_said_in_a_sentence() -> None:

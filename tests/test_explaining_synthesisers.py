@@ -127,7 +127,7 @@ def test_a_copy_is_at_distance_0_and_unknown_training_images_are_said() -> None:
     cases = [SampleCase(name="copier", network=net, training=training), SampleCase(name="other", network=net)]
     copier, other = nearest_training_images(cases, LOOKS).said
     assert copier.startswith("copier: a sample is 0.00 times as far") and "0.00 at least (a copy: 0)" in copier
-    assert other == "other: the images that it was trained on are not known, so that none stand beside."
+    assert other == "other: its training images are not known, so none are shown."
 
 
 def test_what_is_of_no_use_is_said_in_a_sentence() -> None:

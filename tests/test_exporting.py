@@ -13,9 +13,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from upsweep import release
 from upsweep.blocks import conv
 from upsweep.common.errors import UserError
 from upsweep.networks import Network, checkpoints
+from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.exporting import export, export_onnx
 from upsweep.networks.upscalers import Upscaler
 
@@ -208,7 +210,7 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path, kind: 
 
 @pytest.mark.slow
 def test_an_opset_that_is_too_old_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"opset 3 \(only opset 18 can say it\)"):
+    with pytest.raises(UserError, match=r"opset 3 \(it needs opset 18\)"):
         export_onnx(checkpoints.build(SPEC), SPEC, tmp_path / "x.onnx", opset=3)
     assert not list(tmp_path.iterdir())
 
@@ -222,7 +224,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"needs onnxscript: pip install 'upsweep\[export\]'"):
+    with pytest.raises(UserError, match=r"needs onnxscript: pip install -e '\.\[export\]'"):
         export_onnx(checkpoints.build(SPEC), SPEC, tmp_path / "x.onnx")
 
 
@@ -246,6 +248,12 @@ def test_the_average_of_the_weights_is_exported_unless_it_is_not_wanted(checkpoi
         export(checkpoint, "safetensors", ema=ema, overwrite=True)
         weights = checkpoints.load_generator(checkpoint.with_suffix(".safetensors")).state_dict()
         assert (weights["last.weight"].abs().max() == 0) == ema
+
+
+def test_shipped_weights_are_exported_into_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(release.located("fsrcnn_x2"), "safetensors")
+    assert load_upscaler(tmp_path / "fsrcnn_x2.safetensors").scale == 2
 
 
 def test_bad_wishes_are_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_inceptions_weights_are_asked_for_and_nothing_in_their_file_is_run(tmp_p
 
 def test_without_torch_fidelity_inception_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(UserError, match="pip install torch-fidelity"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[fid\]'"):
         extractor_of("inception", "weights.pth")
 
 

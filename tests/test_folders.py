@@ -30,7 +30,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already has a run"):
         writable(tmp_path)
     assert writable(tmp_path, resume=True) == tmp_path
 
@@ -44,7 +44,7 @@ def test_a_folder_is_one_process_s_until_that_ends_however_it_ends(tmp_path: Pat
         text=True,
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"
-        with pytest.raises(UserError, match=f"being written to by process {other.pid} of"):
+        with pytest.raises(UserError, match=f"process {other.pid} of .* is writing to"):
             writable(tmp_path / "run", resume=True)
         other.kill()
         other.wait()

@@ -1,6 +1,7 @@
 """What task=generation chooses, and what its choices mean to searches, early stopping and the terminal."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from tests.small_job import RECIPE
 from tests.small_synthesisers import SYNTHESISER
 
@@ -37,6 +39,8 @@ def test_a_search_and_an_early_end_take_a_lower_distance_for_better() -> None:
     config = composed("task=generation", "callbacks=early_stopping", "callbacks.early_stopping.patience=1")
     assert declared_in(config)[0].name == "fd" and declared_in(config)[0].better == "lower"
     stopping = instantiate(config.callbacks.early_stopping)
+    task = SimpleNamespace(figures=declared_in(config), headline=declared_in(config)[0])
+    stopping.setup(Trainer(accelerator="cpu", logger=False), SimpleNamespace(task=task), "fit")
     assert isinstance(stopping, EarlyStopping) and (stopping.monitor, stopping.mode) == ("val/fd", "min")
 
 

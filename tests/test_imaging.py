@@ -580,7 +580,7 @@ def test_the_first_of_several_frames_is_read_and_said(
     frames[0].save(tmp_path / "many.x", form, save_all=True, append_images=frames[1:], **exact)
     check(read_image(tmp_path / "many.x"), RGB)
     (said,) = caplog.messages
-    assert "many.x: of its 3 frames the first" in said
+    assert "many.x: only the first of its 3 frames is read" in said
     frames[0].save(tmp_path / "one.x", form, **exact)
     read_image(tmp_path / "one.x")
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

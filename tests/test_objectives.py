@@ -80,5 +80,5 @@ def test_a_weighted_sum_is_the_sum_of_its_weighted_terms_and_the_weights_are_set
 
 
 def test_a_term_without_a_weight_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="must name the same"):
+    with pytest.raises(UserError, match="must have the same names"):
         WeightedSum({"l1": nn.L1Loss(), "c": Charbonnier()}, {"l1": 1.0})

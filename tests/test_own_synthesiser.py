@@ -17,7 +17,7 @@ from upsweep.sampling.latents import latents
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "generation.md").read_text(encoding="utf-8")
-SECTION = PAGE[PAGE.index("## Adding your own") : PAGE.index("## Elsewhere")]
+SECTION = PAGE[PAGE.index("## Adding your own") : PAGE.index("## Other programs")]
 FILES = dict(re.findall(r"```\w+ file=(\S+)\n(.*?)```", SECTION, re.DOTALL))
 (COMMAND,) = re.findall(r"```sh run\n(.*?)```", SECTION, re.DOTALL)
 TINY = ["trainer=cpu", "trainer.max_epochs=1", "data.patches_per_epoch=128", "data.samples=64", "logger=none"]

@@ -1,6 +1,6 @@
 """A task of the user's own, from a folder outside of the repository, does all that the built-in one does.
 
-It is the README's: a noisy image in, a clean one out, judged by a figure of which LOWER is better.
+It is that of docs/extending.md: a noisy image in, a clean one out, judged by a figure of which LOWER is better.
 """
 
 import csv
@@ -36,21 +36,21 @@ from upsweep.training.records import History, KeepCrop
 from upsweep.training.saving import SaveBest
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README[README.index("### Your own task") : README.index("## The report")]
+EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+SECTION = EXTENDING[EXTENDING.index("## Your own task") :].split("\n## ")[0]
 FILES = dict(re.findall(r"```\w+ file=(\S+)\n(.*?)```", SECTION, re.DOTALL))
 (COMMAND,) = re.findall(r"```sh run\n(.*?)```", SECTION, re.DOTALL)
 TINY = ["trainer=cpu", "trainer.max_epochs=2", "data.patches_per_epoch=64", "logger=none"]
 CLASSES = {"denoising.Denoiser"}
 
 
-def test_the_readme_shows_a_task_in_under_forty_lines() -> None:
+def test_the_page_shows_a_task_in_under_forty_lines() -> None:
     assert sum(len(text.splitlines()) for text in FILES.values()) + len(COMMAND.splitlines()) < 40
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder outside of the repository, with the README's files."""
+    """A folder outside of the repository, with the page's files."""
     folder = tmp_path_factory.mktemp("elsewhere")
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def run(place: Path, script: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def sweep(place: Path) -> Path:
-    """The README's own sweep, made small."""
+    """The page's own sweep, made small."""
     variable, program, script, *arguments = shlex.split(COMMAND)
     assert (variable, program, script) == ("PYTHONPATH=my", "python", "src/train.py")
     run(place, "train.py", *arguments, *TINY, "hydra.sweep.dir=sweep")

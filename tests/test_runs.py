@@ -209,8 +209,8 @@ def test_two_identities_differ_in_words() -> None:
         "1 image changed (b)",
         "1 image trained on before and validated on now (b)",
         "1 image validated on before and trained on now (v)",
-        "scale was 2 and is 3",
-        "y was None and is [1]",
+        "scale was 2 and is now 3",
+        "y was None and is now [1]",
     ]
     assert was.digest != replace(was, training={}).digest and was.yardstick == replace(was, training={}).yardstick
 
@@ -224,10 +224,10 @@ def test_of_many_images_the_file_has_one_digest_and_still_tells_that_one_of_them
     now = replace(was, training=many | {"train/00007": "0"})
     assert now.digest != was.digest and now.yardstick == was.yardstick
     (said,) = kept.differences(now)
-    assert said.startswith("what is trained on was 60000 images, ") and " and is 60000 images, " in said
+    assert said.startswith("the data trained on was 60000 images, ") and " and is now 60000 images, " in said
     assert kept.differences(replace(was, validation={"w": "5"})) == ["1 image gone (v)", "1 image new (w)"]
     (said,) = kept.differences(replace(was, training={"a": "1"}))
-    assert said.endswith(" and is 1 images")
+    assert said.endswith(" and is now 1 images")
 
 
 def test_how_a_config_judges_is_told_without_what_feeds_and_shows() -> None:

@@ -28,7 +28,7 @@ DOORS = Path(__file__).resolve().parent.parent / "src"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("runs") / "run")
+    return trained(tmp_path_factory.mktemp("runs") / "my run=1")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(generator: Synthesiser, t
     folder = tmp_path / "out"
     write_samples(generator, Sampling(count=2), folder)
     before = content(folder)
-    with pytest.raises(UserError, match="is there already, and holds files; overwrite=true"):
+    with pytest.raises(UserError, match="already exists and has files; overwrite=true"):
         write_samples(generator, Sampling(count=2, seed=2), folder)
     assert content(folder) == before
     write_samples(generator, Sampling(count=2, seed=2), folder, overwrite=True)
@@ -139,7 +139,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(generator: Synthesiser, t
 def test_samples_of_two_commands_do_not_mix(generator: Synthesiser, tmp_path: Path) -> None:
     write_samples(generator, Sampling(count=3), tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(UserError, match=r"would still hold 00002\.png"):
+    with pytest.raises(UserError, match=r"already has 00002\.png"):
         write_samples(generator, Sampling(count=2, seed=2), tmp_path / "out", overwrite=True)
     assert content(tmp_path / "out") == before
 
@@ -169,16 +169,16 @@ def test_what_cannot_be_made_is_said_in_a_sentence(asked: dict[str, Any], said: 
 def test_an_upscaler_makes_nothing_of_latents(tmp_path: Path) -> None:
     upscaler = {**NET, "recipe": SYNTHESISER["recipe"], "scale": 2, "channels": 1}
     run = trained(tmp_path / "run", spec=upscaler)
-    with pytest.raises(UserError, match="names a DeconvNet, which is no synthesiser"):
+    with pytest.raises(UserError, match="names a DeconvNet, which is not a synthesiser"):
         load_synthesiser(run / BEST)
 
 
 def test_a_path_names_a_file_or_the_best_of_a_run(run: Path, tmp_path: Path) -> None:
     assert checkpoint_of(run) == checkpoint_of(run / "checkpoints") == checkpoint_of(run / BEST) == run / BEST
-    with pytest.raises(UserError, match="name a run's folder"):
+    with pytest.raises(UserError, match="give a run's folder"):
         checkpoint_of(tmp_path)
     (tmp_path / "sweep.json").touch()
-    with pytest.raises(UserError, match="is the folder of a sweep: name a job's folder"):
+    with pytest.raises(UserError, match="is the folder of a sweep: give one of its jobs"):
         checkpoint_of(tmp_path)
 
 

@@ -204,7 +204,7 @@ def test_gpus_follow_the_trainer_unless_they_are_given() -> None:
             "tasks_per_node=auto must be a whole number above 0: it is trainer.d",
         ),
         ("slurm", {"time": 0}, r"time=0 must be a whole number above 0 \(minutes\)"),
-        ("local", {"trainer": {"num_nodes": 2}}, "cluster=local has one node"),
+        ("local", {"trainer": {"num_nodes": 2}}, "cluster=local runs on one node"),
     ],
 )
 def test_settings_that_cannot_be_are_one_sentence(cluster: str, given: dict[str, object], sentence: str) -> None:
@@ -216,7 +216,7 @@ def test_without_slurm_it_says_so(started: Callable[..., subprocess.Popen[str]])
     sweep = started("seed=1,2", path=str(Path(sys.executable).parent))
     _, err = sweep.communicate(timeout=60)
     assert sweep.returncode == 1
-    assert err.startswith("There is no sbatch here:") and len(err.splitlines()) == 1
+    assert err.startswith("The command sbatch is not there:") and len(err.splitlines()) == 1
 
 
 def test_without_submitit_it_says_so(home: Path, started: Callable[..., subprocess.Popen[str]]) -> None:

@@ -28,6 +28,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tests.small_results import PSNR
 
 from upsweep.common.errors import UserError
+from upsweep.imaging.lettering import labelled
 from upsweep.imaging.tiles import Panel
 from upsweep.runs.about import About
 from upsweep.runs.result import Result
@@ -404,7 +405,7 @@ def test_csv_files_hold_metrics_config_summary_and_pictures(tmp_path):
     assert said["config"] == {"init": {"fan": "torch"}}
     assert (said["init"], said["seed"], said["parameters"], said["exit_code"]) == ("he", 0, 12464, 0)
     with Image.open(folder / "pictures" / "coffee-2.png") as picture:
-        np.testing.assert_array_equal(np.asarray(picture), PANEL.pixels)
+        np.testing.assert_array_equal(np.asarray(picture), labelled(PANEL.pixels, [PANEL.caption]))
         assert picture.info["Description"] == PANEL.caption
 
 
@@ -438,7 +439,7 @@ def test_where_wandb_fails_that_is_told_once_and_the_run_goes_on(
         run.log_summary({"state": "finished"})
     run.finish()
     assert len(calls) == 1
-    assert caplog.text.count("W&B failed (Connection lost) and gets nothing more of this run, which goes on.") == 1
+    assert caplog.text.count("W&B failed (Connection lost): the run continues without it.") == 1
 
 
 def test_an_empty_variable_of_wandbs_is_none_and_the_name_stays(

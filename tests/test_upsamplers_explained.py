@@ -338,7 +338,7 @@ def test_the_checkerboard_is_what_training_logs_in_grey_levels() -> None:
 
 
 def test_networks_without_an_upsampler_and_with_dead_features_are_drawn_too() -> None:
-    assert "No module of article" in upsamplers([made("article", ArticleNet(recipe(Deconv()), width=4))]).said[0]
+    assert "No linear layer of article" in upsamplers([made("article", ArticleNet(recipe(Deconv()), width=4))]).said[0]
     dead = FSRCNN(recipe(Deconv()))
     nn.init.zeros_(dead.upsampler.weight)  # type: ignore[arg-type]
     nn.init.zeros_(dead.upsampler.bias)  # type: ignore[arg-type]

@@ -244,10 +244,10 @@ def test_bad_wishes_are_refused(tmp_path: Path) -> None:
     for inputs, output, word in [
         ([], None, "input=photo.jpg"),
         (["nothing.jpg"], None, "no such file"),
-        (["nothing*.jpg"], None, "no image here"),
-        ([str(tmp_path / "empty")], None, "no image here"),
+        (["nothing*.jpg"], None, "there are no images"),
+        ([str(tmp_path / "empty")], None, "there are no images"),
         ([str(tmp_path)], str(tmp_path / "x.png"), "one file"),
-        ([str(tmp_path / "a.png")], str(tmp_path / "x.gif"), "kind of image"),
+        ([str(tmp_path / "a.png")], str(tmp_path / "x.gif"), "neither an existing folder nor an image"),
     ]:
         with pytest.raises(UserError, match=word):
             plan(inputs, output, 2)
@@ -271,7 +271,7 @@ def test_what_fails_does_not_stop_the_others(tmp_path: Path, capsys: pytest.Capt
 
 def test_the_package_says_which_weights_it_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "FOLDER", tmp_path)
-    with pytest.raises(UserError, match=r"scale=2 \(it has none at all\): name a checkpoint"):
+    with pytest.raises(UserError, match=r"scale=2 \(it has none at all\): give a checkpoint"):
         release.path(None, 2)
     for name in ("fsrcnn_x2", "edsr_x2", "edsr_x3", "espcn_x3", "readme"):
         (tmp_path / f"{name}.safetensors").touch()

@@ -1,19 +1,23 @@
 """Where Hydra finds our launchers and our sweeper. Scanned at every start: it imports nothing it can put off."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from upsweep.common.commands import installing
 from upsweep.common.errors import extra
 
 
@@ -31,11 +35,12 @@ class SweepLauncher(Launcher):
         own: dict[str, Any] = {key: self._settings.get(key) for key in ("devices_per_job", "timeout")}
         runner: Runner = partial(run_processes, **own)
         if "cluster" in self._settings:
-            with extra("submitit", "SLURM needs submitit: pip install -e '.[slurm]'."):
+            with extra("submitit", f"SLURM needs submitit: {installing('slurm')}."):
                 from upsweep.sweeps.slurm import run_on_slurm
             folder = Path(config.hydra.sweep.dir).absolute() / "slurm"
             runner = partial(run_on_slurm, folder=folder, cluster=self._settings["cluster"])
-        self._sweep = LaunchedSweep(config, hydra_context, runner, self._parallel, self._resume)
+        here = "cluster" not in self._settings  # the nodes of a cluster may have other disks
+        self._sweep = LaunchedSweep(config, hydra_context, runner, self._parallel, self._resume, here)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         return self._sweep.launch(job_overrides, initial_job_idx)
@@ -95,7 +100,7 @@ class SearchSweeper(Sweeper):
         self._settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        with extra("optuna", "A search needs Optuna: pip install -e '.[search]'."):
+        with extra("optuna", f"A search needs Optuna: {installing('search')}."):
             from upsweep.sweeps.search import Search
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -120,6 +125,14 @@ class SearchSweeperConf:
     seed: int = 1
     sampler: dict[str, Any] = field(default_factory=lambda: {"_target_": "optuna.samplers.TPESampler"})
     params: dict[str, str] = field(default_factory=dict)
+
+
+class ConfFirst(SearchPathPlugin):
+    """A folder whose files go before those of conf/: tests name one, in which conf/local is empty."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if folder := os.environ.get("UPSWEEP_CONF_FIRST"):
+            search_path.prepend("upsweep", f"file://{folder}")
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="upsweep")

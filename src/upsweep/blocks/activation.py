@@ -39,5 +39,5 @@ def gain(factory: Callable[..., nn.Module]) -> float:
         f: Tensor = make(factory, channels=1).double().eval()(z.view(1, 1, -1, 1)).flatten()
     power = torch.trapezoid(f.square() * density, z).item()
     if not (math.isfinite(power) and power > 0):
-        raise UserError(f"No gain keeps the signal through {factory}: E[f(z)^2] is {power}; choose init.gain=1.")
+        raise UserError(f"There is no gain for {factory}: E[f(z)^2] is {power}; choose init.gain=1.")
     return 1 / math.sqrt(power)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 Form = Literal["auto", "deconv", "subpixel", "blocks"]
 Pair = tuple[int, int]
 
-FEW_CHANNELS = 4  # so many output channels a deconvolution may have for its sub-pixel form to be faster
-FEW_PHASES = 4  # so many channels the equal convolution may have for it to be faster in blocks
+FEW_CHANNELS = 4  # output channels up to which the sub-pixel form of a deconvolution is faster
+FEW_PHASES = 4  # channels up to which the equal convolution is faster in blocks
 
 
 class Phases(NamedTuple):

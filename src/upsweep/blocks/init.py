@@ -50,7 +50,7 @@ def draw(layer: Layer, std: float, distribution: Distribution) -> Tensor:
 
 
 def put(layer: Layer, weight: Tensor) -> None:
-    """Give a layer its weights, where no gradients are kept, through its parametrization if it has one."""
+    """Set a layer's weights without gradients, through its parametrization if it has one."""
     if not parametrize.is_parametrized(layer, "weight"):
         layer.weight.copy_(weight)
         return
@@ -71,7 +71,7 @@ class Init(ABC):
     """
 
     needs_data: ClassVar[bool] = False
-    idle: ClassVar[str] = ""  # said where no layer of a network `has_own_start`
+    idle: ClassVar[str] = ""  # the message if no layer of a network `has_own_start`
 
     deconv: "Init | None" = None
     last: "Init | None" = None
@@ -98,11 +98,11 @@ class Init(ABC):
         return True
 
     def unused(self, network: nn.Module) -> list[str]:
-        """What of this rule finds no layer in `network`, a sentence each."""
+        """The parts of this rule that apply to no layer of `network`, a sentence each."""
         layers = [layer for layer in network.modules() if isinstance(layer, Layer)]
         said = []
         if self.deconv is not None and not any(isinstance(layer, nn.ConvTranspose2d) for layer in layers):
-            said.append("init.deconv starts no layer: the generator has no deconvolution (upsampler=deconv makes one).")
+            said.append("init.deconv has no effect: the generator has no deconvolution (upsampler=deconv makes one).")
         if self.idle and not any(map(self.has_own_start, layers)):
             said.append(self.idle)
         return said
@@ -111,7 +111,7 @@ class Init(ABC):
     def __call__(self, network: nn.Module, act: Factory, last: nn.Module | None = None) -> None:
         """Initialise `network` in place, in the order of its modules; `last` is, or holds, its last layer."""
         for layer, rule in self._rules(network, last):
-            if layer.weight.is_meta:  # such a network is only asked for its shapes
+            if layer.weight.is_meta:  # only the shapes of such a network are used
                 continue
             put(layer, rule.weight(layer, act))
             if layer.bias is not None:
@@ -194,7 +194,7 @@ class Normal(Init):
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled(Init):
-    """What the rules share that choose a deviation by the fans, which `fan` says how to count (see `fans`).
+    """The base of rules that choose a deviation by the fans; `fan` says how to count these (see `fans`).
 
     `gain` is a factor on the deviation, or "auto": what undoes the activation (`activation.gain`; sqrt(2) for ReLU).
     """
@@ -252,7 +252,7 @@ class ICNR(He):
     It then enlarges as nearest-neighbour interpolation does, after a convolution: no checkerboard at the start.
     """
 
-    idle: ClassVar[str] = "init=icnr starts all as init=he: the generator has no sub-pixel convolution."
+    idle: ClassVar[str] = "init=icnr does the same as init=he: the generator has no sub-pixel convolution."
 
     def has_own_start(self, layer: Layer) -> bool:
         return isinstance(layer, SubPixelConv2d)
@@ -274,7 +274,7 @@ class Identity(He):
     input besides, the signal doubles with every block. A `noise` of 0 is exactly the identity.
     """
 
-    idle: ClassVar[str] = "init=identity starts all as init=he: no convolution of the generator keeps its channels."
+    idle: ClassVar[str] = "init=identity does the same as init=he: no convolution of the generator keeps its channels."
 
     noise: float = 0.25
 
@@ -326,11 +326,11 @@ class LSUV(Orthogonal):
     needs_data: ClassVar[bool] = True
 
     def adjust(self, layer: Layer, output: Tensor) -> None:
-        """Divide the weights, and so the output, by the output's deviation; UserError where that is none."""
+        """Divide the weights, and so the output, by the output's deviation; UserError where that is 0 or not finite."""
         std = output.std()  # one step is enough, as the layer is linear
         rounding = 1e-6 * output.abs().max().item()  # what the deviation of a constant may come to
         if not rounding < std.item() < math.inf:
-            raise UserError(f"init=lsuv cannot scale {layer}: on the batch, its output's deviation is {std.item()}.")
+            raise UserError(f"init=lsuv cannot scale {layer}: its output on the batch has a deviation of {std.item()}.")
         put(layer, layer.weight / std)
 
 
@@ -346,9 +346,9 @@ class Interpolation(Init):
     kernel: Literal["bilinear", "bicubic"] = "bilinear"
 
     def weight(self, layer: Layer, act: Factory) -> Tensor:
-        """Raises UserError: the layer is no deconvolution."""
+        """Raises UserError: the layer is not a deconvolution."""
         if not isinstance(layer, nn.ConvTranspose2d):
-            raise UserError("Interpolation starts deconvolutions only: choose it as init.deconv beside another rule.")
+            raise UserError("Interpolation initialises deconvolutions only: choose it as init.deconv of another rule.")
         rows, columns = (
             interpolation_taps(self.kernel, *axis)
             for axis in zip(layer.kernel_size, layer.stride, cast(tuple[int, int], layer.padding), strict=True)

@@ -13,7 +13,7 @@ def in_channels_last(network: nn.Module) -> nn.Module:
 def as_channels_last(x: Tensor) -> Tensor:
     """Images (N, C, H, W) laid out as NHWC: the same values.
 
-    Of one channel both layouts are the same bytes, and torch takes them for NCHW: only the strides say what is meant.
+    With one channel both layouts are the same bytes, which torch takes for NCHW: only the strides tell them apart.
     """
     n, c, h, w = x.shape
     if c == 1:

@@ -89,8 +89,8 @@ class LayerNorm(Norm):
 class WeightsNorm(Norm, ABC):
     """A normalisation of weights: of every convolution and deconvolution, the first and the last ones included.
 
-    Other layers stay as they are, such as the image branch of LapSRN, which no rule of the recipe reaches. It `covers`
-    all of them, or the layers of blocks with a norm alone, as up to format 1 of checkpoints.
+    Layers that no rule of the recipe reaches, such as the image branch of LapSRN, stay as they are. `covers` chooses
+    all layers, or only those of blocks with a norm, as in checkpoints up to format 1.
     """
 
     covers: Literal["all", "blocks"] = "all"

@@ -1,4 +1,4 @@
-"""The one value by which every choice reaches a generator."""
+"""The one value that brings every choice to a generator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

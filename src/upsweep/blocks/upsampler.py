@@ -70,7 +70,7 @@ class Deconv(Upsampler):
         if kernel < stride or not 0 <= output_padding < stride:
             raise UserError(
                 f"upsampler.kernel={kernel} with padding {padding} cannot enlarge exactly {stride} times: take a "
-                f"kernel of at least {stride} (odd where that is 1) and leave upsampler.padding empty."
+                f"kernel of at least {stride} (odd at stride 1) and leave upsampler.padding empty."
             )
         return Deconv2d(in_channels, out_channels, kernel, stride, padding, output_padding, form=self.form)
 

@@ -1,4 +1,4 @@
-"""What a config may say, held to in one sentence."""
+"""Checks of config values: a wrong one is a UserError of one sentence."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -28,17 +28,17 @@ def at_least(group: str, lowest: float, **numbers: float) -> None:
 def hold_to_signature(
     made: Callable[..., Any], values: Mapping[str, Any], named: Callable[[str], str] = lambda name: name
 ) -> None:
-    """Raise UserError for the first of some arguments, plain values of a config, that is not of its parameter's type.
+    """Raise UserError for the first argument, a plain value of a config, that is not of its parameter's type.
 
     Args:
         made: what is to be called.
-        values: arguments by name; those that it does not take, or whose type it does not say, pass.
+        values: arguments by name; unknown ones, and those without a type hint, pass.
         named: argument -> the key that sets it.
     """
     try:
         hints = get_type_hints(made.__init__ if inspect.isclass(made) else made)
         parameters = inspect.signature(made).parameters
-    except (NameError, TypeError, ValueError):  # it says nothing of its types that can be understood
+    except (NameError, TypeError, ValueError):  # its type hints cannot be read
         return
     for name, value in values.items():
         known = name in hints and name in parameters
@@ -47,7 +47,7 @@ def hold_to_signature(
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value of a config may stand where a type is asked for; an object is made of a mapping."""
+    """Whether a plain value of a config fits a type hint; a mapping with a `_target_` stands for an object."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in inner)

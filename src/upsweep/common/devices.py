@@ -1,4 +1,4 @@
-"""Devices by name. torch is imported where it is asked."""
+"""Devices by name. The functions import torch."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ def device_of(name: str) -> "torch.device":
     """The device of that name, or with auto the best there is: cuda, mps or cpu.
 
     Raises:
-        UserError: there is none such here.
+        UserError: this machine has no such device.
     """
     import torch
 
@@ -23,12 +23,12 @@ def device_of(name: str) -> "torch.device":
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        raise UserError(f"device={name} cannot be used here; auto takes the best there is.") from error
+        raise UserError(f"device={name} cannot be used on this machine; device=auto takes the best one.") from error
     return device
 
 
 def device_holding(module: "nn.Module") -> "torch.device":
-    """Where the weights of a module lie; the processor for one without any."""
+    """The device of a module's weights; the CPU for a module without weights."""
     import torch
 
     return next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))

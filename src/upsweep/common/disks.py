@@ -1,4 +1,4 @@
-"""Full disks, in words: whoever meets one first says which disk it is, and how much of it is free."""
+"""Full disks, in words: which disk is full, and how much of it is free."""
 
 import errno
 import math
@@ -10,10 +10,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def full_disk(error: BaseException, otherwise: Path) -> str | None:
-    """What to tell of an error that comes of a full disk; None of any other.
+    """A sentence for an error that a full disk caused; None for any other error.
 
     Args:
-        error: it, or what it was made of.
+        error: the error of the full disk, or one that was raised from it.
         otherwise: what was being written, where the error does not say it.
     """
     if isinstance(error, OSError) and error.errno in FULL:

@@ -18,7 +18,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def extra(package: str, sentence: str) -> Iterator[None]:
-    """Import modules that need a package which not everybody has; without it, raise UserError with the sentence."""
+    """Import modules that need an optional package; without it, raise UserError with the sentence."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -21,10 +21,10 @@ _count = itertools.count()
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a path to write a file, or a folder, to; it takes the name of `path`, beside it, where the block ends well.
+    """Give a path beside `path` to write a file or a folder to; it is renamed to `path` if the block succeeds.
 
     Whoever reads `path` finds the old content or the whole of the new one, also after a power cut: what was written is
-    flushed to the disk before the rename, and the folder above after it. A folder replaces none that holds anything.
+    flushed to the disk before the rename, and the folder above after it. A folder never replaces one with content.
     """
     beside = path.with_name(f".{path.name[:100]}.{os.getpid()}-{next(_count)}{PART}")
     try:
@@ -41,7 +41,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what processes that were killed while they wrote `name`, or anything, left in a folder.
+    """Remove what killed processes left in a folder while they wrote `name`, or anything.
 
     The caller holds a lock.
     """
@@ -63,13 +63,13 @@ def hold_to_new(folder: Path, overwrite: bool) -> None:
     """Raise UserError where an output folder holds files already, unless they may be replaced."""
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UserError(
-            f"{folder} is there already, and holds files; overwrite=true replaces those of the same names, "
+            f"{folder} already exists and has files; overwrite=true replaces those of the same names, "
             "output=... writes elsewhere."
         )
 
 
 def as_csv(rows: Iterable[Sequence[object]]) -> str:
-    """The lines of a CSV file, in which no word is a formula: a spreadsheet would run `=cmd`, which becomes `'=cmd`."""
+    """The lines of a CSV file without formulas: a spreadsheet would run `=cmd`, so it becomes `'=cmd`."""
     return "".join(map(_csv_line, rows))
 
 
@@ -104,7 +104,7 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """To the disk. Some systems cannot do that to a folder, which is then left to itself."""
+    """Flush to the disk. Some systems cannot flush a folder: that is ignored."""
     folder = path.is_dir()
     with suppress(OSError) if folder else nullcontext():
         descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Locks between processes, held on files: the system lets go of one when its process ends, however it ends."""
+"""Locks between processes, held on files: the system releases a lock when its process ends, however it ends."""
 
 import os
 import platform
@@ -11,13 +11,13 @@ _held: dict[Path, FileLock] = {}  # until the process ends
 
 
 def locked(path: Path) -> BaseFileLock:
-    """For `with`: waits for the lock that a file stands for, and holds it. File and folder are made, and stay."""
+    """For `with`: waits for the lock of a file, and holds it. The file and its folder are made, and stay."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
 
 def keep(path: Path, patience: float) -> str | None:
-    """Hold the lock at `path` from here on; who holds it, in words, where it was not free for `patience` seconds."""
+    """Hold the lock at `path` from here on; if it is not free within `patience` seconds, give the holder in words."""
     path = path.resolve()
     if path in _held:
         return None

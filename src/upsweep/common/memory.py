@@ -1,4 +1,4 @@
-"""The C library's habit of handing memory back to the system, which a network takes again in its next step."""
+"""Memory settings of glibc: freed memory is kept for the next step, and not handed back to the system."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ TUNABLES = ("malloc.trim_threshold", "malloc.mmap_threshold", "malloc.top_pad", 
 
 
 def keep_freed() -> bool:
-    """Keep what this process frees, within `BLOCK` and `IDLE`, for its next use; whether that was possible.
+    """Keep the memory that this process frees, within `BLOCK` and `IDLE`, for reuse; whether that was possible.
 
     A training step on a CPU frees and takes the same few megabytes over and over, and glibc hands them back in between:
     the system then clears every page again (`benchmarks/training_step.py` counts them). Only glibc has this habit and

@@ -31,7 +31,7 @@ def watch_parent() -> None:
     rank = not first_rank(os.environ)
     if int(said) != parent:
         if rank and not _alive(int(said)):
-            sys.exit(f"process {said}, which started this rank, has gone.")
+            sys.exit(f"process {said}, which started this rank, has ended.")
         return  # a shell, or a scheduler, stands between them
     if rank:
         end_with_parent(signal.SIGKILL)

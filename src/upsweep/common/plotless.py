@@ -1,4 +1,4 @@
-"""torchmetrics without its plots: where matplotlib is installed it imports that for them, in every process.
+"""torchmetrics without its plots: it imports matplotlib for them, if that is installed, in every process.
 
 That is half a second of each job of a sweep, and a cache in the home folder, for plots that nobody here makes. Only
 `upsweep.explaining` draws with matplotlib.
@@ -37,6 +37,6 @@ class Plotless(MetaPathFinder):
 
 
 def leave_plots_out() -> None:
-    """Do so from now on, unless torchmetrics has been imported."""
+    """Keep torchmetrics from importing matplotlib, unless torchmetrics has been imported."""
     if FLAGS not in sys.modules and not any(isinstance(finder, Plotless) for finder in sys.meta_path):
         sys.meta_path.insert(0, Plotless())

@@ -1,4 +1,4 @@
-"""How far something long is: a bar with the time left on a terminal, now and then a line elsewhere; on stderr."""
+"""Progress on stderr: a bar with the time left on a terminal, now and then a line elsewhere."""
 
 import sys
 import time
@@ -25,9 +25,9 @@ class Bar:
         shown: False shows nothing.
         after: seconds before the bar appears: what is quick needs none.
         lines: whether a line is printed every `LINE_EVERY` seconds where there is no terminal.
-        said: (done, total) -> what stands beside the bar.
+        said: (done, total) -> the text beside the bar.
         stays: whether the last state of the bar stays.
-        done: what was done before, and says nothing of the time that the rest takes.
+        done: what was done before; it does not count for the time left.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Bar:
         self._bar.stop()
 
     def advance(self, amount: float = 1.0, doing: str | None = None) -> None:
-        """So much more is done."""
+        """Add to what is done."""
         self.update(self.done + amount, doing)
 
     def update(self, done: float, doing: str | None = None) -> None:
-        """So much is done."""
+        """Set what is done."""
         self.done, self.doing = done, self.doing if doing is None else doing
         now, said = time.monotonic(), self._said(done, self._total)
         self._bar.update(self._task, completed=done, description=self.doing, said=said)

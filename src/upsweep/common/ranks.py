@@ -1,11 +1,11 @@
-"""What the environment says of ranks: the processes of one training."""
+"""Environment variables about ranks, the processes of one training."""
 
 import os
 from collections.abc import Mapping, MutableMapping
 
 from upsweep.common.errors import UserError
 
-# By which a launcher of ranks (Lightning, torchrun, srun, mpirun, LSF) tells a process which one it is.
+# With these a launcher of ranks (Lightning, torchrun, srun, mpirun, LSF) tells a process its rank.
 _OWN = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK")
 PARENT = "UPSWEEP_PARENT"  # which of our processes on this machine started this one, see `upsweep.common.parents`
 # What an outer distributed run, or a Lightning run before in this process, leaves in the environment.
@@ -17,23 +17,23 @@ _LEFT = {
 
 
 def first_rank(environment: Mapping[str, str]) -> bool:
-    """Whether this process is the first rank; it is where no launcher of ranks says otherwise."""
+    """Whether this process is the first rank; without a launcher of ranks it is."""
     return all((environment.get(name) or "0") == "0" for name in _OWN)
 
 
 def settle_ranks(environment: MutableMapping[str, str]) -> None:
-    """Take out what says nothing of ranks, and let a process in an allocation of SLURM that srun did not start be one.
+    """Remove empty variables, and make a process in a SLURM allocation that srun did not start a single rank.
 
     There Lightning would wait for as many ranks as the allocation has tasks, unless the job's name is `interactive`.
 
     Raises:
-        UserError: a rank, or their number, is no whole number.
+        UserError: a rank, or their number, is not a whole number.
     """
     for name in (*_OWN, "SLURM_NTASKS", *(name for name in sorted(_LEFT) if name.endswith(("SIZE", "PORT")))):
         if not (value := environment.get(name, "")).strip():
             environment.pop(name, None)
         elif not value.isdecimal():
-            raise UserError(f"{name}={value} in the environment is no whole number: unset it, unless this is a rank.")
+            raise UserError(f"{name}={value} in the environment is not a whole number: unset it if this is not a rank.")
     alone = "SLURM_PROCID" not in environment or environment.get("SLURM_STEP_NUM_TASKS") == "1"
     if "SLURM_NTASKS" in environment and alone:
         environment["SLURM_JOB_NAME"] = "interactive"

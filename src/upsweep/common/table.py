@@ -17,7 +17,7 @@ class Table:
     """The first `left` columns and the last one are words, aligned left; those between are numbers."""
     styles: Sequence[str] = ()
     least: Sequence[str] = ()
-    """Headers of columns that a narrow terminal does without, the last one first."""
+    """Headers of the columns that a narrow terminal leaves out, the last one first."""
 
     def _justify(self, column: int) -> Literal["left", "right"]:
         return "left" if column < self.left or column == len(self.headers) - 1 else "right"
@@ -42,7 +42,7 @@ class Table:
         console.print(self.within(console.width).rich())
 
     def within(self, width: int) -> "Table":
-        """The same in lines of at most `width` characters: without what says least, or else a line a cell."""
+        """The same in lines of at most `width` characters: without the columns of `least`, or else a line a cell."""
         gone = next(
             (n for n in range(len(self.least) + 1) if self._without(n).width + 2 <= width), None
         )  # rich's padding
@@ -83,6 +83,6 @@ class Table:
         for i, header in enumerate(self.headers):
             table.add_column(Text(header), justify=self._justify(i), overflow="fold", no_wrap=i >= self.left)
         for i, row in enumerate(self.rows):
-            # Text: a value such as `[a,b]` is no markup.
+            # Text: a value such as `[a,b]` is not markup.
             table.add_row(*map(Text, row), style=self.styles[i] if i < len(self.styles) else None)
         return table

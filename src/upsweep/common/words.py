@@ -1,16 +1,19 @@
-"""What is printed: words never stop a program, whoever listens."""
+"""Output streams that never raise: a closed pipe or a full disk does not stop a program."""
 
 import io
 import logging
 import os
 import sys
+from functools import lru_cache
 from typing import Any, TextIO
+
+log = logging.getLogger("upsweep")
 
 
 class Heard:
-    """A text stream that goes on where nobody reads it any more (`| head -1`, a full disk, a closed terminal).
+    """A text stream that still works when nobody reads it any more (`| head -1`, a full disk, a closed terminal).
 
-    What its encoding does not know is written as `\\xb1`.
+    Characters that its encoding does not have are written as `\\xb1`.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -45,8 +48,14 @@ class Heard:
             os.close(nowhere)
 
 
+@lru_cache(maxsize=64)
+def warn_once(said: str) -> None:
+    """Log a warning once a process: a folder is looked into to see what is there, and then to read it."""
+    log.warning(said)
+
+
 def never_raise() -> None:
-    """Let standard output, standard error and logs never raise; what was closed at the start leads nowhere."""
+    """Let standard output, standard error and logs never raise; a stream that was closed at the start discards all."""
     logging.raiseExceptions = False  # a log file on a full disk must not bury the sentence that says so
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

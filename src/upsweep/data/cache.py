@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
@@ -37,7 +36,7 @@ Made = TypeVar("Made")
 
 
 def cached(cache_dir: Path, key: str, read: Callable[[Path], Made | None], write: Callable[[Path], None]) -> Made:
-    """What `read` gives of the cache's folder; `write` makes its content first where it gives None.
+    """What `read` gives for the cache's folder; if that is None, `write` makes the content first.
 
     Raises:
         UserError: the cache cannot be written.
@@ -64,12 +63,12 @@ def _write(folder: Path, write: Callable[[Path], None]) -> None:
         part.mkdir()
         write(part)
         if folder.exists():
-            log.warning("The cache %s was damaged: it is made once more.", folder)
+            log.warning("The cache %s was damaged: it is made again.", folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def key_of(*said: Any) -> str:
-    """A name for exactly what is said: plain values."""
+    """A name for exactly these plain values."""
     return hashlib.sha256(json.dumps(said).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
@@ -83,7 +82,7 @@ def stamp(path: Path) -> tuple[int, int, int]:
 
 
 def digests_of(file: Path) -> list[int]:
-    """A CRC-32 of every block of a file: what a disk, a copy or a hand has changed in a cache does not go unseen."""
+    """A CRC-32 of every block of a file, so that no change to a cache goes unseen."""
     with file.open("rb", buffering=0) as pixels:
         return [zlib.crc32(block) for block in iter(partial(pixels.read, BLOCK), b"")]
 
@@ -100,8 +99,10 @@ def digest_of(*pictures: Picture | None) -> str:
 def each(names: Sequence[str], make: Callable[[str], Made], refused: dict[str, str]) -> Iterator[Made]:
     """What `make` gives of every name, made on as many threads as torch may use, in the order of the names.
 
-    The names of which it raises UserError go to `refused`, and why.
+    The names for which it raises UserError go to `refused`, with the reason.
     """
+
+    import torch  # who only looks for files does without
 
     def attempt(name: str) -> Made | UserError:
         try:

@@ -33,7 +33,7 @@ UNPACK: dict[str, Callable[[Path, Literal["rb"]], object]] = {".gz": gzip.open, 
 Bytes = NDArray[np.uint8]
 
 
-class Inside(NamedTuple):  # of which sixty thousand are made in no time
+class Inside(NamedTuple):  # sixty thousand of them are made quickly
     """A picture inside of a file that holds many.
 
     Attributes:
@@ -70,7 +70,7 @@ def read_picture(file: File) -> Picture:
 
 
 def states_of(files: Iterable[File | None]) -> list[Any]:
-    """For the key of a cache, what tells whether files have changed: path, size, times, and the place in each."""
+    """What shows, in the key of a cache, that files have changed: path, size, times, and the place in each."""
     state = cache(lambda path: (str(path.resolve()), *stamp(path)))  # many pictures lie in one file
     return [
         (*state(one.file), one.place, one.label) if isinstance(one, Inside) else one and state(one) for one in files
@@ -81,7 +81,7 @@ def idx_pictures(images: Path, labels: Path | None = None) -> list[Inside]:
     """The pictures of an idx file, with their labels from another.
 
     Raises:
-        UserError: a file is broken, or the two hold unlike numbers.
+        UserError: a file is broken, or the two differ in number.
     """
     count = len(read_idx(images))
     if labels is None:
@@ -96,7 +96,7 @@ def batch_pictures(file: Path, names: Sequence[str] = ()) -> list[Inside]:
     """The pictures of a python batch of CIFAR, labelled by numbers, or by the names of the classes.
 
     Raises:
-        UserError: the file is broken, or is no such batch.
+        UserError: the file is broken, or not such a batch.
     """
     labels = read_batch(file)[1]
     if names and not all(0 <= label < len(names) for label in labels):
@@ -108,7 +108,7 @@ def zip_pictures(file: Path) -> list[Inside]:
     """The image files in a zip that upsweep did not make, sorted by names, labelled by the folders that they lie in.
 
     Raises:
-        UserError: the file is broken, or is no zip.
+        UserError: the file is broken, or not a zip.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -145,10 +145,10 @@ def read_idx(file: Path) -> Bytes:
                 raise ValueError(f"it begins with {head.hex() or 'nothing'}")
             shape = tuple(np.frombuffer(_exactly(content, 4 * head[3]), ">u4").tolist())
             if prod(shape) > MAX_BYTES:
-                raise ValueError(f"its shape is said to be {shape}")
+                raise ValueError(f"its shape {shape} is too large")
             values = np.frombuffer(_exactly(content, prod(shape)), np.uint8).reshape(shape)
             if content.read(1):
-                raise ValueError("it goes on after its last value")
+                raise ValueError("it has more bytes after its last value")
             return values
     except _BROKEN as error:
         raise _broken(file, "idx file", error) from error
@@ -172,9 +172,9 @@ def read_batch(file: Path) -> tuple[Bytes, list[int]]:
             found = _Plain(content, encoding="latin1").load()
         pixels, labels = found["data"], found.get("labels", found.get("fine_labels"))
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3 * 32 * 32,):
-            raise ValueError("its data are no rows of 3072 bytes")
+            raise ValueError("its data are not rows of 3072 bytes")
         if not isinstance(labels, list) or len(labels) != len(pixels) or not all(type(one) is int for one in labels):
-            raise ValueError("it has no label for every image")
+            raise ValueError("it does not have a label for every image")
     except Exception as error:  # broken pickles raise anything
         raise _broken(file, "python batch", error) from error
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
@@ -192,7 +192,7 @@ class _Plain(pickle.Unpickler):
             **{(f"numpy.{core}.numeric", "_frombuffer"): _array for core in ("core", "_core")},
         }
         if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and a picture needs no such thing")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which images do not need")
         return known[module, name]
 
 
@@ -208,7 +208,7 @@ def _encode(text: str, _: str) -> bytes:
 
 
 def _broken(file: Path, kind: str, error: Exception) -> UserError:
-    return UserError(f"{file}: broken or no {kind} ({first_line(error)}): get it anew.")
+    return UserError(f"{file}: not a readable {kind} ({first_line(error)}): get it again.")
 
 
 # ---- reading one picture ----
@@ -226,7 +226,7 @@ def _reader(file: Path, _: tuple[int, int, int]) -> Callable[[Any], Picture]:
             raise _broken(file, "zip", error) from error
     pixels = read_idx(file)[..., None] if "idx" in file.name else read_batch(file)[0]
     if pixels.ndim != 4:
-        raise UserError(f"{file} holds an array of shape {pixels.shape[:-1]}, and no images.")
+        raise UserError(f"{file} holds an array of shape {pixels.shape[:-1]}, not images.")
     return lambda place: Picture(pixels[place])
 
 

@@ -2,7 +2,7 @@
 
 An image is a tensor (C, H, W) in [0, 1]: what the generator sees, so luma is degraded as the grey picture that it is.
 One step of a chain shrinks; those before it see HR, those after it LR. Nothing is rounded or clipped but where a step
-says so. Random numbers come from the generator of numbers that is handed in, and from nowhere else.
+says so. Random numbers come only from the generator of numbers that is passed in.
 
 A chain can be run on a whole image or on a window of it (`degrade_window`): what it gives inside the window is then the
 same, since every step is given as many pixels around as it looks at, and JPEG its whole blocks of 8x8.
@@ -220,7 +220,7 @@ class Chain:
     def __post_init__(self) -> None:
         shrinking = [type(step).__name__ for step in self.steps if step.shrinks]
         if len(shrinking) != 1:
-            raise UserError(f"degradation={self}: exactly one step must shrink, and here {len(shrinking)} do.")
+            raise UserError(f"degradation={self}: exactly one step must shrink the image, but {len(shrinking)} do.")
 
     def __str__(self) -> str:
         return ", ".join(map(repr, self.steps))
@@ -233,11 +233,11 @@ class Chain:
         a lens blurs before a sensor counts.
 
         Raises:
-            UserError: something is no step, or several shrink.
+            UserError: something is not a step, or several shrink.
         """
         for name, step in (steps or {}).items():
             if not isinstance(step, Step):
-                raise UserError(f"degradation.{name} is no step of a degradation: {step!r} (see docs/data.md).")
+                raise UserError(f"degradation.{name}={step!r} is not a step of a degradation (see docs/data.md).")
         chain = list((steps or {}).values())
         if not any(step.shrinks for step in chain):
             last = max((i + 1 for i, step in enumerate(chain) if step.before_shrinking), default=0)
@@ -298,7 +298,7 @@ def _window(steps: Sequence[Step], image: Any, window: Window, scale: int, rng: 
 
 
 def stream(seed: int, epoch: int, index: int) -> Generator:
-    """Random numbers that are a pure function of the arguments, and none of those by which a patch is placed.
+    """Random numbers that are a pure function of the arguments, and differ from those that place a patch.
 
     The counter of Philox has 256 bits: patches count in the lowest word
     (`upsweep.tasks.super_resolution.patches.draw`), this begins at block `index` of a part that they never reach.

@@ -1,8 +1,8 @@
-"""Data sets from where they are published: downloaded, checked, unpacked, and never half there.
+"""Downloads of published data sets: fetched, checked, unpacked, and there as a whole or not at all.
 
-Below the root, a download grows in `.<archive>.part` and goes on from there, also in another process; whole and of the
-published md5 it becomes `<archive>`, is unpacked beside into a hidden folder, and that is renamed. So whatever bears
-the name of a set is whole. A person who got the archive in another way puts it at `<root>/<archive>`.
+Below the root, a download grows in `.<archive>.part`, and another process can continue it. Once it is whole and has the
+published md5, it becomes `<archive>` and is unpacked into a hidden folder beside, which is then renamed. So a folder
+with the name of a set is whole. A person who got the archive in another way puts it at `<root>/<archive>`.
 """
 
 import gzip
@@ -94,7 +94,7 @@ CLASSED = (*SINGLE, "cifar10")
 
 
 def archive_of(name: str, mirror: str | None = None) -> Archive | None:
-    """Where a set is published; None where nowhere that is known."""
+    """Where a set is published; None if that is not known."""
     archive = ARCHIVES.get(name)
     return archive and _mirrored(archive, mirror)
 
@@ -104,7 +104,7 @@ def _mirrored(archive: Archive, mirror: str | None) -> Archive:
 
 
 def fetch(name: str, root: Path, *, mirror: str | None = None) -> None:
-    """Make a training set or a benchmark be below the root; what is there already is left alone.
+    """Put a training set or a benchmark below the root; a set that is there already is left alone.
 
     Args:
         name: of `upsweep.data.known`, or of CLASSED.
@@ -112,7 +112,7 @@ def fetch(name: str, root: Path, *, mirror: str | None = None) -> None:
         mirror: the address of a folder with the same archives, instead of their own.
 
     Raises:
-        UserError: the set is published nowhere that is known, the server does not answer or gives another file, the
+        UserError: the set has no known address, the server does not answer or gives another file, the
             archive is not to be trusted, there is no room, or a part of the set is in the way.
     """
     if name in CLASSED:
@@ -134,7 +134,7 @@ def _fetch_part(name: str, root: Path, mirror: str | None) -> None:
             return
         if archive is None:
             raise UserError(
-                f"{title} has no public address that is known here: get its {count} images and put them into "
+                f"upsweep knows no public address of {title}: get its {count} images yourself and put them into "
                 f"{root / SETS[name].folders[0]}."
             )
         with locked(root / f".{archive.name}.lock"):
@@ -147,7 +147,7 @@ def _fetch_part(name: str, root: Path, mirror: str | None) -> None:
 
 
 def _fetch_classes(name: str, root: Path, mirror: str | None) -> None:
-    from upsweep.data.class_sets import CLASS_SETS, find_classes  # brings torch
+    from upsweep.data.class_sets import CLASS_SETS, find_classes
 
     title = CLASS_SETS[name].title
     try:
@@ -172,7 +172,7 @@ def _fetch_file(file: Archive, root: Path) -> None:
 
 
 def _there(name: str, root: Path) -> bool:
-    """Whether the whole set is; raises UserError where a part of it is, which nothing here would leave."""
+    """Whether the whole set is there; raises UserError if only a part is, which nothing here would leave."""
     title, count, found = SETS[name].title, SETS[name].count, find(name, root)
     if found and len(found) < count:
         raise UserError(f"{found[0].parent} holds {len(found)} of the {count} images of {title}: move it away first.")
@@ -185,10 +185,10 @@ def fetch_archive(archive: Archive, root: Path) -> None:
     """Download an archive, or take the one that lies there, and unpack it; raises as `fetch` does, or OSError."""
     target, file = root / archive.folder, root / archive.name
     if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} is in the way of what {archive.name} unpacks to: move it away first.")
+        raise UserError(f"{archive.name} unpacks to {target}, which already has files: move it away first.")
     by_hand = file.exists() and _md5(file) == archive.md5
     if by_hand:
-        log.info("Taking %s, which lies there already.", file)
+        log.info("Using %s, which is there already.", file)
     else:
         _download(archive, file)
     remove_leftovers(target.parent, target.name)
@@ -204,33 +204,32 @@ def fetch_archive(archive: Archive, root: Path) -> None:
 
 
 class _Refused(Exception):
-    """Something of an archive that no data set has."""
+    """An archive has content that no data set has."""
 
 
 # ---- download ----
 
 
 def _download(archive: Archive, file: Path) -> None:
-    """Download to `file`, going on where an earlier process broke off."""
+    """Download to `file`, continuing what an earlier process began."""
     part = file.with_name(f".{file.name}{PART}")
     advice = f"get {file.name} by hand (from there, or a mirror that you trust) and put it at {file}"
     for goes_on in (True, False) if part.exists() else (False,):
         try:
             _complete(archive, part)
         except requests.exceptions.RequestException as error:
-            raise UserError(f"{archive.url} does not give the file ({_reason(error)}): {advice}.") from error
+            raise UserError(f"{archive.url} cannot be downloaded ({_reason(error)}): {advice}.") from error
         except _Refused as reason:
             part.unlink(missing_ok=True)
-            raise UserError(f"{archive.url} gives {reason}, and nothing was kept: {advice}.") from reason
+            raise UserError(f"{archive.url} sends {reason}; nothing was kept: {advice}.") from reason
         if _md5(part) == archive.md5:
             part.replace(file)
             return
         part.unlink()
         if goes_on:
-            log.warning("%s went on from a part that was not good: once more from its beginning.", file.name)
+            log.warning("The part of %s that was there is broken: the download starts again.", file.name)
     raise UserError(
-        f"What {archive.url} gives is not {file.name} as it was published (md5 {archive.md5}), and was not kept: "
-        f"{advice}."
+        f"The file at {archive.url} is not the published {file.name} (md5 {archive.md5}), and was not kept: {advice}."
     )
 
 
@@ -248,7 +247,7 @@ def _reason(error: requests.exceptions.RequestException) -> str:
 
 
 def _complete(archive: Archive, part: Path) -> None:
-    """Download what is missing of `part`; raises RequestException where TRIES times in a row not a byte came."""
+    """Download what is missing of `part`; raises RequestException after TRIES tries in a row without a byte."""
     tries = 0
     while True:
         before = _size(part)
@@ -280,7 +279,7 @@ def _get(archive: Archive, part: Path) -> None:
         if not said.startswith(f"bytes {have}-"):
             have = 0  # the server gives the whole file
         if (packed := answer.headers.get("Content-Encoding", "identity").lower()) != "identity":
-            raise _Refused(f"it packed ({packed}), which was not asked for")
+            raise _Refused(f"a compressed file ({packed}), which was not requested")
         length = answer.headers.get("Content-Length", "")
         total = have + int(length) if length.isdecimal() else None
         too_much = _Refused(f"more than the {archive.most / 1e6:.0f} MB that {archive.name} may have")
@@ -314,7 +313,7 @@ def unpack(file: Path, folder: Path) -> None:
     """Unpack a zip or tar into a new folder; only plain files and folders, only inside, and not without bound.
 
     Raises:
-        UserError: the file is no such archive, is broken, or holds what a data set does not.
+        UserError: the file is not such an archive, is broken, or holds what a data set does not.
     """
     bound = max(MIN_BOUND, MAX_RATIO * file.stat().st_size)
     folder.mkdir()
@@ -336,9 +335,9 @@ def unpack(file: Path, folder: Path) -> None:
     except _Refused as reason:
         raise UserError(f"{file} was not unpacked: it holds {reason}.") from reason
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise UserError(f"{file} was not unpacked: it holds two entries of one name.") from error
+        raise UserError(f"{file} was not unpacked: it holds two entries with one name.") from error
     except _BROKEN as error:
-        raise UserError(f"{file} is no archive that can be unpacked ({error or type(error).__name__}).") from error
+        raise UserError(f"{file} cannot be unpacked ({error or type(error).__name__}).") from error
 
 
 def _members(file: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
@@ -363,5 +362,5 @@ def _inside(folder: Path, name: str) -> Path:
     # and lets links be that stay inside, the other leaves `..` out of a name; neither bounds sizes or knows of twins.
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
-        raise _Refused(f"{name!r}, which does not lie in its own folder")
+        raise _Refused(f"{name!r}, which points out of its folder")
     return folder / path

@@ -1,17 +1,14 @@
-"""What upsweep made is no data: a network would be trained, and judged, on what a network has made."""
+"""Images that upsweep made are not used as data: a network would learn from, and be judged by, a network's output."""
 
-import logging
 import os
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import IO, TypeVar
 
 from upsweep.common.names import MOST_NAMED, listed
 from upsweep.common.ranks import first_rank
+from upsweep.common.words import warn_once
 from upsweep.imaging.marks import made_here
-
-log = logging.getLogger("upsweep")
 
 P = TypeVar("P", bound=PurePath)
 
@@ -31,20 +28,15 @@ def foreign(files: Iterable[P], where: Path, opened: Callable[[P], IO[bytes]] = 
     known = [*files]
     ours = set(made_here(known, opened))
     if ours and first_rank(os.environ):
-        _say(sentence([path.name for path in known if path in ours], where))
+        warn_once(sentence([path.name for path in known if path in ours], where))
     return [path for path in known if path not in ours]
 
 
 def sentence(names: list[str], where: Path) -> str:
-    """What is said of the images that are left out.
+    """The message on images that are left out.
 
     >>> sentence(["a_x2.png", "b_x2.png"], Path("photos"))
     '2 images that upsweep made were left out of photos: a_x2.png, b_x2.png.'
     """
     images = "1 image that upsweep made was" if len(names) == 1 else f"{len(names)} images that upsweep made were"
     return f"{images} left out of {where}: {listed(names)}{'' if len(names) > MOST_NAMED else '.'}"
-
-
-@lru_cache(maxsize=64)  # a folder is looked into more than once, to see what is there and to read it
-def _say(said: str) -> None:
-    log.warning(said)

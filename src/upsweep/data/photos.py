@@ -21,6 +21,6 @@ def photo_files(names: tuple[str, ...]) -> dict[str, Path]:
     """The photos' files by name, found without importing scikit-image; UserError where that is not installed."""
     package = find_spec("skimage")
     if package is None or package.origin is None:
-        raise UserError("data=photos reads scikit-image's photos, but it is not installed: pip install scikit-image.")
+        raise UserError("data=photos reads scikit-image's photos, but it is not installed: pip install -e .")
     folder = Path(package.origin).parent / "data"
     return {name: folder / name for name in names}

@@ -123,7 +123,7 @@ class ImageStack:
 
 
 class Fitted(NamedTuple):
-    """One image as it is kept, and what is told of it."""
+    """One image as it is kept, with its name, digest and label."""
 
     pixels: Bytes  # (C, H, W)
     name: str
@@ -160,7 +160,7 @@ def fit(name: str, file: File, shape: Shape) -> Fitted:
     picture = read_picture(file)
     height, width = picture.pixels.shape[:2]
     if min(height, width) < shape.size:
-        what = f"{width}x{height} pixels are too few for data.size={shape.size}, and no image is enlarged"
+        what = f"{width}x{height} pixels are too few for data.size={shape.size} (images are not enlarged)"
         raise UserError(f"{file}: {what}: choose a smaller size")
     label = file.label if isinstance(file, Inside) else PurePosixPath(name).parent.name
     return Fitted(_fitted(picture, shape), name, digest_of(picture), label)
@@ -188,7 +188,7 @@ def _prepared(files: Files, shape: Shape, refused: dict[str, str]) -> Iterator[F
 
 
 def _index(fitted: Iterable[Fitted]) -> dict[str, Any]:
-    """What is told of images, in columns: sixty thousand digits are read at once."""
+    """What is known of images, in columns: sixty thousand digits are read at once."""
     names, digests, labels, sizes = [], [], [], []
     for image in fitted:
         names.append(image.name)
@@ -241,7 +241,7 @@ def _mapped(folder: Path, shape: Shape, starts: Ints) -> ImageStack:
     """Some images of a cache, in a worker process."""
     opened = _reopened(folder, shape)
     if opened is None:
-        raise UserError(f"The cache {folder} has vanished while it was in use: start again.")
+        raise UserError(f"The cache {folder} was deleted while it was in use: start again.")
     return opened.of(np.searchsorted(opened.starts, starts).tolist())
 
 

@@ -238,7 +238,7 @@ def _mapped(folder: Path, settings: Settings, number: int) -> StoredImage:
     """One image of a cache, in a worker process."""
     opened = _reopened(folder, settings)
     if opened is None:
-        raise UserError(f"The cache {folder} has vanished while it was in use: start again.")
+        raise UserError(f"The cache {folder} was deleted while it was in use: start again.")
     return opened.images[number]
 
 

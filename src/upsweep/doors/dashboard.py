@@ -8,11 +8,16 @@ from upsweep.cli import door
 @door("dashboard")
 def main(cfg: DictConfig) -> None:
     """Save both, and print where they are."""
+    from upsweep.common.commands import installing
     from upsweep.common.errors import extra
 
-    sentence = "The dashboards need the package wandb-workspaces: pip install 'wandb-workspaces>=0.4.13,<0.5'."
+    sentence = f"The dashboards need the package wandb-workspaces: {installing('dashboard')}."
     with extra("wandb_workspaces", sentence):
         from upsweep.reporting import dashboard
 
     workspace, report = dashboard.save(cfg.project, cfg.entity, cfg.name)
     print(f"workspace  {workspace}\nreport     {report}")
+
+
+if __name__ == "__main__":
+    main()

@@ -26,3 +26,7 @@ def main(cfg: DictConfig) -> None:
     options = {key: value for key, value in logger.items() if not key.startswith("_")} if "_target_" in logger else None
     for line in Request(**asked, logger=options, allow=own_targets()).answer():
         print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

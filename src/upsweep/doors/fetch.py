@@ -19,3 +19,7 @@ def main(cfg: DictConfig) -> None:
     from upsweep.data.known import data_root
 
     fetch(HydraConfig.get().runtime.choices["data"], data_root(cfg.root, make=True), mirror=cfg.mirror)
+
+
+if __name__ == "__main__":
+    main()

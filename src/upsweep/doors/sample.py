@@ -15,14 +15,17 @@ def main(cfg: DictConfig) -> None:
     from upsweep.common.devices import device_of
     from upsweep.common.errors import UserError
     from upsweep.networks.checkpoints import load_synthesiser
-    from upsweep.runs.layout import checkpoint_of
     from upsweep.sampling.files import Sampling, write_samples
 
     if cfg.checkpoint is None:
         raise UserError("Say whose samples to make: checkpoint=PATH, a run's folder in outputs/ or a .ckpt file.")
     numbers = ("count", "seed", "truncation", "batch", "walk", "stops", "steps")
     asked = Sampling(**{name: cfg[name] for name in numbers})
-    generator = load_synthesiser(checkpoint_of(Path(cfg.checkpoint)), allow=own_targets(), ema=cfg.ema)
+    generator = load_synthesiser(cfg.checkpoint, allow=own_targets(), ema=cfg.ema)
     folder = Path(cfg.output).expanduser()
     for line in write_samples(generator.to(device_of(cfg.device)), asked, folder, overwrite=cfg.overwrite):
         print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from upsweep.cli import door, hold_to_defaults, own_targets
+from upsweep.common.telling import tell
 
 
 @door("upscale")
@@ -23,3 +24,8 @@ def main(cfg: DictConfig) -> None:
     print(f"x{generator.scale} with {source}", flush=True)
     enlarger = Enlarger(generator.to(device_of(cfg.device)), tile_of(cfg.tile))
     enlarge_all(photos, enlarger, max_pixels=cfg.max_pixels)
+    tell(files=[str(photo.target.absolute()) for photo in photos])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Local attribution maps (LAM): which LR pixels a window of SR owes its detail to.
+"""Local attribution maps (LAM): which LR pixels the detail in a window of SR comes from.
 
 Gu and Dong 2021, "Interpreting Super-Resolution Networks with Local Attribution Maps", CVPR (arXiv 2011.11036). LR is
 blurred, and sharpened again step by step; at every step, the gradient of the window's detail with respect to LR, times
@@ -28,7 +28,7 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.networks.wrappers.tiling import Span, span
 
 FIGURES = (Figure(name="di", title="DI", digits=2),)
-SHARE = 0.95  # of the attribution, within the distance that is told
+SHARE = 0.95  # of the attribution, within the reported distance
 AT_ONCE = 2**14  # LR pixels that go through the network at once: larger batches are no faster
 TILE = 32  # LR pixels in a side of the small pictures: the same for every job of a sweep
 SHOWN = 24  # LR pixels around the window's middle, at most
@@ -38,8 +38,8 @@ WIDEST = 255  # LR pixels of a blur
 READING = (
     "Which LR pixels the detail in the window (the box) comes from. In the middle: LR around the window; "
     "red pixels add to the strength of SR's edges in the window, blue ones take from it, and full colour is each map's "
-    "strongest pixel. The diffusion index DI is 100 where all of the pixels around the window count alike, and near "
-    "0 where few do: compare it between networks before the same window."
+    "strongest pixel. The diffusion index DI is 100 if all pixels around the window count equally, and near 0 if few "
+    "count: compare it between networks on the same window."
 )
 
 Objective = Callable[[Tensor], Tensor]
@@ -102,7 +102,7 @@ def attribution_map(
     Args:
         network: in evaluation mode.
         lr: (1, C, h, w) in [0, 1], in the precision of the network.
-        window: where SR is asked about.
+        window: the part of SR that is explained.
         asked: the path.
         objective: SR of the window (N, C, size, size) -> (N,), which the map explains.
     """
@@ -233,9 +233,7 @@ def _over(case: Case, attribution: Tensor, area: tuple[slice, slice]) -> Tensor:
 
 def _said(case: Case, attribution: Tensor, di: float | None, window: Square) -> str:
     if di is None:
-        return (
-            f"{case.name}: SR does not change in the window when LR is blurred, so that there is nothing to attribute."
-        )
+        return f"{case.name}: SR in the window does not change when LR is blurred, so there is nothing to attribute."
     near = ceil(distance_of(attribution, window, case.scale))
     return (
         f"{case.name}: DI {FIGURES[0].format(di)}; {100 * SHARE:.0f} % of the attribution "

@@ -1,4 +1,4 @@
-"""What is explained: a trained upscaler before an image, and the place in it that is looked at."""
+"""What is explained: a trained upscaler on an image, and a window in it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from upsweep.tasks.super_resolution.data import EvalImage
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Case:
-    """A trained upscaler before an image.
+    """A trained upscaler on an image.
 
     Attributes:
         name: what pictures and sentences call it.
@@ -51,7 +51,7 @@ def case(name: str, network: Upscaler, image: EvalImage) -> Case:
     image = image.each(lambda x: x.to(device))
     sr: Tensor = network.eval()(image.lr).float()
     if not sr.isfinite().all():
-        raise UserError(f"{name} makes NaN or infinity of {image.name}: there is nothing to explain, train it anew.")
+        raise UserError(f"{name} makes NaN or infinity of {image.name}: there is nothing to explain, train it again.")
     return Case(name=name, network=network, image=image, sr=sr)
 
 
@@ -78,17 +78,17 @@ class Square:
 
 
 def window_at(x: int, y: int, size: int, image: EvalImage, corner: tuple[int, int] = (0, 0)) -> Square:
-    """The square of HR whose top left corner is in column x and row y of the file, whose part from `corner` on HR is.
+    """The square of HR with its top left corner at column x and row y of the file; HR begins at the file's `corner`.
 
     Raises:
-        UserError: it does not lie in HR, or is no size.
+        UserError: it does not lie in HR, or `size` is too small.
     """
     height, width = image.hr.shape[-2:]
     _hold_to_size(size, image.name, height, width)
     left, top = x - corner[0], y - corner[1]
     if left < 0 or top < 0 or left + size > width or top + size > height:
         start = "" if corner == (0, 0) else " from [{},{}] on".format(*corner)
-        raise UserError(f"at=[{x},{y}] with size={size} leaves {image.name}, {width}x{height} HR pixels{start}.")
+        raise UserError(f"at=[{x},{y}] with size={size} is not inside {image.name}, {width}x{height} HR pixels{start}.")
     return Square(top, left, size)
 
 
@@ -96,7 +96,7 @@ def fullest_window(energy: Tensor, size: int, name: str) -> Square:
     """The square with the largest sum of `energy` (H, W) of the image `name`.
 
     Raises:
-        UserError: the image is smaller than the square, or the square is no size.
+        UserError: the image is smaller than the square, or `size` is too small.
     """
     _hold_to_size(size, name, *energy.shape)
     return Square(*fullest(energy, (size, size)), size)

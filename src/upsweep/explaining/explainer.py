@@ -1,4 +1,4 @@
-"""What explains networks of one kind: which figures it measures, which sections it makes of several side by side."""
+"""The base of explainers, one for each kind of network: the figures that it measures, the sections that it makes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +12,16 @@ from upsweep.networks.network import Network
 
 
 class Explainer(ABC):
-    """Derive, and say what is looked at (`parts`, `before`, `asked`) and how (`sections`).
+    """Derive, and set what is explained (`parts`, `before`, `asked`) and how (`sections`).
 
     Attributes:
         figures: what the sections measure, in the order of columns.
         parts: the names of the sections that it makes.
         image: the name of the photo, or of the images.
-        square: what of the photo is asked about, [x, y, side] in HR pixels; empty where there is no such thing.
+        square: the part of the photo that is explained, [x, y, side] in HR pixels; empty if there is none.
         before: both, for a sentence: `coffee, the 16x16 HR pixels at [0,0]`.
-        notes: what else is to be known of the images, a sentence each.
-        asked: the same as plain values, and all options: two explanations that have it alike are the same.
+        notes: further remarks on the images, a sentence each.
+        asked: the same as plain values, and all options: two explanations with equal values are the same.
     """
 
     figures: ClassVar[tuple[Figure, ...]]
@@ -57,7 +57,7 @@ class Explainer(ABC):
 
 
 def parts_of(asked: object, known: Sequence[str]) -> tuple[str, ...]:
-    """Which of the known parts were asked for, in their order: `all`, one, or several.
+    """The requested parts, in their order: `all`, one, or several.
 
     Raises:
         UserError: there is no such part.
@@ -67,5 +67,5 @@ def parts_of(asked: object, known: Sequence[str]) -> tuple[str, ...]:
     if not isinstance(words, list | tuple) or not words:
         raise UserError(f"parts={asked} must be {choices}.")
     if unknown := [word for word in words if word not in ("all", *known)]:
-        raise UserError(f"There is no parts={unknown[0]} of these networks: choose {choices}.")
+        raise UserError(f"parts={unknown[0]} does not exist for these networks: choose {choices}.")
     return tuple(part for part in known if "all" in words or part in words)

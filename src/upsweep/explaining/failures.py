@@ -175,7 +175,7 @@ def search(images: Iterable[Sequence[Judged]], asked: Patches, shave: int = 0) -
     """
     found = [one for image in images if (one := search_one(image, asked, shave)).patches]
     if not found:
-        raise UserError(f"patches.side={asked.side} is more than the images have: choose a smaller one.")
+        raise UserError(f"patches.side={asked.side} is larger than the images: choose a smaller one.")
     lost = sorted((patch for one in found for patch in one.lost), key=lambda patch: -patch.loss)
     gained = sorted((patch for one in found for patch in one.gained), key=lambda patch: patch.gain)
     limit = asked.limit(len(found))
@@ -250,8 +250,8 @@ def failures(cases: Sequence[Case], asked: Patches, images: Sequence[Iterable[Ju
         picture=_picture([case.name for case in cases], found, asked),
         reading=(
             "A column is a place, enlarged: bicubic above, what each network makes of it, and HR below, with the PSNR "
-            "of the patch in dB. Above are the places with the largest error, which are hard for everybody where "
-            "bicubic is no better; below are those where the least was gained over bicubic: a gain below 0 is a loss."
+            "of the patch in dB. The upper rows show the places with the largest error; if bicubic is no better there, "
+            "they are hard for any network. The lower rows show the smallest gains over bicubic: below 0 is a loss."
         ),
         said=tuple(_sentence(case.name, number, found) for number, case in enumerate(cases)),
         figures={case.name: {"worse": found.share(number)} for number, case in enumerate(cases)},

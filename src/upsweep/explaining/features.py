@@ -1,4 +1,4 @@
-"""What each layer passes on: the activations of its channels, and which of them are dead, or duplicates."""
+"""The activations of each layer's channels, and which channels are dead or duplicates."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -212,7 +212,7 @@ def features(cases: Sequence[Case], window: Square, asked: Features) -> Section:
             "is small and white where it is large, light grey where it is the same all over them. A red frame marks "
             "a dead channel: it is the same everywhere in the image. A blue one marks a duplicate: up to a factor and "
             f"a shift (a cosine beyond ±{asked.alike:g}) it is an earlier channel of the layer, whose number "
-            "stands above it. Both cost what the others cost, and add nothing on this image; on another one they may. "
+            "stands above it. Both cost as much as others, and add nothing on this image; on another one they may. "
             f"At most {asked.channels} channels of a layer are shown, and all are counted."
         ),
         said=tuple(_sentence(case.name, layers) for case, layers in zip(cases, each, strict=True)),
@@ -241,7 +241,7 @@ def _shares(case: Case, window: Square, crop: int) -> tuple[float, float, float,
 
 def _sentence(name: str, layers: Sequence[LayerFeatures]) -> str:
     if not layers:
-        return f"{name}: it has no layer whose output are features, so that there is nothing to see."
+        return f"{name}: no layer has features as its output, so there is nothing to show."
     figures = shares_of(layers)
     dead, twins = (figure.text(figures[figure.name]) for figure in FIGURES)
     total = sum(len(layer.dead) for layer in layers)

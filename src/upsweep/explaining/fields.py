@@ -1,4 +1,4 @@
-"""The receptive field: how far a network's layers reach, and how far it really looks.
+"""The receptive field: how far a network's layers reach, and how far its output really depends on the input.
 
 The effective field is that of Luo et al. 2016, "Understanding the Effective Receptive Field in Deep Convolutional
 Neural Networks", section 2: the size of an output pixel's gradient with respect to each pixel of the input.
@@ -199,7 +199,7 @@ def _figures(side: float, limit: int | None) -> dict[str, float]:
 
 def _said(case: Case, side: float, limit: int | None) -> str:
     said = (
-        f"{case.name}: {100 * SHARE:.0f} % of what SR of an LR pixel depends on lies in {side:.1f}x{side:.1f} LR pixels"
+        f"{case.name}: {100 * SHARE:.0f} % of the gradient of SR at an LR pixel lies in {side:.1f}x{side:.1f} LR pixels"
     )
     return f"{said}; its layers {'set no limit that was found' if limit is None else f'reach {limit}x{limit}'}."
 

@@ -1,9 +1,9 @@
-"""Frequencies: which of HR's are restored in SR, and which are invented, beside bicubic.
+"""Frequencies: which ones of HR are restored in SR, and which are invented, compared with bicubic.
 
 Rings of frequencies are square: f is the larger of |f_x| and |f_y|, and 1 is the highest that HR's grid holds. So f up
 to 1 / s is what LR's grid can hold, everything above is what it cannot, and the corners belong to their ring.
 
-In a ring, SR is taken for a multiple of HR and a rest that has nothing to do with HR. The share of SR's power in the
+In a ring, SR is split into a multiple of HR and a rest that is unrelated to HR. The share of SR's power in the
 first is the magnitude-squared coherence (Carter 1987, "Coherence and time delay estimation", eq. 3), with a ring's
 frequencies for samples: this power is *restored*, the rest of SR's is *invented*. Where a network restores one
 direction better than another, or shifts what it restores, some of that counts as invented too.
@@ -38,9 +38,9 @@ CORRELATED = (35 / 18) ** 2
 LEVELS = 255**2  # from [0, 1] to grey levels, of power
 NOTHING = 1e-12  # power: a millionth of the way from black to white, squared
 READING = (
-    "Coarse structure is at the left of each plot, the finest at the right. The first shows how much of it the images "
-    "hold; the second how much of HR's comes back in its place; the third how much is there that is not HR's. LR "
-    "cannot hold what lies in the shaded part: a network can only guess it."
+    "Coarse structure is at the left of each plot, the finest at the right. The first plot shows the power of the "
+    "images; the second the power of HR that SR restores; the third the power of SR that is not in HR. LR cannot hold "
+    "the frequencies in the shaded part: a network can only guess them."
 )
 
 
@@ -67,7 +67,7 @@ class Spectra:
 
     @property
     def ratio(self) -> Tensor:
-        """Power relative to HR's: restored + invented. 0 where HR has none: a share of nothing is no number."""
+        """Power relative to HR's: restored + invented. 0 where HR has none."""
         return torch.where(self.wanted > NOTHING, self.power / self.wanted.clamp(min=NOTHING), 0.0)
 
     @property
@@ -175,7 +175,7 @@ def _columns(spectra: Spectra) -> dict[str, list[float]]:
 
 def _sentence(name: str, spectra: Spectra, bicubic: Spectra) -> str:
     if spectra.detail is None or bicubic.detail is None:
-        return f"{name}: HR has nothing in the upper half of its spectrum, so nothing can be restored there."
+        return f"{name}: HR has no power in the upper half of its spectrum, so nothing can be restored there."
     restored, invented = spectra.detail
     return (
         f"In the upper half of the spectrum {name} restores {restored:.1f} % of HR's power and invents {invented:.1f} "

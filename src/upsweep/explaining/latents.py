@@ -1,4 +1,4 @@
-"""Synthesisers explained by the images of their latents: the sections of their page."""
+"""Synthesisers explained by images from latents: the sections of their page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ PARTS = ("latent_walks", "layer_effects", "nearest_training_images")
 
 @dataclass(frozen=True, kw_only=True)
 class OfLatents(Explainer):
-    """Synthesisers by the images of the same latents.
+    """Synthesisers, explained by images from the same latents.
 
     Attributes:
         data: what the images are called that they were trained on.
@@ -67,5 +67,5 @@ class OfLatents(Explainer):
 
     def _synthesiser(self, name: str, network: Network) -> Synthesiser:
         if not isinstance(network, Synthesiser):
-            raise UserError(f"{name} makes no images of latents: explain it apart.")
+            raise UserError(f"{name} does not make images from latents: explain it in a separate command.")
         return network.to(self.device)

@@ -1,4 +1,4 @@
-"""The image before which networks are explained: read once, seen by networks of any scale and number of channels."""
+"""The image that networks are explained on: read once, for networks of any scale and number of channels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from upsweep.data.store import Settings, prepare
 from upsweep.imaging.files import Picture, read_image
 from upsweep.tasks.super_resolution.data import EvalImage, EvalImages, batch_of_one
 
-LARGEST = 1024  # HR pixels in a side: of a larger photo a part is looked at
+LARGEST = 1024  # HR pixels in a side: only a part of a larger photo is used
 DEFAULT = VAL[1]  # coffee
 
 
@@ -39,7 +39,7 @@ class Photo:
         """The photo of a file, or coffee; of a large one the part around a place [x, y], or its middle.
 
         Raises:
-            UserError: the file cannot be read, or the place is none in it.
+            UserError: the file cannot be read, or the place is not in it.
         """
         file = photo_files((DEFAULT,))[DEFAULT] if path is None else Path(path).expanduser()
         picture = read_image(file)
@@ -51,12 +51,12 @@ class Photo:
 
     @property
     def said(self) -> str:
-        """What is told of a photo of which a part is looked at, or nothing."""
+        """The sentence that says that only a part of the photo is used, or nothing."""
         height, width = self.picture.samples.shape[:2]
         if (width, height) == self.size:
             return ""
         whole, (left, top) = "{}x{}".format(*self.size), self.corner
-        return f"{self.name} has {whole} pixels; the {width}x{height} from [{left},{top}] on are looked at."
+        return f"{self.name} has {whole} pixels; only the {width}x{height} from [{left},{top}] on are used."
 
     def seen(self, scale: int, channels: int) -> EvalImage:
         """As a network sees it, with N = 1: HR cropped to a multiple of the scale, and its bicubic shrink as LR.
@@ -72,10 +72,10 @@ class Photo:
 
 
 def place(at: object, name: str, width: int, height: int) -> tuple[int, int]:
-    """Column and row of a pixel, as they were asked for.
+    """Column and row of a pixel, as given.
 
     Raises:
-        UserError: they are none, or not in the image.
+        UserError: they are not whole numbers, or not in the image.
     """
     if not isinstance(at, list | tuple) or len(at) != 2 or not all(type(value) is int for value in at):
         raise UserError(f"at={at} must be two whole numbers, at=[x,y]: column and row of a corner in HR pixels.")

@@ -32,7 +32,6 @@ from upsweep.networks.network import Network
 from upsweep.networks.synthesisers.synthesiser import Synthesiser
 from upsweep.reporting.report import write_report
 from upsweep.reporting.sweep import find_sweep
-from upsweep.runs.layout import checkpoint_of
 from upsweep.tracking.explained import log_explanation
 
 log = logging.getLogger("upsweep")
@@ -44,7 +43,7 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """An explanation that is asked for. Attributes: see conf/explain.yaml; None: not said.
+    """A request for an explanation. Attributes: see conf/explain.yaml; None: not set.
 
     `allow` are classes of one's own that checkpoints may name, `logger` the options of W&B, None for no log.
     """
@@ -73,7 +72,7 @@ class Request:
         if self.sweep is None:
             return self._of_networks()
         if self.checkpoint is not None:
-            raise UserError("checkpoint= and sweep= both say whose networks are explained: give one of them.")
+            raise UserError("checkpoint= and sweep= both name networks to explain: give only one of them.")
         return self._of_sweep(find_sweep(self.sweep))
 
     def _of_networks(self) -> Iterator[str]:
@@ -100,9 +99,9 @@ class Request:
     def _files(self) -> list[Path]:
         """The checkpoints that were named. Raises UserError: none was, or one twice."""
         said = DEFAULT if self.checkpoint is None else self.checkpoint
-        files = [checkpoint_of(release.located(word)) for word in ([said] if isinstance(said, str) else said)]
+        files = [release.located(word) for word in ([said] if isinstance(said, str) else said)]
         if not files:
-            raise UserError("checkpoint=[] names no network: leave it out, or name one.")
+            raise UserError("checkpoint=[] is empty: leave it out, or name a checkpoint.")
         if twice := next((file for file in files if files.count(file) > 1), None):
             raise UserError(f"checkpoint names {twice} twice.")
         return files
@@ -117,13 +116,13 @@ class Request:
             if self.logger is not None:
                 log_explanation(run, why.figures, panels(sections), **self.logger)
         if done < len(jobs.files):
-            yield f"{done} jobs were explained now; what was explained so before is kept (overwrite=true: anew)."
+            yield f"{done} jobs were explained now; earlier explanations are kept (overwrite=true makes them again)."
         yield f"Report: {write_report(folder).resolve()}"
 
     def _explainer(
         self, files: Sequence[Path], first: Network, networks: Iterable[tuple[str, Network]]
     ) -> BeforePhoto | OfLatents:
-        """What explains networks of the first one's kind; `networks` are asked for where all must be looked at."""
+        """The explainer for networks of the first one's kind; `networks` is only used if all must be seen."""
         if isinstance(first, Synthesiser):
             return self._of_latents(files, first)
         photo = Photo.read(self.input, self.at)
@@ -157,7 +156,7 @@ class Request:
         for name in ("input", "at", "benchmark"):
             if (value := getattr(self, name)) is not None:
                 raise UserError(
-                    f"{name}={value} is of upscalers, and {files[0]} makes images of latents: leave it out."
+                    f"{name}={value} is for upscalers only, and {files[0]} makes images from latents: leave it out."
                 )
         training: TrainedOn | None = None
         try:
@@ -165,7 +164,7 @@ class Request:
             training = TrainedOn.of(task)
         except UserError as error:
             data = "images that are not known"
-            log.warning("No training images stand beside the samples: %s", error)
+            log.warning("The samples are shown without training images: %s", error)
         parts, device = parts_of(self.parts, latents.PARTS), device_of(self.device)
         return OfLatents(data=data, training=training, parts=parts, looks=Looks(**self.latents), device=device)
 

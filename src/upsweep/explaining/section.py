@@ -1,4 +1,4 @@
-"""A part of an explanation: a picture, what can be read off it, and the figures behind it."""
+"""A part of an explanation: a picture, what it shows, and its figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from upsweep.imaging.tiles import Panel
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Section:
-    """What one way of looking shows of one network, or of several side by side.
+    """One view of one network, or of several side by side.
 
     Attributes:
         name: of its picture's file, without the suffix: `attribution`.
         title: what the page calls it.
         picture: (H, W, 3) uint8.
         reading: how to read the picture, in a sentence or two, whatever it shows.
-        said: what it shows of each network, a sentence each.
+        said: a sentence on what it shows of each network.
         figures: by the name of a case, its figures by their names.
         tiles: by the name of a case, a small picture (H, W, 3) uint8 of it, for the report of a sweep.
         spectrum: by the name of a case, columns of equal length by their names, for the report, which draws them anew.

@@ -60,7 +60,7 @@ class Jobs:
         """All that can be loaded, with their names; the bar says how far it is."""
         with Bar(len(self.files), "where they differ", after=1.0) as bar:
             for number, name in enumerate(self.names):
-                with suppress(UserError):  # which `explain_jobs` tells
+                with suppress(UserError):  # which `explain_jobs` reports
                     yield name, self.network(number)
                 bar.advance()
 
@@ -68,10 +68,10 @@ class Jobs:
 def explain_jobs(
     jobs: Jobs, explainer: Explainer, *, overwrite: bool = False
 ) -> Iterator[tuple[Path, Why, list[Section]]]:
-    """Explain every job, and leave in its folder what the report shows: record and strip, and `why/` with the page.
+    """Explain every job, and write what the report shows into its folder: record, strip, and `why/` with the page.
 
-    Gives folder, record and sections of each that is done. What was explained in the same way before is kept, and not
-    given, unless `overwrite`: an explanation that was stopped goes on. A job that cannot be explained costs a warning.
+    Gives folder, record and sections of each job that is done. An earlier one with the same options is kept, and not
+    given, unless `overwrite`: a stopped explanation continues. A job that cannot be explained gives a warning.
     """
     steps = len(explainer.parts)
     with Bar(len(jobs.files) * steps, said=lambda done, _: f"job {done // steps:.0f} of {len(jobs.files)}") as bar:
@@ -93,7 +93,7 @@ def _weights(file: Path) -> dict[str, Any]:
 
 
 def leave(folder: Path, name: str, sections: Sequence[Section], explainer: Explainer, asked: dict[str, Any]) -> Why:
-    """Write what is shown of a job; the record last, since it says that the rest is there."""
+    """Write the explanation of a job; the record last, since it says that the rest is there."""
     figures = figures_of(sections, name)
     spectrum = {key: values for one in sections for key, values in one.spectrum.get(name, {}).items()}
     table = figures_table([name], {name: figures}, explainer.figures)

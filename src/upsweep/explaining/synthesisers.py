@@ -1,4 +1,4 @@
-"""Why a synthesiser makes what it makes: what lies between latents, what each layer does, what was learnt by heart."""
+"""Why a synthesiser makes its images: walks between latents, the effect of each layer, memorised images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Looks:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises UserError: a number is of no use."""
+        """Raises UserError: a number is out of range."""
         at_least("latents", 2, latents=self.latents)
         at_least("latents", 1, walks=self.walks, shown=self.shown)
         at_least("latents", 0, share=self.share)
@@ -112,7 +112,7 @@ def latent_walks(cases: Sequence[SampleCase], asked: Looks) -> Section:
         mean, jump = float(lengths.mean()), float((lengths.amax(1) / lengths.mean(1).clamp(min=1e-12)).median())
         figures[case.name] = {"walk": mean, "jump": jump}
         said.append(
-            f"{case.name}: a step of an eighth of the way changes a pixel by {mean:.1f} grey levels in the mean; the "
+            f"{case.name}: a step of an eighth of the way changes a pixel by {mean:.1f} grey levels on average; the "
             f"largest step of a walk is {jump:.1f} times as long (1 would be an even walk)."
         )
         y = _heading(canvas, y, case)
@@ -125,8 +125,8 @@ def latent_walks(cases: Sequence[SampleCase], asked: Looks) -> Section:
         picture=canvas.pixels,
         reading=(
             "A row goes from one latent to another in steps of equal length, on the great circle between them. Images "
-            "that change little by little say that the network has learnt what lies between; a sudden change says that "
-            "it knows some images and nothing else; a row of equal images, that it has collapsed."
+            "that change gradually show that the network has learnt what lies between; a sudden change shows that it "
+            "knows some images and nothing else; a row of equal images shows that it has collapsed."
         ),
         said=tuple(said),
         figures=figures,
@@ -208,7 +208,7 @@ def _learns(module: nn.Module) -> bool:
 
 
 def layer_effects(cases: Sequence[SampleCase], asked: Looks) -> Section:
-    """How much the images hang on each layer: on its features, and on what its norm has learnt."""
+    """How much the images depend on each layer: on its features, and on what its norm has learnt."""
     latents = [fixed_latents(asked.latents, case.network.latent) for case in cases]
     found = {case.name: [*effects(case.network, some, asked)] for case, some in zip(cases, latents, strict=True)}
     most = max((max(one.by_noise, one.by_norm or 0) for each in found.values() for one in each), default=0)
@@ -232,7 +232,7 @@ def layer_effects(cases: Sequence[SampleCase], asked: Looks) -> Section:
             "A row makes images of the same latents with one layer disturbed, from the first layer down to the last. "
             f"On the left its features get noise of {asked.share:.0%} of the standard deviation of each channel; on "
             "the right its norm loses the scale and the shift that it has learnt. Where shapes change, the layer "
-            "decides what is seen; where strokes and grain do, how. A bar is the mean absolute change of a pixel."
+            "decides what is seen; where strokes and grain do, its style. A bar is the mean absolute change of a pixel."
         ),
         said=tuple(_most_in(name, each) for name, each in found.items()),
     )
@@ -288,7 +288,7 @@ def nearest_training_images(cases: Sequence[SampleCase], asked: Looks) -> Sectio
         made = samples(case.network, fixed_latents(asked.walks, case.network.latent))
         y = _row(canvas, _heading(canvas, y, case), "samples", made)
         if (training := case.training) is None:
-            said.append(f"{case.name}: the images that it was trained on are not known, so that none stand beside.")
+            said.append(f"{case.name}: its training images are not known, so none are shown.")
             y += LINE
             continue
         distances, near = nearest_images(training.extractor(made), training.images, training.features)
@@ -310,8 +310,8 @@ def nearest_training_images(cases: Sequence[SampleCase], asked: Looks) -> Sectio
         picture=canvas.pixels,
         reading=(
             "Above are samples, below them the training images with the nearest features, the nearest first. Distance "
-            "1 is what lies between a training image and its own nearest one, in the median. A network that has "
-            "learnt its images by heart shows the same image twice in a column, at a distance near 0."
+            "1 is the median distance between a training image and its own nearest one. A network that has memorised "
+            "its images shows the same image twice in a column, at a distance near 0."
         ),
         said=tuple(said),
     )

@@ -1,4 +1,4 @@
-"""What the upsampler of a trained network does, in one language for deconvolution, sub-pixel convolution and resizing.
+"""What the upsampler of a trained network does, the same way for deconvolution, sub-pixel convolution and resizing.
 
 All are linear maps of features, so each equals a deconvolution (Shi et al. 2016, "Is the deconvolution layer the same
 as a convolutional layer?"): what it makes of one LR pixel is the kernel. Every s-th tap of it is a *phase*: the kernel
@@ -38,10 +38,10 @@ AROUND = 3  # LR pixels on each side of a step
 READING = (
     "Kernel: what the layer paints around one LR pixel, red above 0, blue below: the pattern that its channels share "
     "most. Phases: the same, sorted by which pixel of an LR pixel is painted. Waves: how strongly each phase passes "
-    "coarse and fine features. Flat: what a flat area becomes, as the deviation from its mean, in % of what the layer "
-    "makes of this image; one colour is no checkerboard. Edge: what becomes of an edge between the image's dark and "
-    "bright features; where the line leaves the grey step, it rings. A layer that makes features, and not the image, "
-    "may do both: the layers behind it may mend that, and the whole network's checkerboard says whether they do."
+    "coarse and fine features. Flat: the output for a flat area, as the deviation from its mean, in % of the layer's "
+    "output for this image; one colour: no checkerboard. Edge: the output for an edge between the image's dark and "
+    "bright features; where the line leaves the grey step, it rings. If the layer makes features, and not the image, "
+    "later layers may mend both: the whole network's checkerboard shows whether they do."
 )
 
 
@@ -55,7 +55,7 @@ class Call(NamedTuple):
 
     @property
     def stride(self) -> int:
-        """By what whole factor it enlarges; 1 where it does not."""
+        """The whole factor by which it enlarges; 1 if it does not."""
         (height, width), made = self.given.shape[-2:], tuple(self.made.shape[-2:])
         factor = made[0] // height
         return factor if factor > 1 and made == (factor * height, factor * width) else 1
@@ -117,11 +117,11 @@ def calls_of(network: nn.Module, lr: Tensor) -> list[Call]:
 def upsampler_of(network: Upscaler, lr: Tensor) -> UpsamplingLayer | None:
     """The layer that enlarges features to the image, or nearest to it; None where there is no linear one.
 
-    It is the last module that enlarges by a whole factor and holds no other that does. One that sees features goes
-    before one that sees images (LapSRN enlarges both). A network that is linear as a whole (bicubic) is its own.
+    It is the last module that enlarges by a whole factor and has no such module inside. A module that sees features is
+    preferred to one that sees images (LapSRN enlarges both). A network that is linear as a whole (bicubic) is its own.
 
     Args:
-        lr: an image (1, C, h, w), of which a small part is looked at.
+        lr: an image (1, C, h, w), only a small part is used.
     """
     calls = calls_of(network, lr[..., :SMALL, :SMALL])
     enlarging = [call for call in calls if call.stride > 1]
@@ -251,13 +251,13 @@ def answer_to_edge(layer: UpsamplingLayer, left: Tensor, right: Tensor, reach: i
 
 
 # ---------------------------------------------------------------------------------------------------------
-# In a trained network, before an image
+# In a trained network, on an image
 # ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Behaviour:
-    """An upsampler before an image.
+    """An upsampler on an image.
 
     Attributes:
         layer: itself.
@@ -317,7 +317,7 @@ class Behaviour:
 
 @torch.no_grad()
 def behaviour(network: Upscaler, lr: Tensor) -> Behaviour | None:
-    """What the upsampler of a network does before an image (1, C, h, w); None where no layer enlarges linearly."""
+    """What the upsampler of a network does on an image (1, C, h, w); None where no layer enlarges linearly."""
     layer = upsampler_of(network, lr)
     if layer is None:
         return None
@@ -369,9 +369,7 @@ def _energy(case: Case) -> float:
 def _sentence(name: str, one: Behaviour | None, energy: float) -> str:
     network = f"Of a flat image the whole network makes a checkerboard of {energy:.2f} grey levels."
     if one is None:
-        return (
-            f"No module of {name} enlarges as a linear layer does, so there is no learned upsampler to show. {network}"
-        )
+        return f"No linear layer of {name} enlarges, so there is no learned upsampler to show. {network}"
     kind = " and ".join(type(part).__name__.removeprefix("Parametrized") for part in one.layer.parts)
     learned = "" if one.layer.learned else "; nothing of it is learned"
     return (

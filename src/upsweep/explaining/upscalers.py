@@ -1,4 +1,4 @@
-"""Upscalers explained before one photo: the sections of their page, and the square of the photo that is asked about."""
+"""Upscalers explained on one photo: the sections of their page, and the square of the photo that is explained."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,11 +29,11 @@ PARTS = ("attribution", "fields", "upsamplers", "frequencies", "failures", "feat
 
 @dataclass(frozen=True, kw_only=True)
 class BeforePhoto(Explainer):
-    """Upscalers before one photo.
+    """Upscalers on one photo.
 
     Attributes:
         photo: HR.
-        window: the square that is asked about; `at` and `where_they_differ` set another.
+        window: the square that is explained; `at` and `where_they_differ` set another.
         parts: which sections are made.
         lam, patches, shown: the options of attribution maps, of where networks fail, and of features.
         benchmark: the images in which networks may fail; None: the photo alone.
@@ -88,7 +88,7 @@ class BeforePhoto(Explainer):
         return said | {name: asdict(getattr(self, name)) for name in ("window", "lam", "patches", "shown")}
 
     def case(self, name: str, network: Network) -> Case:
-        """A network before the photo. Raises UserError: it is no upscaler, or makes no image of it."""
+        """A network on the photo. Raises UserError: it is not an upscaler, or its output is not finite."""
         upscaler = as_upscaler(network, name).to(self.device)
         return case(name, upscaler, self.photo.seen(upscaler.scale, upscaler.channels))
 
@@ -97,7 +97,7 @@ class BeforePhoto(Explainer):
         scales = {one.scale: one.name for one in cases}
         if len(scales) > 1:
             said = " and ".join(f"{name} enlarges {scale} times" for scale, name in scales.items())
-            raise UserError(f"{said}: networks side by side must be of one scale, explain them in two commands.")
+            raise UserError(f"{said}: networks side by side must have one scale; explain them in two commands.")
         for one in cases:  # HR is cropped to whole LR pixels
             window_at(self._in_file.left, self._in_file.top, self.window.size, one.image, self.photo.corner)
         makers: dict[str, Callable[[], Section]] = {
@@ -114,7 +114,7 @@ class BeforePhoto(Explainer):
             bar.advance()
 
     def _patches(self, cases: Sequence[Case]) -> Patches:
-        """As asked, but no larger than a small photo."""
+        """As set, but not larger than a small photo."""
         if self.benchmark is not None:
             return self.patches
         largest = min(min(one.image.hr.shape[-2:]) - 2 * one.scale for one in cases)
@@ -139,10 +139,10 @@ class BeforePhoto(Explainer):
     def where_they_differ(self, networks: Iterable[tuple[str, Network]], size: int) -> "BeforePhoto":
         """The same with the window where networks, which come one after the other, differ most.
 
-        Of a single one it is where it differs most from bicubic. One that cannot be explained has no say, and is
-        refused by `sections`. Raises UserError: there is no other.
+        A single network is compared with bicubic. A network that cannot be explained does not count; `sections`
+        refuses it. Raises UserError: there is no other.
         """
-        spread, last, why_not = Spread(), None, UserError("There is no network to be explained.")
+        spread, last, why_not = Spread(), None, UserError("There is no network to explain.")
         for name, network in networks:
             try:
                 last = self.case(name, network)
@@ -158,7 +158,7 @@ class BeforePhoto(Explainer):
 
 
 class Spread:
-    """The variance of images, pixel by pixel, as they come; of unlike sizes the part that all have (top left)."""
+    """The running variance of images, pixel by pixel; if sizes differ, of the part that all have (top left)."""
 
     def __init__(self) -> None:
         self.count = 0

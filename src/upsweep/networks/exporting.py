@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upsweep import release
+from upsweep.common.commands import installing
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import whole
 from upsweep.networks.checkpoints import KEY, RELEASE, describe, load, save_release
@@ -39,20 +41,22 @@ def export(
     Args:
         checkpoint: a `.ckpt` or `.safetensors` file; `allow` and `ema` as in `checkpoints.load_generator`.
         format: onnx (of that `opset`) or safetensors.
-        output: the file to write; None: beside the checkpoint, with the format's suffix.
+        output: the file to write; None: beside the checkpoint, with the format's suffix; of shipped weights, in the
+            current folder.
         overwrite: whether a file that is there may be replaced.
 
     Raises UserError: nothing to read or nowhere to write, or what cannot be exported.
     """
     if checkpoint is None:
-        raise UserError("Say which generator to export: checkpoint=PATH, a run's own lie in its checkpoints/ folder.")
+        raise UserError("Say which generator to export: checkpoint=PATH, a run's folder or a .ckpt file.")
     if format not in SUFFIXES:
         raise UserError(f"format={format} must be one of {', '.join(SUFFIXES)}.")
-    path = output or checkpoint.with_suffix(SUFFIXES[format])
+    shipped = checkpoint.parent == release.FOLDER  # nothing is written into the package
+    path = output or Path("" if shipped else checkpoint.parent, checkpoint.stem + SUFFIXES[format])
     if path.suffix != SUFFIXES[format]:
         raise UserError(f"output={path} must end in {SUFFIXES[format]}, as format={format} does.")
     if path.exists() and not overwrite:
-        raise UserError(f"{path} is there already; overwrite=true replaces it, output=... writes elsewhere.")
+        raise UserError(f"{path} already exists; overwrite=true replaces it, output=... writes elsewhere.")
     network, spec = load(checkpoint, allow=allow, ema=ema)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,7 @@ def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: in
         import onnxruntime
         import onnxscript  # noqa: F401 - torch's exporter imports it, and says so less clearly
     except ImportError as error:
-        raise UserError(f"format=onnx needs {error.name}: pip install 'upsweep[export]'.") from error
+        raise UserError(f"format=onnx needs {error.name}: {installing('export')}.") from error
     name = type(network).__name__
     with whole(path) as beside:
         try:
@@ -103,7 +107,7 @@ def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: in
 
 
 def _examples(network: Network) -> dict[str, Tensor]:
-    """Inputs by what is said of them: with the first the network is converted, on all of them the file must agree."""
+    """Inputs by their description: the first converts the network, and the file must agree on all of them."""
     if 0 not in network.free:
         return {f"{width}x{height}": network.example(height, width) for height, width in SIZES}
     one = network.example(*SIZES[0])
@@ -124,7 +128,7 @@ def _convert(network: Network, spec: Mapping[str, Any], path: Path, opset: int) 
         )
         assert program is not None
         if program.model.opset_imports[""] != opset:  # the converter gives up in silence
-            raise ValueError(f"only opset {program.model.opset_imports['']} can say it")
+            raise ValueError(f"it needs opset {program.model.opset_imports['']}")
         program.model.metadata_props[KEY] = json.dumps(describe(spec))
         program.save(path, external_data=False)
 

@@ -21,7 +21,7 @@ from upsweep.common.errors import UserError
 class Network(nn.Module, ABC):
     """Makes images (N, C, H', W'), values around [0, 1], or judges them.
 
-    Its input are images (N, C, H, W), unless a subclass says otherwise: a `Synthesiser` takes latents (N, L), and a
+    Its inputs are images (N, C, H, W), unless a subclass says otherwise: a `Synthesiser` takes latents (N, L), and a
     `Discriminator` gives logits (N,).
 
     A network is one file: derive, build the layers in `__init__` from the recipe, end it with
@@ -59,7 +59,7 @@ class Network(nn.Module, ABC):
         self._rule = (recipe.init, last)  # a tuple: `last` is a module of this one already
 
     def unused(self) -> list[str]:
-        """What of the chosen initialisation finds no layer here, a sentence each."""
+        """The parts of the chosen initialisation that apply to no layer here, a sentence each."""
         return self._rule[0].unused(self)
 
     def calibrate(self, batch: Callable[[], Tensor]) -> None:

@@ -16,5 +16,5 @@ def first_and_doublings(size: int) -> tuple[int, int]:
         first, n = first // 2, n + 1
     if first not in FIRST or n < 1:
         usual = ", ".join(map(str, USUAL))
-        raise UserError(f"data.size={size} must be 4, 5, 6 or 7 times 2, 4, 8 or so on: choose one of {usual}.")
+        raise UserError(f"data.size={size} must be 4, 5, 6 or 7 times 2, 4, 8, 16, ...: choose one of {usual}.")
     return first, n

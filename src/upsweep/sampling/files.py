@@ -45,7 +45,7 @@ class Sampling:
         steps: frames from one of them to the next.
 
     Raises:
-        UserError: a number is of no use, or the walk has fewer than two latents or more than 1,000 frames.
+        UserError: a number is out of range, or the walk has fewer than two latents or more than 1,000 frames.
     """
 
     count: int = 64
@@ -87,7 +87,7 @@ class Sampling:
 
 
 def write_samples(generator: Synthesiser, asked: Sampling, folder: Path, *, overwrite: bool = False) -> list[str]:
-    """Make what is asked, and write it into a folder; a line for each kind of file.
+    """Make the samples, and write them into a folder; a line for each kind of file.
 
     `grid.png` holds up to 400 samples, `images/00000.png` and so on one each, `walk.webp` (or `.gif`) the walk. The
     folder is a new or an empty one unless `overwrite`, which replaces files of the same names.
@@ -114,7 +114,7 @@ def write_samples(generator: Synthesiser, asked: Sampling, folder: Path, *, over
 
 
 def _claim(folder: Path, names: set[str], overwrite: bool) -> None:
-    """Make the folder; raise UserError where it holds what would be lost, or what would be taken for ours."""
+    """Make the folder; raise UserError if it has files that would be lost, or mixed with the new samples."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         hold_to_new(folder, overwrite)
@@ -123,7 +123,7 @@ def _claim(folder: Path, names: set[str], overwrite: bool) -> None:
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}.") from error
     if others:
-        raise UserError(f"{folder / IMAGES} would still hold {others[0]} among the new samples: name another output.")
+        raise UserError(f"{folder / IMAGES} already has {others[0]}, which is not a new sample: choose another output.")
 
 
 def _write_images(generator: Synthesiser, batches: Iterable[Tensor], paths: list[Path], bar: Bar) -> Tensor:

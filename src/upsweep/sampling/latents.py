@@ -12,7 +12,7 @@ def latents(count: int, length: int, seed: int, truncation: float | None = None)
     With a `truncation` t they are of the normal distribution that is cut off at -t and t, as the truncation trick of
     BigGAN has it (Brock et al. 2019, section 3.1, after Marchesi 2017): numbers beyond are drawn again. Here every
     number is moved inwards instead, to the same quantile of the cut-off distribution, which comes to the same
-    distribution, and each sample stays the relative of what it was without truncation.
+    distribution, and each sample stays similar to the one without truncation.
     """
     z = torch.randn(count, length, generator=torch.Generator().manual_seed(seed))
     if truncation is None:

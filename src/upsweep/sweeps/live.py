@@ -31,7 +31,7 @@ class Status:
     progress: Progress | None = None
     result: Result | None = None
     said: tuple[str, float] = ("waiting", 0.0)
-    """The state that the last line told, and when: kept from one batch of jobs to the next."""
+    """The state in the last line, and its time: kept from one batch of jobs to the next."""
 
     @property
     def state(self) -> str:
@@ -50,7 +50,7 @@ class Status:
 def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float | None:
     """The time that the sweep still needs, or None while nothing is known.
 
-    What the running jobs report, and for each waiting one the mean of what the others take.
+    The running jobs report their own; each waiting job counts the mean of the others.
     """
     left, takes = list[float](), list[float]()
     for job in jobs.values():
@@ -108,7 +108,7 @@ class LiveTable:
         self._live.stop()
 
     def table(self, height: int) -> Table:
-        """The table with at most `height` rows: if not all fit, what runs or went wrong comes first."""
+        """The table with at most `height` rows: if not all fit, running and failed jobs come first."""
         order = {"running": 0, "waiting": 2, "pruned": 3, "finished": 3}  # what went wrong: 1
         shown = list(self._jobs)
         if len(shown) > height:

@@ -1,14 +1,15 @@
-"""Overrides as they are typed, and as Hydra's grammar, which knows few characters, reads them.
+"""Overrides as they are typed, turned into Hydra's grammar, which allows few characters.
 
-What the grammar cannot read is quoted, so that it arrives as it was typed. What it reads stays as it is, but for keys
-that name a path: `data.root=2024` is no number, and without `-m` `data.root=a,b` is one folder.
+Values that the grammar cannot read are quoted, so that they arrive as typed. Others stay as they are, except for keys
+that name a path: `data.root=2024` is not a number, and without `-m` `data.root=a,b` is one folder.
 """
 
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import compress, groupby, pairwise
+from operator import not_
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from hydra.errors import HydraException
 
 MULTIRUN = {"-m", "--multirun"}
 SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
-WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c"}
+WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c", "--experimental-rerun"}
+INFO = {"--info", "-i"}  # may have a value
 
 # The last word of a key that names a file or folder, in anybody's config: data.val_root, hydra.run.dir, checkpoint.
 PATH = re.compile(r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_from|resume|sweep|study|input|output)")
-SWITCH = re.compile(r".*\.(file|checkpoint|sweep|input|output)")  # as somebody's class may call one, too
+SWITCH = re.compile(r".*\.(file|checkpoint|sweep|input|output)")  # a user's own class may also have such a key
 FUNCTION = re.compile(rf"({'|'.join(create_functions().functions)})\(.*\)", re.DOTALL)
 NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")
 ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'(?=\s*(?:,|$))|"(?:\\.|[^"\\])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)""", re.DOTALL)
@@ -51,7 +53,7 @@ def searches(argument: str) -> bool:
 
 
 def values_of(override: str) -> list[str] | None:
-    """What an override goes through, as typed; None: it is a continuum, or cannot be read."""
+    """The values of an override, as typed; None: it is a continuous range, or cannot be read."""
     try:
         read = OverridesParser.create().parse_override(override)
     except HydraException:
@@ -61,12 +63,21 @@ def values_of(override: str) -> list[str] | None:
     return None if read.is_sweep_override() else [override.partition("=")[2]]
 
 
+def together(arguments: Sequence[str]) -> list[str]:
+    """A command line whose overrides stand together, as argparse wants: `a=1 -m b=2` becomes `a=1 b=2 -m`."""
+    pairs = list(zip(("", *arguments), arguments, strict=False))
+    flags = [a.startswith("-") or last in WITH_VALUE or ("=" not in a and last in INFO) for last, a in pairs]
+    if [flag for flag, _ in groupby(flags)].count(False) < 2:
+        return list(arguments)
+    return [*compress(arguments, map(not_, flags)), *compress(arguments, flags)]
+
+
 def readable(arguments: Sequence[str], paths: Collection[str] = ()) -> list[str]:
     """A command line that Hydra reads as it was typed; `~/` at the start of a value is the home folder.
 
-    Quoted are values that the grammar cannot read and, of a key that names a path (see `PATH`, and `paths`), those
-    that it takes for a number or, where there is one job alone, for a sweep. Lists, interpolations,
-    null, functions and what is quoted already stay. In a list, and with -m, a comma parts values that are each read so.
+    Values that the grammar cannot read are quoted. So are values of a key that names a path (see `PATH`, and `paths`),
+    if the grammar would read a number or, with one job alone, a sweep. Lists, interpolations, null, functions
+    and quoted values stay. In a list, and with -m, a comma separates values that are each treated so.
     """
     write = partial(_readable, paths=paths, sweep=sweeps(arguments))
     before = ("", *arguments)
@@ -82,7 +93,7 @@ def config_dirs(arguments: Sequence[str]) -> list[Path]:
 
 
 def of_the_task(arguments: Sequence[str], folders: Collection[Path]) -> list[str]:
-    """A command line in which an experiment that has a version of its own for the chosen task is that version.
+    """A command line in which an experiment is replaced by its version for the chosen task, if it has one.
 
     `experiment=article_study task=generation` becomes `experiment=article_study/generation task=generation`, where one
     of the config `folders` has `experiment/article_study/generation.yaml`. Everything else stays.
@@ -98,16 +109,19 @@ def of_the_task(arguments: Sequence[str], folders: Collection[Path]) -> list[str
 
 
 def in_place(arguments: Sequence[str], folders: Collection[Path]) -> list[str]:
-    """A command line in which a group that is chosen within another one's node is named as Hydra names it.
+    """A command line in which a group chosen within another group's node has Hydra's name for it.
 
     `adversary.recipe.norm=spectral,none` becomes `norm@adversary.recipe.norm=...`, where `adversary` and `norm` are
-    groups of the config `folders`, and the values are names. Everything else stays. Of a sweep, a single name becomes a
+    groups of the config `folders`, and the values are names. `feed`, which a task chooses, lies in the task's `data`.
+    Everything else stays. Of a sweep, a single name becomes a
     choice of one: Hydra composes a sweep's config without what is swept, and `adversary` may be.
     """
     several = sweeps(arguments)
 
     def named(argument: str) -> str:
         key, _, value = argument.partition("=")
+        if key == "feed":
+            return f"feed@task.data={value}"
         outer, _, group = key.rpartition(".")
         both = all(
             name and any((folder / name).is_dir() for folder in folders) for name in (outer.split(".")[0], group)
@@ -150,12 +164,12 @@ def _written(value: str, *, path: bool, sweep: bool) -> str:
 
 
 def _quoted(value: str) -> str:
-    """As `quoted`, but that an interpolation remains one."""
+    """As `quoted`, but an interpolation stays one."""
     return QuotedString(value, Quote.single).with_quotes() if re.search(r"\$\{.*\}", value) else quoted(value)
 
 
 def _items(text: str) -> Iterator[str]:
-    """What commas part; those within quotes do not."""
+    """The parts between commas; commas within quotes do not count."""
     end = -1
     while end < len(text) and (match := ITEM.match(text, max(end, 0))):
         yield match[1].strip()
@@ -167,7 +181,7 @@ def _at_home(value: str) -> str:
 
 
 def _read(value: str) -> Any:
-    """What Hydra's grammar takes a value for; the type ValueError where it cannot read it."""
+    """The type that Hydra's grammar reads in a value; ValueError if it cannot read it."""
     try:
         return OverridesParser.create().parse_override(f"key={value}")._value
     except HydraException:

@@ -1,4 +1,4 @@
-"""A pool of processes: each job in a session of its own, with its share of the machine; none stays behind."""
+"""A pool of processes: each job in a session of its own, with its share of the machine; none is left running."""
 
 import math
 import os
@@ -22,7 +22,7 @@ from upsweep.sweeps.jobs import STOPPED, Planned
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0
-LAST_WORDS_SECONDS = 15.0  # for a job to save and exit, once its time is over
+LAST_WORDS_SECONDS = 15.0  # for a job to save and exit after its timeout
 
 Runner = Callable[[Sequence[Planned], Callable[[], None], int], signal.Signals | None]
 """What runs the jobs of a sweep: `run_processes` here, `upsweep.sweeps.slurm.run_on_slurm` on a cluster."""
@@ -51,10 +51,10 @@ def run_processes(
     job sees that many CUDA devices, which no other running job sees. A job that takes more than `timeout` minutes is
     stopped, by SIGTERM and then by SIGKILL, and the others go on. The first SIGINT, SIGTERM or SIGHUP is passed on to
     the running jobs, which save and exit, and no further job starts; a second one kills them at once.
-    Raises UserError if one job needs more devices than are visible, or has no time.
+    Raises UserError if one job needs more devices than are visible, or the timeout is not above 0.
     """
     if timeout is not None and not timeout > 0:
-        raise UserError(f"hydra.launcher.timeout={timeout} must be above 0: minutes, or null for no end.")
+        raise UserError(f"hydra.launcher.timeout={timeout} must be above 0 (minutes), or null for no limit.")
     free = _shares(parallel, devices_per_job)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // len(free) // (devices_per_job or 1)) if len(free) > 1 else None  # of a rank
@@ -88,7 +88,7 @@ def run_processes(
 
 
 def _stop_late(running: Sequence[_Running], late: set[_Running], seconds: float) -> None:
-    """SIGTERM for a job that has had its time; SIGKILL where that does not end it."""
+    """SIGTERM for a job after its timeout; SIGKILL if that does not end it."""
     for each in running:
         over = time.monotonic() - each.started - seconds
         if over > 0 and each not in late:
@@ -128,13 +128,13 @@ def _environment(devices: tuple[str, ...], threads: int | None, port: int) -> di
 def _shares(parallel: int, devices_per_job: int | None) -> list[tuple[str, ...]]:
     """One entry for each job that may run at a time: the CUDA devices it gets, empty for no restriction."""
     if devices_per_job is not None and devices_per_job < 1:
-        raise UserError(f"hydra.launcher.devices_per_job={devices_per_job} must be 1 or more, or null for no share.")
+        raise UserError(f"hydra.launcher.devices_per_job={devices_per_job} must be 1 or more, or null for all devices.")
     devices = visible_cuda_devices() if devices_per_job else []
     if not devices or devices_per_job is None:
         return [()] * parallel
     if devices_per_job > len(devices):
         raise UserError(
-            f"hydra.launcher.devices_per_job={devices_per_job} is not possible here: "
+            f"hydra.launcher.devices_per_job={devices_per_job} is not possible: "
             f"{len(devices)} CUDA devices are visible ({', '.join(devices)})."
         )
     return list(zip(*[iter(devices)] * devices_per_job, strict=False))[:parallel]

@@ -1,7 +1,7 @@
-"""Going on with a run or a sweep: `resume=FOLDER` becomes the command line that made FOLDER, in FOLDER.
+"""Resuming a run or a sweep: `resume=FOLDER` becomes the command line that made FOLDER, in FOLDER.
 
-It is done before Hydra composes anything, so that the folder's own choices are composed again, its `.hydra/` stays
-true, and ranks that Lightning starts by repeating the command line go on too.
+This happens before Hydra composes anything: the folder's own choices are composed again, its `.hydra/` stays true,
+and ranks that Lightning starts by repeating the command line resume too.
 """
 
 import os
@@ -21,18 +21,18 @@ from upsweep.runs.result import HOW_IT_WENT_ON, key_and_value
 from upsweep.sweeps.overrides import MULTIRUN, PATH, SHORT, WITH_VALUE, plain, quoted, searches, sweeps, values_of
 
 KEY, PLACE = "resume=", "hydra.run.dir="
-OF_THE_PLACE = {*HOW_IT_WENT_ON, "hydra.run.dir", "hydra.mode"}  # said anew by every command that goes on
+OF_THE_PLACE = {*HOW_IT_WENT_ON, "hydra.run.dir", "hydra.mode"}  # not taken over from the earlier command
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `resume=` replaced by what the named folder was started with; others stay as they are.
+    """The arguments with `resume=` replaced by the command line of the named folder; others stay as they are.
 
     What is given beside it goes before what the folder says: `resume=X trainer.max_epochs=40`; `-m resume=X seed=4,5`
     adds these seeds to what a sweep goes through, and runs what is missing. This process moves to the directory in
-    which X was begun, if there is one: what was relative to it (`data.root=photos`) means what it meant.
+    which X was started, if there is one: relative paths (`data.root=photos`) keep their meaning.
 
     Raises:
-        UserError: there is no such folder, it is no run's (or, with -m, no sweep's), or another one is named beside it.
+        UserError: there is no such folder, it is not a run's (or, with -m, a sweep's), or another one is given as well.
     """
     asked = next((a.removeprefix(KEY) for a in reversed(arguments) if a.startswith(KEY)), "null")
     folder = plain(asked)
@@ -42,13 +42,13 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     if asked in placed and "hydra.mode=RUN" in arguments:  # by ourselves: a sweep's job, or another rank
         return list(arguments)
     if placed and Path(folder).absolute() == Path(plain(placed[-1])).absolute():
-        # One line that begins a run and goes on with it: for a job that is queued a second time.
+        # One line that starts a run and resumes it: for a job that is queued a second time.
         if not (Path(folder) / OVERRIDES).is_file():
             return list(arguments)
         arguments = [a for a in arguments if not a.startswith(PLACE)]
     elif placed:
         raise UserError(
-            f"{KEY}{asked} goes on in that very folder: leave {PLACE}{placed[-1]} out, or begin a new run there "
+            f"{KEY}{asked} continues in that folder: leave {PLACE}{placed[-1]} out, or start a new run there "
             "from its weights with init_from=CHECKPOINT."
         )
     rest = [a for a in arguments if not a.startswith(KEY)]
@@ -58,14 +58,14 @@ def resumed(arguments: Sequence[str]) -> list[str]:
 
 
 def _back_to(directory: str, given: Sequence[str]) -> list[str]:
-    """Move to the directory of an earlier command; what is given now, with what is relative to this one made absolute.
+    """Move to the directory of an earlier command; give the present arguments, with relative paths made absolute.
 
-    That is the script and PYTHONPATH, too, which other processes are started with.
+    The script and PYTHONPATH, which other processes are started with, are made absolute too.
     """
     here, there = Path.cwd(), Path(directory)
     if not directory or not there.is_dir() or there.samefile(here):
         return list(given)
-    print(f"Going on in {there}, where this was begun: relative paths are read from there.", file=sys.stderr)
+    print(f"Resuming in {there}, where this was started: relative paths start there.", file=sys.stderr)
     sys.argv[0] = str(Path(sys.argv[0]).absolute())
     if path := os.environ.get("PYTHONPATH"):
         os.environ["PYTHONPATH"] = os.pathsep.join(str(here / part) for part in path.split(os.pathsep) if part)
@@ -86,7 +86,7 @@ def _absolute(argument: str, here: Path) -> str:
 def _folder(asked: str, home: str, holds: str) -> Path:
     if asked == "latest":
         if (found := newest(home, holds)) is None:
-            raise UserError(f"resume=latest found nothing to go on with in {Path(home).absolute()}.")
+            raise UserError(f"resume=latest found nothing to resume in {Path(home).absolute()}.")
         return found.absolute()
     folder = Path(asked).absolute()
     if folder.is_file():
@@ -94,9 +94,9 @@ def _folder(asked: str, home: str, holds: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"resume={asked}: there is no such folder.")
     if not (folder / holds).is_file():
-        hint = ": add -m to go on with a sweep" if (folder / MANIFEST).is_file() else ""
+        hint = "; add -m to resume a sweep" if (folder / MANIFEST).is_file() else ""
         what = "sweep" if holds == MANIFEST else "run"
-        raise UserError(f"resume={asked} is not the folder of a {what}, it has no {holds}{hint}.")
+        raise UserError(f"resume={asked} is not the folder of a {what}: it has no {holds}{hint}.")
     return folder
 
 
@@ -125,10 +125,10 @@ def _said_anew(old: Sequence[str], new: Sequence[str]) -> list[str]:
 
 
 def _started(folder: Path) -> tuple[list[str], list[str], str]:
-    """Flags and overrides with which the run in `folder` was last begun, and in which directory.
+    """Flags and overrides that the run in `folder` was last started with, and the directory.
 
-    Hydra's own record, which lacks its `hydra.*` overrides, serves where no training has begun yet: it also tells of
-    commands that were then refused.
+    If no training has begun yet, Hydra's own record is used. It lacks `hydra.*` overrides, and may be that of a command
+    that was then refused.
     """
     if (about := About.read(folder)) is not None:
         return (*_said(about), about.directory)
@@ -139,19 +139,19 @@ def _started(folder: Path) -> tuple[list[str], list[str], str]:
         return flags, overrides, said["runtime"].get("cwd", "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(
-            f"{folder / HYDRA} is empty or cut short, so that nothing says what this run was: begin it anew."
+            f"{folder / HYDRA} is empty or incomplete, so the settings of this run are not known: start a new one."
         ) from error
 
 
 def _yaml(path: Path, kind: type) -> Any:
     said = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(said, kind):
-        raise TypeError(f"{path} is no {kind.__name__}")
+        raise TypeError(f"{path} is not a {kind.__name__}")
     return said
 
 
 def _said(about: About) -> tuple[list[str], list[str]]:
-    """Flags and overrides of a command, of which none depends on where it was given."""
+    """Flags and overrides of a command, with paths that do not depend on its directory."""
     flags, overrides = _split(about.command[2:])
     for i, flag in enumerate(flags):
         name, _, value = flag.partition("=")
@@ -172,7 +172,7 @@ def _sweep(folder: Path, given: list[str]) -> list[str]:
 
 
 def _united(old: str, new: str) -> str:
-    """Two overrides of one key, of which one is a sweep, as a sweep over the values of both; else the new one."""
+    """A sweep over the values of two overrides of one key, if one of them is a sweep; else the new one."""
     before, now = values_of(old), values_of(new)
     if before is None or now is None or len(before) == len(now) == 1:
         return new

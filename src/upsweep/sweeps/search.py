@@ -1,7 +1,7 @@
-"""A search instead of a grid: Optuna asks for jobs, the launcher runs them, their objectives are told to Optuna.
+"""A search instead of a grid: Optuna asks for jobs, the launcher runs them, and Optuna gets their objectives.
 
-The study lies in a file beside the jobs, so that a search that was stopped goes on. As many trials are asked for at a
-time as run side by side; `upsweep.training.pruning` ends those without hope early. Workers on several machines share a
+The study lies in a file beside the jobs, so that a stopped search can be resumed. It asks for as many trials at a time
+as run side by side; `upsweep.training.pruning` ends poor ones early. Workers on several machines share a
 study that lies elsewhere (`hydra.sweeper.study`), each with its own sweep's folder. Needs Optuna (the extra `search`).
 """
 
@@ -33,8 +33,8 @@ from upsweep.runs.result import Result
 from upsweep.sweeps.jobs import JobsFailedError, declared_in
 
 NAME = "upsweep"  # of the study in its file
-OVERRIDES = "overrides"  # a trial's attribute, by which its job finds it
-FOLDER = "folder"  # another: that of the sweep that asked for it, from where the study lies
+OVERRIDES = "overrides"  # a trial's attribute: its job finds the trial by it
+FOLDER = "folder"  # another: the folder of the trial's sweep, relative to the study
 Overrides = tuple[str, ...]  # a job's, by which the study knows it
 Outcome = tuple[TrialState, float | None]
 
@@ -45,13 +45,13 @@ def storage_in(file: Path) -> JournalStorage:
 
 
 def distribution_of(override: Override) -> distributions.BaseDistribution:
-    """What Optuna draws from, for a sweep in Hydra's grammar.
+    """The distribution that Optuna draws from, for a sweep in Hydra's grammar.
 
     `a,b` and `choice(a,b)` are categories, `range(1,9,2)` is 1, 3, 5, 7, `interval(0.1,1)` is continuous,
     `int(interval(1,9))` whole, and `tag(log, ...)` makes the last three logarithmic.
 
     Raises:
-        UserError: nothing can be drawn from it.
+        UserError: it cannot be searched.
     """
     sweep = override.value()
     log = "log" in getattr(sweep, "tags", ())
@@ -69,7 +69,7 @@ def distribution_of(override: Override) -> distributions.BaseDistribution:
             return distributions.FloatDistribution(low, high, log=log)
         return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
-        raise UserError(f"Nothing can be drawn from {override.input_line}: {error}") from error
+        raise UserError(f"{override.input_line} cannot be searched: {error}") from error
 
 
 @dataclass
@@ -92,11 +92,11 @@ class Search:
         self.place = os.path.relpath(self.folder, Path(self.study).absolute().parent)
 
     def search(self, arguments: Sequence[str]) -> None:
-        """Ask, launch and tell until the study has its trials; a combination that was judged is not trained twice.
+        """Ask, launch and tell until the study has its trials; no combination is trained twice.
 
         Raises:
-            UserError: nothing to search over, or the folder holds a search that this one does not go on with.
-            JobsFailedError: some jobs failed; they are repeated when the search goes on.
+            UserError: nothing to search over, or the folder holds a search that this one does not continue.
+            JobsFailedError: some jobs failed; they are repeated when the search is resumed.
         """
         self._fixed, self._space = self._split(arguments)
         parallel = int(self.config.hydra.launcher.get("parallel", 1))
@@ -104,7 +104,7 @@ class Search:
         write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         self._unfinished = self._begun()
         known: dict[Overrides, Outcome] = {}
-        started, launched, failed = len(study.trials), 0, 0  # a launcher that goes on numbers the jobs itself
+        started, launched, failed = len(study.trials), 0, 0  # a resuming launcher numbers the jobs itself
         while (left := self.trials - failed - sum(trial.state in _TAKEN for trial in study.trials)) > 0:
             for trial in study.trials:
                 if trial.state in _JUDGED:
@@ -157,29 +157,29 @@ class Search:
         )
         if study.direction.name.lower() != direction:
             raise UserError(
-                f"{self.study} was not searched for {self.headline.better} values, which are better for "
+                f"The study {self.study} does not look for {self.headline.better} values, which are better for "
                 f"{self.headline.title}: choose another hydra.sweeper.study."
             )
         folder, before = self.folder, study.trials
         if any(_folder(trial) == self.place for trial in before) and not self.config.hydra.launcher.get("resume"):
             raise UserError(
-                f"{folder} holds a search already: go on with -m resume={folder}, or choose another hydra.sweep.dir."
+                f"{folder} has a search: continue it with -m resume={folder}, or choose another hydra.sweep.dir."
             )
-        # A stream of its own for every part of a search, or else the second would ask what the first has asked.
+        # Every part of a search has its own random stream, or else the second would repeat the first.
         study.sampler = instantiate(self.sampler, seed=self.seed + len(before))
         for key, old in chain.from_iterable(trial.distributions.items() for trial in before):
             try:
                 distributions.check_distribution_compatibility(old, self._space.get(key, old))
             except ValueError as error:
                 raise UserError(
-                    f"{folder} was searched over another {key} ({error}): choose another hydra.sweep.dir."
+                    f"{folder} has a search over another {key} ({error}): choose another hydra.sweep.dir."
                 ) from error
         return study
 
     def _begun(self) -> list[dict[str, Any]]:
-        """The choices of this folder's trials that were stopped or failed; their jobs go on from their checkpoints.
+        """The choices of this folder's trials that were stopped or failed; their jobs continue from their checkpoints.
 
-        What runs in another folder is another worker's. No other process has this one: it is claimed.
+        Trials in another folder belong to another worker. No other process uses this folder: it is locked.
         """
         trials, states = self._study.trials, (TrialState.RUNNING, TrialState.FAIL)
         judged = {_overrides(trial) for trial in trials if trial.state in _JUDGED}
@@ -217,7 +217,7 @@ def _written(params: Mapping[str, object]) -> list[str]:
 
 
 def _outcome(folder: Path) -> Outcome:
-    """What a job's result is to the study: a training that diverged or was pruned is a bad one, not a failed one."""
+    """The state of a trial for a job's result: a diverged or pruned training is a poor trial, not a failed one."""
     result = found(Result.read, folder)
     if result is None or result.state in ("failed", "stopped"):
         return TrialState.FAIL, None

@@ -3,7 +3,7 @@
 The submitting process waits beside its table, and learns everything from the jobs' folders, which all machines share.
 Of the two that could requeue a job, submitit and Lightning, it is submitit: it asks SLURM for SIGUSR2 before the time
 is up, stops the training, and puts the job back into the queue. What SLURM requeues by itself (a preemption, a node
-that failed) goes on as well, from the checkpoint of every epoch's end. Needs the extra `slurm`.
+that failed) continues as well, from the checkpoint of every epoch's end. Needs the extra `slurm`.
 """
 
 import json
@@ -32,7 +32,7 @@ from upsweep.sweeps import pool
 from upsweep.sweeps.jobs import STOPPED, Planned
 
 POLL_SECONDS = 0.5
-ASK_SECONDS = 30.0  # between two questions to SLURM's accounting; a job that ends by itself is seen at once
+ASK_SECONDS = 30.0  # between two queries of SLURM's accounting; a job that ends by itself is seen at once
 SAVE_SECONDS = 60.0  # what a training that is stopped may take to close its log
 
 
@@ -83,7 +83,7 @@ class Rank:
 
 
 def _as_rank() -> None:
-    """Before a door's first line. SLURM sends its signals to every process of a job: SIGUSR2 is not for the door."""
+    """Runs before the door. SLURM sends its signals to every process of a job, but SIGUSR2 is not for the door."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     end_with_parent()
 
@@ -142,10 +142,10 @@ def run_on_slurm(
 
 
 def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[str, Any]:
-    """What submitit's executor is told for a job that wants this; see `hydra_plugins.upsweep` for its keys.
+    """Parameters of submitit's executor for a job with these settings; see `hydra_plugins.upsweep` for its keys.
 
     Raises:
-        UserError: numbers that are none, or several nodes without SLURM.
+        UserError: a value is not a number, or there are several nodes without SLURM.
     """
     for name, source in (("nodes", "trainer.num_nodes"), ("tasks_per_node", "trainer.devices"), ("time", None)):
         if type(wants[name]) is not int or wants[name] < 1:
@@ -158,7 +158,7 @@ def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[st
     shared["setup"] = list(wants["setup"])
     if cluster == "local":  # where Lightning starts the other ranks, as ever on one machine
         if wants["nodes"] > 1:
-            raise UserError("hydra.launcher.cluster=local has one node: set trainer.num_nodes=1.")
+            raise UserError("hydra.launcher.cluster=local runs on one node: set trainer.num_nodes=1.")
         return shared | {"timeout_min": wants["time"]}
     optional = ("cpus_per_task", "partition", "account", "qos", "mem", "constraint")
     return {
@@ -180,7 +180,7 @@ def _check(cluster: str) -> None:
     missing = [name for name in ("sbatch", "srun", "scancel") if shutil.which(name) is None]
     if cluster == "slurm" and missing:
         raise UserError(
-            f"There is no {missing[0]} here: start the sweep where SLURM's commands are (a login node), "
+            f"The command {missing[0]} is not there: start the sweep where SLURM's commands are (a login node), "
             "or try it on this machine with hydra.launcher.cluster=local."
         )
 
@@ -210,7 +210,7 @@ def _in_queue(job: Planned, folder: Path) -> submitit.Job[None] | None:
     try:
         said = json.loads((job.folder / SUBMITTED).read_text(encoding="utf-8"))
         id_, tasks = said["id"], range(said["tasks"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or a note that costs this job alone
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # there is none, or it cannot be read
         return None
     handle = submitit.SlurmJob[None](folder / "%j", id_, tasks)
     handle.watcher.update()
@@ -223,7 +223,7 @@ def _cancel(running: Mapping[Planned, submitit.Job[None]]) -> None:
 
 
 def _exit_code(job: Planned, handle: submitit.Job[None], stopping: bool) -> int:
-    """0 for a job all of whose tasks ended well; what SLURM knows of the others goes into the job's log."""
+    """0 if all tasks of a job ended well; else SLURM's state goes into the job's log."""
     tasks = [handle.task(i) for i in range(handle.num_tasks)]
     told = [task for task in tasks if task.paths.result_pickle.exists()]
     failed = any(task.exception() is not None for task in told)
@@ -235,5 +235,5 @@ def _exit_code(job: Planned, handle: submitit.Job[None], stopping: bool) -> int:
         (job.folder / RESULT).unlink()
     if not failed and isinstance(handle, submitit.SlurmJob):
         with (job.folder / JOB_LOG).open("a", encoding="utf-8") as log:
-            log.write(f"SLURM's word on job {handle.job_id}: {handle.state}\n")
+            log.write(f"SLURM's state of job {handle.job_id}: {handle.state}\n")
     return 1

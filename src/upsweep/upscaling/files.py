@@ -1,4 +1,4 @@
-"""Which files to enlarge, where to, and one after another: what goes wrong with one does not stop the others."""
+"""Which files to enlarge, and where to; an error with one file does not stop the others."""
 
 import glob
 import sys
@@ -36,7 +36,7 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
         scale: for the names.
         overwrite: whether files that are there may be replaced (never an input).
 
-    What an input already became in an earlier run is no input again, unless it is named itself. Where two inputs
+    An enlargement from an earlier run is not an input again, unless it is named itself. Where two inputs
     would become the same file, their suffixes come into the names (`a_jpg_x2.png`).
 
     Raises:
@@ -49,10 +49,10 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
     if output is not None and Path(output).suffix and not Path(output).is_dir():
         if Path(output).suffix.lower() not in WRITABLE:
             raise UserError(
-                f"output={output} is no folder that is there, nor a kind of image: {', '.join(sorted(WRITABLE))}."
+                f"output={output} is neither an existing folder nor an image ({', '.join(sorted(WRITABLE))})."
             )
         if len(sources) > 1 or found:
-            raise UserError(f"output={output} is one file, and there are {len(sources)} inputs: name a folder.")
+            raise UserError(f"output={output} is one file, and there are {len(sources)} inputs: give a folder.")
         targets = {sources[0]: Path(output)}
     else:
         folders = {s: s.parent if output is None else Path(output) / found.get(s, Path()) for s in sources}
@@ -72,18 +72,18 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
 
     def problem(source: Path, target: Path) -> str | None:
         if source in clashing:
-            return f"{source}: another input would also become {target}; name another folder for one of them."
+            return f"{source}: another input would also become {target}; choose another folder for one of them."
         if target.resolve() in originals:
-            return f"{source}: {target} is itself an input, and is not replaced; name another output."
+            return f"{source}: {target} is itself an input, and is not replaced; choose another output."
         if target.exists() and not overwrite:
-            return f"{source}: {target} is there already; overwrite=true replaces it, output=... writes elsewhere."
+            return f"{source}: {target} already exists; overwrite=true replaces it, output=... writes elsewhere."
         return None
 
     return [Photo(source, target, problem(source, target)) for source, target in targets.items()]
 
 
 def renamed(photos: Sequence[Photo], scale: int) -> list[Photo]:
-    """Those whose names had to be told apart."""
+    """The files that got longer names to differ."""
     return [photo for photo in photos if photo.target.stem == f"{_full_stem(photo.source)}_x{scale}"]
 
 
@@ -94,7 +94,7 @@ def _full_stem(source: Path) -> str:
 def enlarge_all(photos: Sequence[Photo], enlarge: Enlarge, *, max_pixels: int) -> None:
     """Read, enlarge and write one file after another; print each that was written, and on stderr why one was not.
 
-    `enlarge` takes a picture, and what is to be told of every share of it that is done, and gives the larger one.
+    `enlarge` takes a picture and a function that is called with every share that is done, and gives the larger one.
 
     Raises:
         UserError: at the end, if any was not done; for a single file, what was wrong with it.
@@ -121,7 +121,7 @@ def _enlarged(photo: Photo, enlarge: Callable[[Picture], Picture], max_pixels: i
     picture = read_image(photo.source, max_pixels=max_pixels)
     if picture.alpha is not None and photo.target.suffix.lower() in (".jpg", ".jpeg"):
         raise UserError(
-            f"{photo.source}: is partly transparent, which {photo.target} cannot be; choose .png, .tif or .webp."
+            f"{photo.source}: is partly transparent, and {photo.target} cannot be; choose .png, .tif or .webp."
         )
     try:
         photo.target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _inputs(inputs: Sequence[str]) -> tuple[list[Path], dict[Path, Path]]:
             if not images and not glob.has_magic(text):
                 raise UserError(f"input={text}: there is no such file or folder.")
         if not images:
-            raise UserError(f"input={text}: there is no image here ({', '.join(sorted(SUFFIXES))}).")
+            raise UserError(f"input={text}: there are no images ({', '.join(sorted(SUFFIXES))}).")
         found.update(images)
     return named, found
 

@@ -1,7 +1,6 @@
-"""What a person chose to enlarge with: weights, device, tiles."""
+"""The user's choices for enlarging: weights, device, tiles."""
 
 from collections.abc import Collection
-from pathlib import Path
 
 from upsweep import release
 from upsweep.common.errors import UserError
@@ -28,7 +27,7 @@ def load(
     """
     if checkpoint is not None and model is not None:
         raise UserError(f"checkpoint={checkpoint} and model={model} both name weights: leave one of them out.")
-    path = Path(checkpoint).expanduser() if checkpoint is not None else release.path(model, scale or SCALE)
+    path = release.path(model, scale or SCALE) if checkpoint is None else release.located(checkpoint)
     generator = load_upscaler(path, allow=allow)
     if scale is not None and generator.scale != scale:
         raise UserError(f"{path} enlarges {generator.scale} times, not scale={scale}: leave scale out, or train one.")

@@ -24,7 +24,7 @@ from upsweep.networks.wrappers.wrapper import Wrapper
 BUDGET = 256 * 2**20  # bytes that the features of one tile may take, roughly
 CACHED = 48 * 2**20  # on a CPU: what is not far from its cache is faster, although the margins are made twice
 
-Advance = Callable[[float], None]  # is told which share of a picture, of 1 in all, was just done
+Advance = Callable[[float], None]  # is called with the share of a picture, of 1 in all, that was just done
 
 
 class Painter(Wrapper):
@@ -60,7 +60,7 @@ class Painter(Wrapper):
         y: Tensor = self.generator(as_channels_last(x) if x.device.type == "cpu" else x)
         if not y.isfinite().all() and x.isfinite().all():  # the probe for a network's reach puts NaN in
             raise UserError(
-                "The generator makes NaN or infinity of this picture, which was not enlarged: train it anew."
+                "The generator makes NaN or infinity of this picture, so it was not enlarged: train it again."
             )
         return y
 
@@ -85,7 +85,7 @@ class Enlarger:
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, advance: Advance = lambda _: None) -> Picture:
-        """Enlarge a picture (H, W) of 8 or 16 bits to (s H, s W); `advance` is told of every tile.
+        """Enlarge a picture (H, W) of 8 or 16 bits to (s H, s W); `advance` is called for every tile.
 
         Raises:
             UserError: the picture needs tiles, and the generator cannot be tiled; the memory is too small; or the
@@ -98,7 +98,7 @@ class Enlarger:
         try:
             hr = np.empty((s * height, s * width, channels), lr.dtype)
         except MemoryError as error:
-            raise UserError(f"There is no memory for a picture of {s * width}x{s * height} pixels.") from error
+            raise UserError(f"Out of memory for a picture of {s * width}x{s * height} pixels.") from error
         full = np.iinfo(lr.dtype).max
         for rows, columns in self._tiles(painter, height, width):
             cut = lr[rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop]

@@ -39,8 +39,8 @@ class Discriminator(Network):
         """Images (N, C, S, S) in [0, 1] -> logits (N,). Raises UserError: another C or S."""
         if x.shape[1:] != (self.channels, self.size, self.size):
             raise UserError(
-                f"The discriminator judges images of {_said(self.channels, self.size, self.size)}, and is shown some "
-                f"of {_said(*x.shape[1:])}: data.size and data.channels must be those of what the generator makes."
+                f"The discriminator takes images of {_said(self.channels, self.size, self.size)}, but got some "
+                f"of {_said(*x.shape[1:])}: data.size and data.channels must be those of the generator's images."
             )
         return self.body(2 * x - 1).flatten()
 

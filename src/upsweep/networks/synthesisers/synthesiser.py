@@ -1,4 +1,4 @@
-"""What every synthesiser is: a network that makes images of latents."""
+"""What every synthesiser is: a network that makes images from latents."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from upsweep.networks.sizes import first_and_doublings
 
 
 class Synthesiser(Network):
-    """Makes images of latents: `forward` maps (N, L) to (N, C, S, S), values in [0, 1].
+    """Makes images from latents: `forward` maps (N, L) to (N, C, S, S), values in [0, 1].
 
     Args:
         size: S, the side of the images: 4, 5, 6 or 7 times a power of 2 (28, 32, 48, 64, 128).
@@ -50,7 +50,7 @@ class Synthesiser(Network):
 
 @torch.no_grad()
 def samples(generator: nn.Module, latents: Tensor, batch: int = 64) -> Tensor:
-    """Images (N, C, S, S) of latents (N, L), values in [0, 1], on the CPU; the network's mode stays."""
+    """Images (N, C, S, S) from latents (N, L), values in [0, 1], on the CPU; the network's mode stays."""
     training, parameter = generator.training, next(generator.parameters())
     generator.eval()
     made = [generator(some.to(parameter)).float().clamp(0, 1).cpu() for some in torch.split(latents, batch)]

@@ -1,4 +1,4 @@
-"""The literal network of the article: one convolution, one deconvolution, on an enlarged image."""
+"""The literal network of the article (docs/claims.md): one convolution, one deconvolution, on an enlarged image."""
 
 from torch import Tensor
 

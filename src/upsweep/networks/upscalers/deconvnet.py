@@ -1,4 +1,4 @@
-"""The article's network made general: convolutions, then deconvolutions up to the scale."""
+"""The network of the article (docs/claims.md) made general: convolutions, then deconvolutions up to the scale."""
 
 from upsweep.blocks import Recipe, chain, conv
 from upsweep.common.checks import at_least

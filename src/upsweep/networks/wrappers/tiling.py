@@ -61,7 +61,7 @@ def spans(size: int, tile: int, margin: int, stride: int = 1) -> Iterator[Span]:
 
 
 def margin_of(generator: Upscaler) -> int:
-    """LR pixels around a part with which it is as in the whole image: the reach, and where it pools one cell more.
+    """The LR pixels around a part that it needs to be as in the whole image: the reach, and one cell more with pooling.
 
     Raises UserError as `reach` does.
     """
@@ -69,7 +69,7 @@ def margin_of(generator: Upscaler) -> int:
 
 
 def reach(generator: Upscaler) -> int:
-    """How many LR pixels away an input pixel may be that an output pixel depends on, whatever the weights are.
+    """How far from an output pixel, in LR pixels, an input pixel can affect it, whatever the weights are.
 
     A multiple of the generator's stride. Raises UserError where an output pixel sees the whole image (instance or group
     norm, batch norm in training), or the generator does not move with its input by its declared stride.
