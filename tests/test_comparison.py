@@ -79,6 +79,16 @@ def test_a_default_that_somebody_changed_between_two_sweeps_is_a_choice(tmp_path
     assert {effect.key for effect in effects_of(read).values()} == {"init", "trainer.max_epochs"}
 
 
+def test_a_sweep_that_was_quiet_is_the_same_sweep(tmp_path: Path) -> None:
+    def config(quiet: bool) -> Config:
+        return PLAIN | {"quiet": quiet, "callbacks": {"progress": {"quiet": quiet}}}
+
+    read = together(sweep(tmp_path / "a", config=config(False)), sweep(tmp_path / "b", config=config(True)))
+    assert {effect.key for effect in effects_of(read).values()} == {"init"}
+    (tmp_path / "b" / "sweep.json").write_text("nonsense", encoding="utf-8")
+    assert title_of(together(tmp_path / "a", tmp_path / "b")) == "init, 6 runs"
+
+
 def test_a_value_that_only_one_name_of_its_group_has_is_told_by_that(tmp_path: Path) -> None:
     leaky = PLAIN | {"activation": {"slope": 0.1}}
     a = sweep(tmp_path / "a", config=leaky, activation="leaky_relu", activation__slope="0.1")

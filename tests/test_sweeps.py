@@ -591,6 +591,7 @@ def test_a_signal_lets_running_jobs_save_and_starts_no_more(door, signum):
     if signum == signal.SIGINT:  # the stand-in saves only then
         saved = [Result.read(door / "sweep" / name) for name in "01"]
         assert [each and each.value for each in saved] == [7.0, 7.0]
+        assert shlex.split(err.partition("Interrupted. Go on with: ")[2])[-2:] == ["-m", f"resume={door / 'sweep'}"]
     assert [state(door / "sweep" / name) for name in "01"] == ["stopped", "stopped"]
 
 
@@ -661,6 +662,7 @@ def test_a_sweeper_learns_each_objective(door):
             ["--cfg", "job", "init.fann=1"],
             "There is no init.fann; choose from fan, gain. Did you mean init.fan?",
         ),
+        (["-m", "--cfg", "job"], "--cfg and --info show the config of one job: leave -m out."),
         (["--help", "init=hee"], "There is no init=hee; choose from he, xavier. Did you mean init=he?"),
         (["nested.a.c=1"], "There is no nested.a.c; choose from b."),
         (["act=user"], "Nothing to eat: buy bread."),

@@ -121,7 +121,11 @@ def title_of(sweep: Sweep) -> str:
     more = [f"{len(keys) - MOST_KEYS} more"] if len(keys) > MOST_KEYS else []
     what = " × ".join([*keys[:MOST_KEYS], *more]) or results[0].choices.get("generator", "")
     runs = f"{len(results)} run{'' if len(results) == 1 else 's'}"
-    of = f" of {len(sweep.parts)} sweeps" if any(run.name != run.sweep for run in sweep.runs if sweep.parts) else ""
+    of = (
+        f" of {len(sweep.parts)} sweeps"
+        if len(sweep.parts) > 1 and any(run.name != run.sweep for run in sweep.runs)
+        else ""
+    )
     return f"{what}, {runs}{of}" if what else f"{runs}{of}"
 
 
