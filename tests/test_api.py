@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from tests.small_results import result
 
@@ -74,6 +75,14 @@ def test_a_list_is_what_a_sweep_goes_through(asked: list[list[str]]) -> None:
     with pytest.raises(UserError):
         upsweep.sweep("init=xavier,he", norm=["bn", None], seed=range(1, 4), factors=["a,b", "c"])
     assert asked == [["train", "-m", "init=xavier,he", "norm=bn,null", "seed=1,2,3", "factors='a,b',c"]]
+
+
+@pytest.mark.parametrize("value", [{"a": [1, "x,y"], "c": {"d": None}}, [[1, 2], ["3,4", ""]]])
+def test_what_lies_within_lists_and_mappings_stays_what_it_is(asked: list[list[str]], value: Any) -> None:
+    with pytest.raises(UserError):
+        upsweep.train(own=value)
+    ((_, word),) = asked
+    assert OverridesParser.create().parse_override(word).value() == value
 
 
 @pytest.mark.parametrize("word", ["-m", "init=he,xavier", "seed=range(1,4)", "hparams_search=optuna"])

@@ -53,6 +53,15 @@ def test_one_cycle_is_as_long_as_the_training_and_no_longer() -> None:
         step(cycle.scheduler)
 
 
+def test_a_class_derived_from_torchs_is_treated_as_that() -> None:
+    class Cycle(OneCycleLR): ...
+
+    class Plateau(ReduceLROnPlateau): ...
+
+    assert on(partly(Cycle, max_lr=1.0)).interval == "step"
+    assert on(partly(Plateau)).monitor == "val/psnr"
+
+
 def test_schedulers_follow_each_other() -> None:
     halves = [partly(ConstantLR, factor=0.1, total_iters=2), partly(ExponentialLR, gamma=0.5)]
     both = on(partly(SequentialLR, schedulers=halves, milestones=[1]))

@@ -259,11 +259,20 @@ def _typed(value: Any, several: bool = False) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Run | Sweep):
         return str(value.folder)
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}: {_item(one)}' for key, one in value.items())}}}"
     if isinstance(value, list | tuple | range):
-        words = map(_typed, value)
-        items = ",".join(word if set(word).isdisjoint(",'\"") else quoted(word) for word in words)
+        items = ",".join(map(_item, value))
         return items if several else f"[{items}]"
     return str(value)
+
+
+def _item(value: Any) -> str:
+    """The same within a list or a mapping, where a text that is empty or has a comma needs quotes."""
+    named = value.folder if isinstance(value, Run | Sweep) else value
+    if isinstance(named, str | os.PathLike) and not (str(named) and set(str(named)).isdisjoint(",'\"")):
+        return quoted(str(named))
+    return _typed(named)
 
 
 def _done(door: str, words: Sequence[str], key: str) -> Any:

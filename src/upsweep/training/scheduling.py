@@ -82,14 +82,15 @@ def scheduled(
         return Scheduled(LambdaLR(optimizer, lambda done: cast(Schedule, schedule)(done / steps)))
     given = cast("partial[LRScheduler]", schedule if isinstance(schedule, partial) else partial(schedule))
     arguments = dict(given.keywords)
-    interval = arguments.pop("interval", "step" if given.func in BY_STEP else "epoch")
-    plateau = given.func is ReduceLROnPlateau
+    made = given.func if isinstance(given.func, type) else LRScheduler  # a function may make any
+    interval = arguments.pop("interval", "step" if issubclass(made, BY_STEP) else "epoch")
+    plateau = issubclass(made, ReduceLROnPlateau)
     monitor = arguments.pop("monitor", f"val/{headline.name}") if plateau else None
     if interval not in (known := get_args(Interval)) or (plateau and interval != "epoch"):
         raise UserError(f"scheduler.interval={interval} must be {'epoch' if plateau else ' or '.join(known)}.")
     if monitor == f"val/{headline.name}":
         arguments.setdefault("mode", "max" if headline.better == "higher" else "min")
-    if given.func is OneCycleLR and not {"total_steps", "epochs"} & arguments.keys():
+    if issubclass(made, OneCycleLR) and not {"total_steps", "epochs"} & arguments.keys():
         arguments["total_steps"] = steps if interval == "step" else epochs
     if "schedulers" in arguments:  # SequentialLR's and ChainedScheduler's own
         arguments["schedulers"] = [each(optimizer) for each in arguments["schedulers"]]
