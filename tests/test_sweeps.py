@@ -682,11 +682,15 @@ def test_what_the_user_got_wrong_is_said_in_one_line(door, arguments, sentence):
     assert line.startswith(sentence)
 
 
-@pytest.mark.parametrize(("extra", "arguments"), [({"HYDRA_FULL_ERROR": "1"}, []), ({}, ["debug=fast"])])
-def test_a_traceback_is_shown_when_asked_for(door, extra, arguments):
-    done = run(door, "act=user", *arguments, **extra)
+def test_a_traceback_is_shown_when_asked_for(door):
+    done = run(door, "act=user", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "buy bread" in done.stderr
+
+
+def test_what_the_user_got_wrong_is_one_line_in_debug_too(door):
+    done = run(door, "act=user", "debug=fast")
+    assert (done.returncode, done.stderr) == (1, "Nothing to eat: buy bread.\n")
 
 
 def test_a_bug_shows_its_traceback(door):
