@@ -344,6 +344,13 @@ def test_a_declaration_that_says_too_little_or_too_much_is_one_sentence(said: An
         own_figures(said)
 
 
+def test_a_figure_cannot_have_the_name_of_a_choice_whose_column_it_would_share() -> None:
+    said = {"norm": {"figure": {"better": "lower"}}}
+    assert own_figures(said)
+    with pytest.raises(UserError, match=r"metrics\.norm: results have a column of that name"):
+        own_figures(said, {"norm": {}, "metrics": said})
+
+
 @pytest.mark.parametrize("file", sorted((CONF / "metrics").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_figure_that_comes_along_is_declared_as_its_metric_says(file: Path) -> None:
     from hydra.utils import instantiate

@@ -25,6 +25,7 @@ from upsweep.common.files import as_csv, write_whole
 from upsweep.common.names import listed
 from upsweep.common.table import Table
 from upsweep.metrics.figure import TAKEN, Figure
+from upsweep.runs.history import VAL
 from upsweep.runs.result import Result, State
 
 STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
@@ -196,7 +197,7 @@ def results_table(jobs: Mapping[str, Result], sweeps: Mapping[str, str] | None =
     columns = [key for key in dict.fromkeys(k for result in ranked.values() for k in result.settings) if key != SWEEP]
     others = undeclared(list(ranked.values()))
     header = [name for _, name, *_ in numbers] + [f.baseline_name for f in held]
-    header += [f"{_apart(name, columns)}{end}" for name in others for end in ("", LAST)]
+    header += [f"{_apart(name, [*columns, *header])}{end}" for name in others for end in ("", LAST)]
     rows = [
         [
             name,
@@ -212,6 +213,6 @@ def results_table(jobs: Mapping[str, Result], sweeps: Mapping[str, str] | None =
     return [["job", *([SWEEP] if sweeps else []), *columns, *header, *MEASURED], *rows]
 
 
-def _apart(figure: str, settings: Sequence[str]) -> str:
-    """The column of a figure that is not declared: no column of another kind has its name."""
-    return f"val/{figure}" if figure in (*TAKEN, *settings) else figure
+def _apart(figure: str, columns: Sequence[str]) -> str:
+    """The column of a figure that is not declared: no other column has its name."""
+    return f"{VAL}{figure}" if figure in (*TAKEN, *columns) else figure

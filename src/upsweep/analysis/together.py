@@ -139,9 +139,9 @@ def _silent(
     known: Sequence[Mapping[str, str]],
     given: set[str],
 ) -> list[str]:
-    """What sweeps differ in where runs are alike in all that was given but the seed, or what follows from that.
+    """Settings in which sweeps differ although their runs agree in all that was given, apart from the seed.
 
-    Places on a disk are none of it, nor is what only one of the runs has.
+    Those that follow from the seed, name places on a disk, vary within a sweep, or are not known of all are left out.
     """
     shown = [{key: value for key, value in said.items() if key in given and key != "seed"} for said in settings]
     found: dict[str, None] = {}

@@ -17,6 +17,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from upsweep.common.commands import command
 from upsweep.common.errors import UserError
 from upsweep.data.photos import photo_files
 from upsweep.demonstrating.drawing import between, draw
@@ -31,8 +32,8 @@ SECONDS = 20  # for which the page shows an error
 RESULTS = 16  # whose files are kept
 DAY = 24 * 3600  # seconds after which Gradio removes uploads
 NO_SYNTHESISER = (
-    "No checkpoint of a generator of images was given. `python src/train.py task=generation` trains one; "
-    "`python src/demo.py checkpoint=outputs/RUN` with the folder that it names then draws its samples here."
+    f"No checkpoint of a generator of images was given. `{command('train', 'task=generation')}` trains one; "
+    f"`{command('demo', 'checkpoint=outputs/RUN')}` with the folder that it names then draws its samples here."
 )
 KEPT = ["download", "fullscreen"]  # the third button would send the picture to another machine
 CSS = "#samples img, #walk img, #between img { image-rendering: pixelated; }"

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -11,7 +10,6 @@ from upsweep.common.errors import UserError
 from upsweep.networks.checkpoints import load_generator, load_upscaler
 from upsweep.networks.synthesisers.synthesiser import Synthesiser
 from upsweep.networks.upscalers.upscaler import Upscaler
-from upsweep.runs.layout import checkpoint_of
 from upsweep.upscaling.model import SCALE
 from upsweep.upscaling.picture import Enlarger
 
@@ -35,7 +33,7 @@ class Weights:
         self.synthesisers: dict[str, Synthesiser] = {}
         self._enlargers: dict[tuple[str, int], Enlarger] = {}
         for said in checkpoints:
-            network = load_generator(checkpoint_of(Path(said)), allow=allow).to(device)
+            network = load_generator(said, allow=allow).to(device)
             if isinstance(network, Synthesiser):
                 self.synthesisers[said] = network
             elif isinstance(network, Upscaler):

@@ -143,7 +143,7 @@ def own_metrics(cfg: DictConfig) -> "tuple[tuple[Figure, ...], dict[str, Metric]
 
     # torchmetrics: of those that hold all images, which ours do one by one
     warnings.filterwarnings("ignore", message=r"Metric `\w+` will save all ")
-    figures = own_figures(cfg.metrics)
+    figures = own_figures(cfg.metrics, cfg)
     said = {figure.name: cfg.metrics[figure.name].get("metric") for figure in figures}
     metrics = {name: made(node, f"metrics.{name}.metric", Metric) for name, node in said.items() if node is not None}
     return figures, metrics

@@ -3,7 +3,7 @@
 Imports no torch: records, tables and pages are made without it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,7 @@ from upsweep.common.errors import UserError
 
 Better = Literal["higher", "lower"]
 # Columns of results.csv that are no figures.
-TAKEN = ("job", "seed", "scale", "parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
+TAKEN = ("job", "sweep", "seed", "scale", "parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,19 +123,21 @@ def ranked(figures: Sequence[Figure], by: str | None = None) -> tuple[Figure, ..
     return (*first, *(figure for figure in figures if figure not in first))
 
 
-def own_figures(metrics: Mapping[str, Any] | None) -> tuple[Figure, ...]:
+def own_figures(metrics: Mapping[str, Any] | None, config: Container[str] = ()) -> tuple[Figure, ...]:
     """What the config's node `metrics` declares; an entry of None is left out.
 
     Args:
         metrics: name -> `figure`, what it means (see `Figure`), and `metric`, what measures it, or nothing.
+        config: the whole of it, whose keys are columns of results.csv, too.
 
     Raises:
         UserError: an entry has other keys, does not say which values are better, or has a name that is taken.
     """
-    return figures_of(_own(str(name), entry) for name, entry in (metrics or {}).items() if entry is not None)
+    said = {str(name): entry for name, entry in (metrics or {}).items() if entry is not None}
+    return figures_of(_own(name, entry, name in TAKEN or name in config) for name, entry in said.items())
 
 
-def _own(name: str, entry: Any) -> Figure:
+def _own(name: str, entry: Any, taken: bool) -> Figure:
     said = entry.get("figure") if isinstance(entry, Mapping) else None
     if not isinstance(said, Mapping) or set(entry) - {"figure", "metric"}:
         raise UserError(
@@ -147,6 +149,6 @@ def _own(name: str, entry: Any) -> Figure:
         raise UserError(f"metrics.{name}.figure.{unknown[0]} is unknown; choose from {', '.join(known)}.")
     if said.get("better") not in get_args(Better):
         raise UserError(f"metrics.{name}.figure.better={said.get('better')} must be higher or lower.")
-    if name in TAKEN:
+    if taken:
         raise UserError(f"metrics.{name}: results have a column of that name already; log and declare it as another.")
     return Figure(**{"title": name, **{str(key): value for key, value in said.items()}, "name": name})

@@ -10,7 +10,7 @@ from upsweep.runs import record
 
 AXES = ["epoch", "step", "seconds", "loss"]
 OTHER = "loss_"  # what the column of another player's loss has before its name
-VAL = "val/"  # what that of a figure has, whose name alone would be one of those
+VAL = "val/"  # what the key of a figure has before its name, and its column where the name alone would be one of those
 
 
 @dataclass(frozen=True)

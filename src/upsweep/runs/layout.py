@@ -31,9 +31,8 @@ SUBMITTED = "slurm.json"  # in a job's folder: its number in SLURM
 
 # where runs and sweeps lie by default, below the folder of the command
 RUNS, SWEEPS = "outputs", "multirun"
-STAMP = re.compile(
-    r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)-\d{6}"
-)  # the name of a folder in them: its time, with microseconds
+# the name of a folder in them: its time, with microseconds
+STAMP = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)-\d{6}")
 
 
 def newest(home: str, holds: str | Path) -> Path | None:

@@ -36,7 +36,7 @@ def declared_in(config: DictConfig) -> tuple[Figure, ...]:
     Raises UserError: `metrics` or `rank_by` says what cannot be.
     """
     figures = figures_of(OmegaConf.select(config, "task.figures") or ())
-    own = own_figures(OmegaConf.select(config, "metrics"))
+    own = own_figures(OmegaConf.select(config, "metrics"), config)
     return ranked(figures_of([*figures, *own]), OmegaConf.select(config, "rank_by"))
 
 

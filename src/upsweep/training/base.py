@@ -21,6 +21,7 @@ from upsweep.networks import checkpoints
 from upsweep.networks.discriminators.discriminator import Discriminator
 from upsweep.networks.network import Network
 from upsweep.objectives.adversarial.losses import AdversarialLoss
+from upsweep.runs.history import VAL
 from upsweep.runs.identity import Identity
 from upsweep.tasks import Task
 from upsweep.training.optimizers import parameter_groups, scale_rates
@@ -43,7 +44,6 @@ class Pruned(Exception):
 
 # How often all devices ask each other whether the loss is still a number: rare enough to cost nothing.
 CHECK_EVERY = 20
-VAL = "val/"  # what the key of a figure has before its name
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Player:
     network: nn.Module  # whose parameters are optimised
     objective: nn.Module  # a loss, whose own parameters are optimised too
     optimizer: OptimizerOf  # parameter groups -> optimizer
-    schedule: (
-        Schedule | Callable[..., LRScheduler]
-    )  # progress in [0, 1] -> factor on the rate; or torch's, of an optimizer
+    schedule: Schedule | Callable[..., LRScheduler]  # progress in [0, 1] -> factor on the rate; or torch's scheduler
     factors: Mapping[str, float] = field(default_factory=dict)  # part of the network -> factor on its learning rate
     every: int = 1  # it steps once in so many batches; with accumulated gradients, in so many sums of them
 

@@ -28,11 +28,12 @@ from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
 from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.runs.history import VAL
 from upsweep.runs.layout import PICTURES
 from upsweep.runs.progress import Progress
 from upsweep.tracking.run_log import RunLog
 from upsweep.training.accessory import Accessory
-from upsweep.training.base import VAL, Training
+from upsweep.training.base import Training
 
 AVERAGED = 512  # samples
 epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError
 from upsweep.runs import crop, history
+from upsweep.runs.history import VAL
 from upsweep.runs.identity import Identity
 from upsweep.runs.layout import CROP, HISTORY
 from upsweep.runs.record import found
 from upsweep.training.accessory import Accessory
-from upsweep.training.base import VAL, Best, Training
+from upsweep.training.base import Best, Training
 from upsweep.training.callbacks import EarlyStopping
 from upsweep.training.diagnoses import Diagnoses
 
