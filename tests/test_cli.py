@@ -33,7 +33,16 @@ from upsweep.common.table import Table
 from upsweep.runs.about import About
 from upsweep.runs.result import Result, key_and_value
 from upsweep.sweeps.live import Status, display
-from upsweep.sweeps.overrides import config_dirs, in_place, of_the_task, plain, quoted, readable, together
+from upsweep.sweeps.overrides import (
+    config_dirs,
+    hold_to_one_each,
+    in_place,
+    of_the_task,
+    plain,
+    quoted,
+    readable,
+    together,
+)
 from upsweep.training import console
 from upsweep.training import job as training_job
 from upsweep.training.job import Job
@@ -550,6 +559,18 @@ def test_no_environment_ends_a_real_run_but_with_a_sentence(
 def test_a_switch_is_no_path_and_lists_of_lists_are_hydras() -> None:
     typed = ["generator.checkpoint=true", "data.root=2024", "data.root=true x", "-m", "k=[a (1),b],[c,d]"]
     assert readable(typed) == [typed[0], "data.root='2024'", "data.root=true x", "-m", typed[-1]]
+
+
+@pytest.mark.parametrize("several", ["init=[he,xavier]", "norm=[none, bn]", "data=[photos,digits]"])
+def test_several_of_a_group_that_takes_one_are_not_merged(several: str) -> None:
+    with pytest.raises(UserError, match=r"a run takes one choice of \w+\. For a sweep over them: -m \w+=\w+,\w+$"):
+        hold_to_one_each([several], [ROOT / "conf"])
+
+
+def test_several_degradations_and_metrics_and_lists_that_choose_nothing_are_taken() -> None:
+    hold_to_one_each(
+        ["degradation=[blur,noise]", "metrics=[mae,vif]", "benchmark=[set5,set14]", "init=he"], [ROOT / "conf"]
+    )
 
 
 def test_a_group_chosen_within_another_is_named_as_hydra_names_it() -> None:

@@ -48,7 +48,16 @@ from upsweep.common.ranks import first_rank, settle_ranks
 from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
 from upsweep.runs.result import INTERRUPTED, REQUEUE
-from upsweep.sweeps.overrides import MULTIRUN, config_dirs, in_place, of_the_task, plain, readable, together
+from upsweep.sweeps.overrides import (
+    MULTIRUN,
+    config_dirs,
+    hold_to_one_each,
+    in_place,
+    of_the_task,
+    plain,
+    readable,
+    together,
+)
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
@@ -172,6 +181,7 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
             arguments = resumed(readable(together(sys.argv[1:]), paths))
             folders = [conf, *config_dirs(arguments)]
             sys.argv[1:] = of_the_task(in_place(arguments, folders), folders)
+            hold_to_one_each(sys.argv[1:], folders)
             _one_folder(sys.argv[1:])
             entry()
     except KeyboardInterrupt:

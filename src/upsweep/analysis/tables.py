@@ -213,6 +213,6 @@ def results_table(jobs: Mapping[str, Result], sweeps: Mapping[str, str] | None =
     return [["job", *([SWEEP] if sweeps else []), *columns, *header, *MEASURED], *rows]
 
 
-def _apart(figure: str, columns: Sequence[str]) -> str:
+def _apart(figure: str, columns: Sequence[str | None]) -> str:
     """The column of a figure that is not declared: no other column has its name."""
     return f"{VAL}{figure}" if figure in (*TAKEN, *columns) else figure

@@ -17,6 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser, create_
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
+from upsweep.common.errors import UserError
+
 MULTIRUN = {"-m", "--multirun"}
 SHORT = {"-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir", "-p": "--package"}
 WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c", "--experimental-rerun"}
@@ -26,6 +28,7 @@ INFO = {"--info", "-i"}  # may have a value
 PATH = re.compile(r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_from|resume|sweep|study|input|output)")
 SWITCH = re.compile(r".*\.(file|checkpoint|sweep|input|output)")  # a user's own class may also have such a key
 FUNCTION = re.compile(rf"({'|'.join(create_functions().functions)})\(.*\)", re.DOTALL)
+ONE = re.compile(r"^(_target_|source):", re.MULTILINE)  # in the file of a choice that stands alone
 NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")
 ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'(?=\s*(?:,|$))|"(?:\\.|[^"\\])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)""", re.DOTALL)
 
@@ -131,6 +134,22 @@ def in_place(arguments: Sequence[str], folders: Collection[Path]) -> list[str]:
         return f"{group}@{key}=choice({value})" if several and "," not in value else f"{group}@{argument}"
 
     return [named(argument) for argument in arguments]
+
+
+def hold_to_one_each(arguments: Sequence[str], folders: Collection[Path]) -> None:
+    """Raise UserError for a list of choices of a group of the config `folders` that takes one.
+
+    Hydra would merge them: the class of the last one with arguments of the others. Only groups whose files name no
+    class and no source of images, such as `degradation` and `metrics`, take several.
+    """
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        names = re.findall(r"\w+", value) if re.fullmatch(r"\[[\w, ]*\]", value) else []
+        files = [folder / group / f"{name}.yaml" for name in names for folder in folders]
+        if len(names) > 1 and any(file.is_file() and ONE.search(file.read_text("utf-8")) for file in files):
+            raise UserError(
+                f"{argument}: a run takes one choice of {group}. For a sweep over them: -m {group}={','.join(names)}"
+            )
 
 
 def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
