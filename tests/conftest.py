@@ -13,6 +13,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["UPSWEEP_CONF_FIRST"] = str(Path(__file__).resolve().parent / "conf")
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where trainings keep their prepared images: one place for all tests, since preparing them takes a second."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For networks so small that threads would wait for each other longer than they work, on a busy machine."""

@@ -52,11 +52,6 @@ VAE_NET: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 class Record(pl.Callback):
     """Both players' weights before every batch and at the end, their rates, and who stepped."""
 

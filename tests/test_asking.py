@@ -89,33 +89,33 @@ def test_a_weighted_sum_hands_on_what_each_term_asks_for() -> None:
     assert found == pytest.approx(float(F.l1_loss(made, wanted) + 2 * (F.mse_loss(made, wanted) + consistency)))
 
 
-def test_it_sees_the_lr_image_and_the_batch(tmp_path: Path) -> None:
+def test_it_sees_the_lr_image_and_the_batch(tmp_path: Path, cache: Path) -> None:
     objective = Consistent()
-    train(small_job(tmp_path, tmp_path, objective=objective, trainer=ONCE))
+    train(small_job(tmp_path, cache, objective=objective, trainer=ONCE))
     for seen in objective.seen:
         assert isinstance(seen["batch"], Patch) and seen["given"] is seen["batch"].lr
 
 
-def test_it_sees_the_generators_features_but_those_of_a_validation(tmp_path: Path) -> None:
+def test_it_sees_the_generators_features_but_those_of_a_validation(tmp_path: Path, cache: Path) -> None:
     objective = Quiet()
-    train(small_job(tmp_path, tmp_path, objective=objective, trainer={**ONCE, "max_epochs": 2}))
+    train(small_job(tmp_path, cache, objective=objective, trainer={**ONCE, "max_epochs": 2}))
     assert set(objective.shapes) == {torch.Size([4, 4, 8, 8])} and len(objective.shapes) == 6
 
 
-def test_against_an_adversary_too(tmp_path: Path) -> None:
+def test_against_an_adversary_too(tmp_path: Path, cache: Path) -> None:
     class Seen(nn.Module):
         def forward(self, made: Tensor, wanted: Tensor, given: Tensor) -> Tensor:
             assert given.shape[0] == len(made)
             return F.mse_loss(made, wanted)
 
-    job = small_duel(tmp_path, tmp_path, generator=VAE, against=adversary(), objective=Seen(), trainer=ONCE)
+    job = small_duel(tmp_path, cache, generator=VAE, against=adversary(), objective=Seen(), trainer=ONCE)
     assert train(job).state == "finished"
 
 
-def test_a_network_within_it_is_neither_trained_nor_saved_and_keeps_its_mode(tmp_path: Path) -> None:
+def test_a_network_within_it_is_neither_trained_nor_saved_and_keeps_its_mode(tmp_path: Path, cache: Path) -> None:
     objective = Perceptual()
     before = objective.first.weight.clone()
-    train(small_job(tmp_path, tmp_path, objective=objective, trainer=ONCE))
+    train(small_job(tmp_path, cache, objective=objective, trainer=ONCE))
     assert torch.equal(objective.first.weight, before) and objective.modes == {False}
     assert not [
         n for n in checkpoints.read(tmp_path / LAST)["state_dict"] if n.endswith(("weight", "bias")) and "obj" in n
@@ -123,5 +123,5 @@ def test_a_network_within_it_is_neither_trained_nor_saved_and_keeps_its_mode(tmp
     again = Perceptual()
     kept = again.first.weight.clone()
     longer = {**ONCE, "max_epochs": 2}
-    assert train(small_job(tmp_path, tmp_path, objective=again, trainer=longer, resume=True)).state == "finished"
+    assert train(small_job(tmp_path, cache, objective=again, trainer=longer, resume=True)).state == "finished"
     assert torch.equal(again.first.weight, kept)

@@ -43,11 +43,6 @@ def activation(name: str) -> dict[str, Any]:
     return {"activation": {"_target_": f"torch.nn.{name}", "_partial_": True}}
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def make_job(folder: Path, cache: Path, *, epochs: int = 2, **changes: Any) -> Job:
     watched = {"callbacks": [SaveLast(folder), Diagnoses(folder)], "generator": net()}
     return small_job(folder, cache, **{**watched, "trainer": {**TRAINER, "max_epochs": epochs}, **changes})

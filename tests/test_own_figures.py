@@ -54,11 +54,6 @@ QUICK = {**TRAINER, "limit_train_batches": 1, "limit_val_batches": 1}
 SHARP = Figure(name="sharp", title="sharpness", better="lower")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 class Says(pl.Callback):
     """Logs a value an epoch, in order; None: nothing."""
 
@@ -229,8 +224,7 @@ def test_a_figure_that_ranks_keeps_its_best_epoch_and_one_that_does_not_changes_
     assert Result.read(tmp_path / "ranks") == ranks
 
 
-@pytest.mark.parametrize("kind", [Says, LastWord])
-@pytest.mark.parametrize(("better", "best"), [("lower", 2), ("higher", 3)])
+@pytest.mark.parametrize(("kind", "better", "best"), [(Says, "lower", 2), (LastWord, "higher", 3)])
 def test_what_a_callback_or_the_module_logs_ranks_as_it_declares(
     tmp_path: Path, cache: Path, kind: type[Says], better: Any, best: int
 ) -> None:
@@ -281,7 +275,7 @@ def test_what_nobody_declares_is_kept_everywhere_and_said_once(tmp_path: Path, c
     rows = {row["job"]: row, other["job"]: other}
     assert float(rows["0"]["sharp_last"]) == 3.0 and rows["1"]["sharp_last"] == ""
     (said,) = sentences(jobs)
-    assert said.startswith("Logged, and not declared: val/sharp and val/loss.") or "val/loss" in said
+    assert said.startswith("Logged, and not declared: val/sharp, val/loss.")
 
 
 def test_a_lower_figure_that_ranks_turns_the_table_round(tmp_path: Path, cache: Path) -> None:

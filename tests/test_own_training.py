@@ -59,9 +59,9 @@ class Closed(Supervised):
         )
 
 
-def test_a_subclass_trains_with_an_argument_of_its_own(tmp_path: Path) -> None:
+def test_a_subclass_trains_with_an_argument_of_its_own(tmp_path: Path, cache: Path) -> None:
     once = {**TRAINER, "max_epochs": 1, "limit_val_batches": 1}
-    job = small_job(tmp_path, tmp_path / "cache", trainer=once)
+    job = small_job(tmp_path, cache, trainer=once)
     Weighted.weights.clear()
     result = train(replace(job, training=own_training(partial(Weighted, weight=0.5), SHARED)))
     assert result.state == "finished" and Weighted.weights == [0.5] * 3

@@ -37,11 +37,6 @@ NET = {**DEFAULT, "recipe": RECIPE}
 BATCH_NORM = {**NET, "recipe": {**RECIPE, "norm": {"_target_": "upsweep.blocks.norm.BatchNorm"}}}
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def train(tmp_path: Path, cache: Path) -> Callable[..., tuple[Result, dict[str, torch.Tensor]]]:
     """Train two epochs of twelve patches and give the result and the last weights."""

@@ -113,14 +113,16 @@ NEVER_GAINS = partly(ReduceLROnPlateau, patience=0, threshold=1000.0, threshold_
 
 
 @pytest.mark.parametrize("duel", [False, True], ids=["alone", "against_an_adversary"])
-def test_a_run_that_goes_on_has_the_rates_of_one_that_was_never_stopped(tmp_path: Path, duel: bool) -> None:
+def test_a_run_that_goes_on_has_the_rates_of_one_that_was_never_stopped(
+    tmp_path: Path, cache: Path, duel: bool
+) -> None:
     def rates(folder: Path, epochs: int, **more: Any) -> list[float]:
         given = {"trainer": {**TRAINER, "limit_val_batches": 1, "max_epochs": epochs}, "schedule": NEVER_GAINS, **more}
         if duel:
             against = adversary(schedule=partly(StepLR, step_size=1, gamma=0.5))
-            train(small_duel(folder, tmp_path / "cache", against=against, **given))
+            train(small_duel(folder, cache, against=against, **given))
         else:
-            train(small_job(folder, tmp_path / "cache", **given))
+            train(small_job(folder, cache, **given))
         state = checkpoints.read(folder / LAST)
         return [group["lr"] for optimizer in state["optimizer_states"] for group in optimizer["param_groups"]]
 
@@ -132,10 +134,10 @@ def test_a_run_that_goes_on_has_the_rates_of_one_that_was_never_stopped(tmp_path
     assert whole[-1] == pytest.approx(start / 8 if duel else start / 4), "a step an epoch"
 
 
-def test_the_state_of_one_scheduler_is_not_given_to_another(tmp_path: Path) -> None:
+def test_the_state_of_one_scheduler_is_not_given_to_another(tmp_path: Path, cache: Path) -> None:
     config = {"scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"}}
-    train(small_job(tmp_path, tmp_path / "cache", config=config, schedule=partly(StepLR, step_size=1)))
+    train(small_job(tmp_path, cache, config=config, schedule=partly(StepLR, step_size=1)))
     assert About.read(tmp_path) is not None
     other = {"scheduler": {"_target_": "upsweep.training.schedules.Cosine"}}
     with pytest.raises(UserError, match=r"was trained with torch\.optim\.lr_scheduler\.StepLR, whose state does not"):
-        train(small_job(tmp_path, tmp_path / "cache", config=other, resume=True))
+        train(small_job(tmp_path, cache, config=other, resume=True))

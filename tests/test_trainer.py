@@ -58,11 +58,6 @@ ALONE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def trained(tmp_path: Path, cache: Path, **trainer: Any) -> Result:
     given = {**TRAINER, "limit_val_batches": 1, **trainer}
     return train(

@@ -51,11 +51,6 @@ from upsweep.training.workers import workers
 DOOR = Path(__file__).resolve().parent.parent / "src" / "train.py"
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def job(tmp_path: Path, cache: Path) -> Job:
     """A training of two epochs of three batches, on the real photos."""
