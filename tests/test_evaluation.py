@@ -441,7 +441,7 @@ def test_metrics_of_the_users_own_stand_beside_psnr_and_ssim(photos: Path, tmp_p
                     },
                 }
             },
-            "metrics.fid holds two sets of images against each other",
+            "metrics.fid compares two sets of images",
         ),
     ],
 )

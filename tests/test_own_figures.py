@@ -172,9 +172,9 @@ class Three(MeanAbsoluteError):
     ("metric", "said"),
     [
         (MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0), "metrics.x: Multi.* cannot be taken of these"),
-        (NoNumber(), "metrics.x is to give one number, and NoNumber gives 3 numbers"),
-        (Three(), r"metrics.x: Three.update takes a, b, c; it is to take \(made, wanted\), \(images\), or"),
-        (FrechetInceptionDistance(feature=torch.nn.Flatten(), input_img_size=(1, 9, 9)), "normalize=false wants bytes"),
+        (NoNumber(), "metrics.x must give one number; NoNumber gives 3 numbers"),
+        (Three(), r"metrics.x: Three.update takes a, b, c; it must take \(made, wanted\), \(images\), or"),
+        (FrechetInceptionDistance(feature=torch.nn.Flatten(), input_img_size=(1, 9, 9)), "normalize=false needs bytes"),
     ],
 )
 def test_what_cannot_be_taken_of_these_images_is_one_sentence(metric: Metric, said: str) -> None:
@@ -242,7 +242,7 @@ def test_early_stopping_follows_what_ranks_or_what_it_is_told(tmp_path: Path, ca
     result = train(replace(job, callbacks=[*job.callbacks, EarlyStopping(patience=2)]))
     assert result.reason is not None and "sharpness has not improved for 2 epochs; the best was 2.00" in result.reason
     job = job_with(tmp_path / "other", cache, trainer=trainer)
-    with pytest.raises(UserError, match=r"callbacks.early_stopping.figure=nonsense is none of psnr, ssim"):
+    with pytest.raises(UserError, match=r"callbacks.early_stopping.figure=nonsense must be one of psnr, ssim"):
         train(replace(job, callbacks=[EarlyStopping("nonsense")]))
 
 
@@ -318,7 +318,7 @@ def test_the_first_is_the_one_that_ranks_and_an_unknown_one_is_told_with_the_kno
     assert own == (Figure(name="mae", title="mae", better="lower"),)
     figures = (Figure(name="psnr", title="PSNR"), *own)
     assert [figure.name for figure in ranked(figures, "mae")] == ["mae", "psnr"] and ranked(figures) == figures
-    with pytest.raises(UserError, match=r"rank_by=mea is no figure of this run; choose from psnr, mae, or add it"):
+    with pytest.raises(UserError, match=r"rank_by=mea is not a figure of this run; choose from psnr, mae, or add it"):
         ranked(figures, "mea")
 
 

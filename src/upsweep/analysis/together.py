@@ -19,8 +19,10 @@ from upsweep.runs.result import Result
 
 SWEEP = "sweep"  # the setting, and the column of results.csv, that says of which sweep a run is
 # Keys and groups that change no figure.
-NO_MATTER: tuple[str, ...] = ("logger", "quiet", "verbose", "report", "local", "resume", "judge_anew", "tuned")
-NO_MATTER += ("data.cache", "data.cache_dir", "data.num_workers", "callbacks.progress")
+NO_MATTER = (
+    *("logger", "quiet", "verbose", "report", "local", "resume", "judge_anew", "tuned"),
+    *("data.cache", "data.cache_dir", "data.num_workers", "callbacks.progress"),
+)
 MOST_NAMED = 4  # runs, in a sentence
 
 

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from upsweep.common.errors import UserError
 from upsweep.common.words import warn_once
 from upsweep.data.containers import File, Inside, batch_pictures, idx_pictures, read_idx, zip_pictures
+from upsweep.data.foreign import foreign
 from upsweep.data.known import ENVIRONMENT
-from upsweep.data.own import foreign
 from upsweep.imaging.files import find_images
 
 PARENTS = ("", "generation", "data", "datasets")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.data.cache import stamp
-from upsweep.data.own import foreign
+from upsweep.data.foreign import foreign
 from upsweep.imaging.files import SUFFIXES, Picture, decode_image, read_image
 
 MAX_BYTES = 4 << 30  # of a file, unpacked; MNIST has 47 MB, a batch of CIFAR 31 MB

@@ -171,7 +171,7 @@ def _descend(folder: Path, path: Path) -> Path | None:
 def _hr_images(folder: Path) -> list[Path]:
     """The image files in a folder that upsweep did not make; where some are marked as HR (`img_001_SRF_2_HR.png`),
     those, and no LR ones."""
-    from upsweep.data.own import foreign
+    from upsweep.data.foreign import foreign
     from upsweep.imaging.files import find_images  # a door asks for the names alone
 
     files = foreign(find_images(folder, deep=False), folder)

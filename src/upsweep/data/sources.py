@@ -22,8 +22,8 @@ from upsweep.data.class_sets import class_files
 from upsweep.data.containers import File, path_of
 from upsweep.data.digits import digit_files
 from upsweep.data.fetch import fetch
+from upsweep.data.foreign import foreign
 from upsweep.data.known import TRAINING, data_root, find, training_files
-from upsweep.data.own import foreign
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.imaging.files import SUFFIXES, files_below
 

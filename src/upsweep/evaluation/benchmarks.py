@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upsweep.common.errors import UserError
+from upsweep.data.foreign import foreign
 from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, data_root, present_benchmarks
-from upsweep.data.own import foreign
 from upsweep.data.store import Settings, open_images
 from upsweep.imaging.files import find_images
 from upsweep.tasks.super_resolution.data import EvalImages

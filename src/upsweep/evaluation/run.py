@@ -108,15 +108,15 @@ def _own(evaluation: Evaluation, scale: int) -> dict[Figure, OfEach]:
     """Metrics of the user's own, at a scale; each sees one image at a time, as in a validation.
 
     Raises:
-        UserError: one holds sets of images against each other.
+        UserError: one compares sets of images.
     """
     asked = {} if evaluation.own is None else evaluation.own(scale)
     found = {figure: Own(figure.name, metric) for figure, metric in asked.items()}
     for figure, metric in found.items():
         if metric.takes == "sets":
             raise UserError(
-                f"metrics.{figure.name} holds two sets of images against each other; upscalers are judged image by "
-                "image here: leave it out."
+                f"metrics.{figure.name} compares two sets of images; upscalers are judged image by image here: leave "
+                "it out."
             )
     return {figure: OfEach(metric, evaluation.protocol, scale) for figure, metric in found.items()}
 

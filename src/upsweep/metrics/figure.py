@@ -119,7 +119,7 @@ def ranked(figures: Sequence[Figure], by: str | None = None) -> tuple[Figure, ..
     first = [figure for figure in figures if by in (None, figure.name)][:1]
     if figures and not first:
         known = ", ".join(figure.name for figure in figures)
-        raise UserError(f"rank_by={by} is no figure of this run; choose from {known}, or add it with metrics={by}.")
+        raise UserError(f"rank_by={by} is not a figure of this run; choose from {known}, or add it with metrics={by}.")
     return (*first, *(figure for figure in figures if figure not in first))
 
 

@@ -20,7 +20,7 @@ class Own(Metric):
     """A metric of the user's own, which is fed as its `update` takes it.
 
     `update(made, wanted)` compares pairs, `update(images)` judges what was made alone, and `update(images, real)`, as
-    that of torchmetrics' FID, holds all that was made against all that is real. The value is the metric's own
+    that of torchmetrics' FID, compares all images that were made with all that are real. The value is the metric's own
     `compute`, over all devices.
 
     Args:
@@ -70,7 +70,7 @@ class Own(Metric):
             value = self.metric.compute()
         if not isinstance(value, int | float | Tensor) or torch.as_tensor(value).numel() != 1:
             raise UserError(
-                f"metrics.{self.name} is to give one number, and {type(self._held[0]).__name__} gives {_shape(value)}: "
+                f"metrics.{self.name} must give one number; {type(self._held[0]).__name__} gives {_shape(value)}: "
                 "choose another reduction, or write a class whose compute gives one."
             )
         return torch.as_tensor(value).detach().cpu().double().reshape(())
@@ -154,11 +154,13 @@ def _takes(name: str, metric: Metric) -> Takes:
     asked = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if "real" in asked:
         if getattr(metric, "normalize", True) is False:
-            raise UserError(f"metrics.{name}.metric.normalize=false wants bytes, and images are float32: set it true.")
+            raise UserError(
+                f"metrics.{name}.metric.normalize=false needs bytes, but images are float32: set it to true."
+            )
         return "sets"
     if len(asked) not in (1, 2):
         raise UserError(
-            f"metrics.{name}: {type(metric).__name__}.update takes {', '.join(asked) or 'nothing'}; it is to take "
+            f"metrics.{name}: {type(metric).__name__}.update takes {', '.join(asked) or 'nothing'}; it must take "
             "(made, wanted), (images), or (images, real)."
         )
     return "pairs" if len(asked) == 2 else "images"

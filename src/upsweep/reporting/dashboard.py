@@ -14,6 +14,7 @@ import wandb_workspaces.workspaces as ws
 from upsweep.common.commands import command
 from upsweep.common.errors import UserError
 from upsweep.metrics.figure import Figure, figures_of
+from upsweep.runs.history import VAL
 from upsweep.runs.result import FIGURES_OF_VERSION_1
 from upsweep.tracking.server import STEP, no_way_online
 
@@ -75,14 +76,14 @@ class Project:
 
 def best_key(figure: Figure) -> str:
     """Under which key W&B's summary has a figure's best value."""
-    return f"val/{figure.name}.{'max' if figure.better == 'higher' else 'min'}"
+    return f"{VAL}{figure.name}.{'max' if figure.better == 'higher' else 'min'}"
 
 
 def curves(figures: Sequence[Figure]) -> list[wr.LinePlot]:
     """Every figure over steps, mean and standard error of the runs that share a choice; a panel a choice."""
     plot = partial(_plot, columns=2, groupby_aggfunc="mean", groupby_rangefunc="stderr")
     return [
-        plot(i, title=f"{figure.label} by {choice}", y=[f"val/{figure.name}"], groupby=wr.Config(choice))
+        plot(i, title=f"{figure.label} by {choice}", y=[f"{VAL}{figure.name}"], groupby=wr.Config(choice))
         for i, (choice, figure) in enumerate(product(BY, figures))
     ]
 
@@ -91,7 +92,7 @@ def choices_to_headline(project: Project) -> list[Any]:
     """Parallel coordinates from the choices to the best value of the headline, and which of them matter for it."""
     figure, column = project.headline, wr.ParallelCoordinatesPlotColumn
     best, title = wr.SummaryMetric(best_key(figure)), f"From the choices to {figure.title}"
-    columns = [*(column(wr.Config(name)) for name in project.choices), column(best, display_name=f"val/{figure.name}")]
+    columns = [*(column(wr.Config(name)) for name in project.choices), column(best, display_name=f"{VAL}{figure.name}")]
     return [
         wr.ParallelCoordinatesPlot(title=title, columns=columns, layout=wr.Layout(0, 0, 24, 9)),
         wr.ParameterImportancePlot(with_respect_to=best.name, layout=wr.Layout(0, 9, 24, 8)),
@@ -132,7 +133,7 @@ def _plot(index: int, *, columns: int, **said: Any) -> wr.LinePlot:
 
 def columns(project: Project) -> list[str]:
     """The run table's: the choices, then the figures."""
-    leads = [f"val/{f.name}_{f.margin}.max" for f in project.figures[:1] if f.baseline]
+    leads = [f"{VAL}{f.name}_{f.margin}.max" for f in project.figures[:1] if f.baseline]
     figures = [*map(best_key, project.figures), *leads, "parameters", "macs_per_pixel", "state"]
     return [*(f"config:{name}.value" for name in project.choices), *(f"summary:{name}" for name in figures)]
 
@@ -211,7 +212,7 @@ def seen(api: Any, entity: str, name: str) -> Project:
         )
     keys = sorted({key for run in newest for key in run.summary.keys()})  # noqa: SIM118
     figures, scaled = _judged_by(newest)
-    known = {f"val/{name}" for f in figures for name in (f.name, f.baseline_name, f"{f.name}_{f.margin}")}
+    known = {f"{VAL}{name}" for f in figures for name in (f.name, f.baseline_name, f"{f.name}_{f.margin}")}
     return Project(
         entity,
         name,
@@ -219,7 +220,7 @@ def seen(api: Any, entity: str, name: str) -> Project:
         figures=figures,
         scaled=scaled,
         losses=(LOSS, *(key for key in keys if key.startswith(f"{LOSS}_"))),
-        details=tuple(key for key in keys if key.startswith("val/") and key not in known),
+        details=tuple(key for key in keys if key.startswith(VAL) and key not in known),
     )
 
 

@@ -25,7 +25,7 @@ class Identity:
     Attributes:
         training, validation: name of an image -> a digest of its pixels.
         judging: dotted key of the config -> value, of all that decides what a figure means.
-        ranking: the same of what says which epoch is the best, where the task does not; figures hang on nothing of it.
+        ranking: which figure says what epoch is the best, if that is not the task's; no figure depends on it.
     """
 
     training: dict[str, str]

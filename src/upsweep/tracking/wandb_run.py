@@ -24,6 +24,7 @@ from upsweep.common.files import write_whole
 from upsweep.imaging import marks
 from upsweep.imaging.tiles import Panel
 from upsweep.metrics.figure import Figure
+from upsweep.runs.history import VAL
 from upsweep.runs.layout import WANDB, sweep_of
 from upsweep.runs.result import said_at_first
 from upsweep.tracking.server import PATIENCE, STEP, no_way_online
@@ -138,8 +139,8 @@ class WandbRun(Logger):
         self.mode, self.folder = MODES[mode], Path(folder).resolve()
         sweep = sweep_of(self.folder)
         # A lead is best where it is largest, whatever the figure.
-        leads = {f"val/{figure.name}_{figure.margin}": "max" for figure in figures}
-        values = {f"val/{figure.name}": "max" if figure.better == "higher" else "min" for figure in figures}
+        leads = {f"{VAL}{figure.name}_{figure.margin}": "max" for figure in figures}
+        values = {f"{VAL}{figure.name}": "max" if figure.better == "higher" else "min" for figure in figures}
         self._best, self._figures = dict(best or {}), leads | values
         declared = {"figures": [asdict(figure) for figure in figures]} if figures else {}
         self._init: dict[str, Any] = {

@@ -224,12 +224,12 @@ class Training(pl.LightningModule):
         for figure in self.task.figures:
             if (value := self.last.get(figure.name)) is None:
                 continue  # somebody else logs it
-            self.log(f"val/{figure.name}", value, prog_bar=figure is self.task.headline)
+            self.log(f"{VAL}{figure.name}", value, prog_bar=figure is self.task.headline)
             if figure.baseline:
-                self.log(f"val/{figure.baseline_name}", baseline[figure.name])
-                self.log(f"val/{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
+                self.log(f"{VAL}{figure.baseline_name}", baseline[figure.name])
+                self.log(f"{VAL}{figure.name}_{figure.margin}", figure.lead(value, baseline[figure.name]))
         for name, value in self.task.details().items():
-            self.log(f"val/{name}", value)
+            self.log(f"{VAL}{name}", value)
 
     def score(self, logged: Mapping[str, Any]) -> None:
         """Take down the figures of an epoch, and whether it is the best: at the end of a validation.

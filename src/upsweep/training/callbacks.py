@@ -305,7 +305,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
         super().setup(trainer, module, stage)
         known = {figure.name: figure for figure in module.task.figures}
         if (self.named or module.task.headline.name) not in known:
-            raise UserError(f"callbacks.early_stopping.figure={self.named} is none of {', '.join(known)}.")
+            raise UserError(f"callbacks.early_stopping.figure={self.named} must be one of {', '.join(known)}.")
         self.figure = known[self.named or module.task.headline.name]
         self.monitor, self.mode = f"{VAL}{self.figure.name}", "max" if self.figure.better == "higher" else "min"
         self.min_delta = math.copysign(self.min_delta, 1 if self.mode == "max" else -1)

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from upsweep.networks.network import cost
 from upsweep.runs import duels
 from upsweep.runs.duels import Duel
+from upsweep.runs.history import VAL
 from upsweep.runs.layout import DIAGNOSES
 from upsweep.runs.record import write_record
 from upsweep.runs.verdicts import VERSION, Diagnosis, Judgement, Layer, Price, overall, sentences
@@ -148,8 +149,8 @@ class Diagnoses(Accessory):
             epoch=trainer.current_epoch + 1,
             train=statistics.fmean(values),
             train_lead=statistics.fmean(leads),
-            val=float(validated[f"val/{shown.name}"]),
-            val_lead=float(validated[f"val/{shown.name}_{shown.margin}"]),
+            val=float(validated[f"{VAL}{shown.name}"]),
+            val_lead=float(validated[f"{VAL}{shown.name}_{shown.margin}"]),
             error=_error(leads, val_leads),
             checkerboard=self._energy,
         )

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.metrics.figure import Figure
+from upsweep.runs.history import VAL
 from upsweep.training.schedules import Schedule
 
 Interval = Literal["step", "epoch"]
@@ -42,7 +43,7 @@ class Scheduled:
             return
         if self.monitor is None:
             step(self.scheduler)
-        elif self.monitor in logged and (judged or not self.monitor.startswith("val/")):
+        elif self.monitor in logged and (judged or not self.monitor.startswith(VAL)):
             step(self.scheduler, float(logged[self.monitor]))
         elif self.monitor not in logged and judged:
             raise UserError(f"scheduler.monitor={self.monitor} is not logged; what is: {', '.join(sorted(logged))}.")
@@ -85,10 +86,10 @@ def scheduled(
     made = given.func if isinstance(given.func, type) else LRScheduler  # a function may make any
     interval = arguments.pop("interval", "step" if issubclass(made, BY_STEP) else "epoch")
     plateau = issubclass(made, ReduceLROnPlateau)
-    monitor = arguments.pop("monitor", f"val/{headline.name}") if plateau else None
+    monitor = arguments.pop("monitor", f"{VAL}{headline.name}") if plateau else None
     if interval not in (known := get_args(Interval)) or (plateau and interval != "epoch"):
         raise UserError(f"scheduler.interval={interval} must be {'epoch' if plateau else ' or '.join(known)}.")
-    if monitor == f"val/{headline.name}":
+    if monitor == f"{VAL}{headline.name}":
         arguments.setdefault("mode", "max" if headline.better == "higher" else "min")
     if issubclass(made, OneCycleLR) and not {"total_steps", "epochs"} & arguments.keys():
         arguments["total_steps"] = steps if interval == "step" else epochs
