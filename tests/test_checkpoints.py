@@ -112,7 +112,7 @@ def test_a_text_a_path_a_runs_folder_and_a_name_load_alike(tmp_path: Path, monke
     for said in (run / BEST, str(run / BEST), run, "my run=1", "my run=1/", "~/my run=1", run / "checkpoints"):
         assert torch.equal(load_generator(said)(lr), generator(lr)), said
     assert load_upscaler("fsrcnn_x3").scale == 3
-    with pytest.raises(UserError, match=r"fsrcnn_x9: name a run's folder, a file, or one of .*fsrcnn_x2"):
+    with pytest.raises(UserError, match=r"fsrcnn_x9: give a run's folder, a file, or one of .*fsrcnn_x2"):
         load_generator("fsrcnn_x9")
 
 

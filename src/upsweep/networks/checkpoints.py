@@ -218,8 +218,7 @@ def described(state: Mapping[str, Any], path: Path, allow: Collection[str] = ())
 def read(path: Path) -> dict[str, Any]:
     """The plain values and tensors of a checkpoint file; UserError where it is missing, unreadable, or holds more."""
     if not path.is_file():
-        shipped = ", ".join(file.stem for file in release.available().values())
-        raise UserError(f"There is no checkpoint at {path}: name a run's folder, a file, or one of {shipped}.")
+        raise UserError(f"There is no checkpoint at {path}: give {release.choices()}.")
     if path.suffix.lower() == RELEASE:
         return _read_release(path)
     try:

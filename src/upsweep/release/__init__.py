@@ -21,6 +21,11 @@ def available() -> dict[tuple[str, int], Path]:
     return {(match[1], int(match[2])): file for file, match in matches.items() if match is not None}
 
 
+def choices() -> str:
+    """What `checkpoint=` may name, in words: for sentences on a checkpoint that is missing."""
+    return f"a run's folder, a file, or one of {', '.join(file.stem for file in available().values())}"
+
+
 def located(checkpoint: str | os.PathLike[str], key: str = "checkpoint") -> Path:
     """The file that `checkpoint=` names, wherever that is asked for.
 

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from upsweep.common.errors import UserError
-from upsweep.release import located
+from upsweep.release import choices, located
 
 
 def check_inputs(configs: Iterable[DictConfig]) -> None:
@@ -22,9 +22,7 @@ def check_inputs(configs: Iterable[DictConfig]) -> None:
     for weights, source in {json.dumps(each, sort_keys=True, default=str): each for each in wanted}.values():
         for key, said in weights.items():
             if isinstance(said, str) and not located(said, key).exists():
-                raise UserError(
-                    f"{key}={said}: there is no such checkpoint; a run's own lie in its checkpoints/ folder."
-                )
+                raise UserError(f"{key}={said}: there is no such checkpoint; give {choices()}.")
         _look_for(source)
 
 
