@@ -149,7 +149,7 @@ def test_sweeps_of_other_figures_are_refused_by_name(tmp_path: Path) -> None:
         result(0.1, figure=kid, init="he").write(b / str(job))
     Manifest(about=About(), jobs=(Entry("0", 0, []), Entry("1", 1, []))).write(b)
     with pytest.raises(
-        UserError, match=r"cannot be compared on one page: a by PSNR; b by KID\. Give those of one task"
+        UserError, match=r"cannot be compared on one page: a by PSNR; b by KID\. Give sweeps of one task that rank"
     ):
         together(a, b)
 

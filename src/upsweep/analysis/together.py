@@ -59,7 +59,8 @@ def hold_to_one_task(members: Sequence[Member]) -> None:
         for (task, figure), of in judged.items()
     ]
     raise UserError(
-        f"These sweeps cannot be compared on one page: {'; '.join(sides)}. Give those of one task: 'sweep=[A,B]'."
+        f"These sweeps cannot be compared on one page: {'; '.join(sides)}. Give sweeps of one task that rank by one "
+        "figure: 'sweep=[A,B]'."
     )
 
 

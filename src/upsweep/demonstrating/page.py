@@ -130,7 +130,7 @@ class Page:
                 file = gr.DownloadButton(DOWNLOAD, interactive=False, elem_id="download")
             with gr.Column(scale=3):
                 wipe = gr.ImageSlider(
-                    label="Left: bicubic. Right: these weights. The wheel zooms.",
+                    label="Left: bicubic. Right: these weights.",
                     interactive=False,
                     buttons=["fullscreen"],
                     elem_id="wipe",
