@@ -93,7 +93,7 @@ def test_train_makes_one_run_and_says_what_makes_several(asked: list[list[str]],
 
 
 def test_what_is_no_text_is_no_override() -> None:
-    with pytest.raises(UserError, match=r"\{'init': 'he'\} is no word of a command line"):
+    with pytest.raises(UserError, match=r"\{'init': 'he'\} is not a word of a command line"):
         upsweep.train({"init": "he"})  # type: ignore[arg-type]
 
 

@@ -185,7 +185,7 @@ def test_a_run_that_diverged_to_infinity_has_no_figure(tmp_path: Path, lost: str
     assert (effect.pairs, effect.missing) == (5, {"init=he diverged": 1})
     rows[0] |= {"state": "finished"}
     if lost.strip("-").startswith(("i", "I")):
-        with pytest.raises(UserError, match=f"line 2: psnr_last is '{lost}', which is no number"):
+        with pytest.raises(UserError, match=f"line 2: psnr_last is '{lost}', which is not a number"):
             effects_of(table(tmp_path / "a.csv", rows))
 
 
@@ -277,10 +277,10 @@ def test_a_choice_that_a_table_does_not_tell_is_compared_with_nothing(tmp_path: 
         ({"seed": None}, "a.csv has no column seed: add one"),
         ({"state": None}, "a.csv has no column state: add one, each of whose cells is one of finished, pruned"),
         ({"psnr": None}, "a.csv has no column psnr: name the column that is compared with figure=NAME. It has init, "),
-        ({"psnr": "good"}, "a.csv, line 2: psnr is 'good', which is no number."),
-        ({"psnr": "1e999"}, "a.csv, line 2: psnr is '1e999', which is no number."),
+        ({"psnr": "good"}, "a.csv, line 2: psnr is 'good', which is not a number."),
+        ({"psnr": "1e999"}, "a.csv, line 2: psnr is '1e999', which is not a number."),
         ({"seed": ""}, "a.csv, line 2: seed is empty"),
-        ({"seed": 1.5}, "a.csv, line 2: seed is 1.5, which is no whole number."),
+        ({"seed": 1.5}, "a.csv, line 2: seed is 1.5, which is not a whole number."),
         ({"state": "done"}, "a.csv, line 2: state is 'done': it must be one of finished"),
     ],
 )
@@ -296,10 +296,10 @@ def test_what_is_missing_or_wrong_is_one_sentence_with_its_place(tmp_path: Path,
         (None, "cannot be read (No such file or directory)"),
         (b"", "has no rows"),
         (b"init,seed,psnr,state\n", "has no rows"),
-        (b"\xff\xfe\x00", "is no CSV file in UTF-8"),
+        (b"\xff\xfe\x00", "is not a CSV file in UTF-8"),
         (b"init,seed,psnr,state\nhe,1,3\n", "line 2: it has 3 cells for 4 columns"),
         (b"init,init,seed,psnr,state\nhe,he,1,3,finished\n", "has two columns init"),
-        (b'init,seed,psnr,state\n"he,1,3,finished\n', "is no CSV file"),
+        (b'init,seed,psnr,state\n"he,1,3,finished\n', "is not a CSV file"),
     ],
 )
 def test_a_file_that_is_no_table_is_one_sentence(tmp_path: Path, content: bytes | None, said: str) -> None:
@@ -316,23 +316,23 @@ def test_a_file_that_is_no_table_is_one_sentence(tmp_path: Path, content: bytes 
             {"choices": ["init", "norms"]},
             "choices=norms: there is no such column, only init, norm, seed, psnr, state, ",
         ),
-        ({"choices": "seed"}, "choices=seed: that column is no choice"),
-        ({"choices": []}, "choices=[] names no column"),
+        ({"choices": "seed"}, "choices=seed: that column is not a choice"),
+        ({"choices": []}, "choices=[] is empty"),
         ({"choices": ["init", "norm", "init"]}, "choices=[init,norm,init] names init twice"),
-        ({"choices": "psnr"}, "choices=psnr: that column is no choice"),
-        ({"figure": "seed"}, "figure=seed: that column is no figure"),
-        ({"figure": "state"}, "figure=state: that column is no figure"),
-        ({"figure": "job"}, "figure=job: that column is no figure"),
-        ({"figure": "lr", "tuned": "lr"}, "tuned=lr: that column is no setting"),
-        ({"figure": "optimizer.lr"}, "figure=optimizer.lr: that column is no figure"),
+        ({"choices": "psnr"}, "choices=psnr: that column is not a choice"),
+        ({"figure": "seed"}, "figure=seed: that column is not a figure"),
+        ({"figure": "state"}, "figure=state: that column is not a figure"),
+        ({"figure": "job"}, "figure=job: that column is not a figure"),
+        ({"figure": "lr", "tuned": "lr"}, "tuned=lr: that column is not a setting"),
+        ({"figure": "optimizer.lr"}, "figure=optimizer.lr: that column is not a figure"),
         ({"tuned": ["rate"]}, "tuned=rate: there is no such column"),
         (
             {"tuned": "seed"},
-            "tuned=seed: that column is no setting whose best value can be picked, as optimizer.lr is.",
+            "tuned=seed: that column is not a setting with a best value to pick, such as optimizer.lr.",
         ),
-        ({"tuned": ["lr", "state"]}, "tuned=state: that column is no setting whose best value"),
-        ({"tuned": "psnr"}, "tuned=psnr: that column is no setting whose best value"),
-        ({"tuned": "scale"}, "tuned=scale: that column is no setting whose best value"),
+        ({"tuned": ["lr", "state"]}, "tuned=state: that column is not a setting with a best value"),
+        ({"tuned": "psnr"}, "tuned=psnr: that column is not a setting with a best value"),
+        ({"tuned": "scale"}, "tuned=scale: that column is not a setting with a best value"),
         ({"detect": 0.0}, "detect=0.0 must be a number above 0"),
         ({"detect": math.inf}, "detect=inf must be a number above 0"),
         ({"sweep": "multirun/x"}, "give one of them"),

@@ -509,7 +509,7 @@ def test_a_run_that_goes_on_with_another_objective_is_told_so(
     train(make_job(tmp_path / "run", cache, config=first))
     for config, warnings in ((first, 0), (second, 1)):
         train(make_job(tmp_path / "run", cache, config=config, resume=True, trainer={**TRAINER, "max_epochs": 3}))
-        assert caplog.text.count("goes on with another objective than") == warnings
+        assert caplog.text.count("continues with another objective than") == warnings
 
 
 def test_weights_of_another_skip_or_centre_are_refused_to_a_resumed_run_and_told_to_others(

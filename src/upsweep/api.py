@@ -127,7 +127,7 @@ class Sweep:
     def best(self) -> Run:
         """The first of the runs. Raises UserError: none has a result."""
         if not self.runs:
-            raise UserError(f"{self.folder} holds no result.")
+            raise UserError(f"{self.folder} has no results.")
         return self.runs[0]
 
     @property
@@ -249,7 +249,7 @@ def _words(overrides: Sequence[str], settings: Mapping[str, Any], *, several: bo
     """What is asked for, as the words of a command line. Raises UserError: one is no text."""
     for word in overrides:
         if not isinstance(word, str):
-            raise UserError(f'{word!r} is no word of a command line: give text, "key=value", or key=value by name.')
+            raise UserError(f'{word!r} is not a word of a command line: give text, "key=value", or key=value by name.')
     return [*overrides, *(f"{key}={_typed(value, several)}" for key, value in settings.items())]
 
 

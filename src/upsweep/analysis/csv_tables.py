@@ -32,14 +32,14 @@ class Row:
         if text.lower() in ("", "nan"):
             return None
         if (found := as_number(text, self.comma)) is None:
-            raise UserError(f"{self.place(column)} is {text!r}, which is no number.")
+            raise UserError(f"{self.place(column)} is {text!r}, which is not a number.")
         return found
 
     def whole(self, column: str) -> int | None:
         """The same for whole numbers, `2` or `2.0`."""
         found = self.number(column)
         if found is not None and found != int(found):
-            raise UserError(f"{self.place(column)} is {self.text(column)}, which is no whole number.")
+            raise UserError(f"{self.place(column)} is {self.text(column)}, which is not a whole number.")
         return None if found is None else int(found)
 
     def place(self, column: str) -> str:
@@ -79,7 +79,7 @@ def read_table(path: Path) -> CsvTable:
             f"{path} cannot be read ({error.strerror}): give the path of a CSV file, of several '[a.csv,b.csv]'."
         ) from error
     except (UnicodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it as one.") from error
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one.") from error
     if len(lines) < 2:
         raise UserError(f"{path} has no rows: it needs a line with the names of the columns, and a line for each run.")
     (_, columns), *rows = lines

@@ -124,13 +124,13 @@ def _hold_to_meaning(meaning: Meaning, there: Sequence[str]) -> None:
         if unknown := next((name for name in names if name not in there), None):
             raise UserError(f"{option}={unknown}: there is no such column, only {', '.join(there)}.")
     if asked in (*NO_FIGURE, *TUNED):
-        raise UserError(f"figure={asked}: that column is no figure: name the one that is compared, such as psnr.")
+        raise UserError(f"figure={asked}: that column is not a figure: name the one that is compared, such as psnr.")
     if wrong := next((c for c in meaning.tuned if c in NO_CHOICE | figures or moves_yardstick(c)), None):
-        raise UserError(f"tuned={wrong}: that column is no setting whose best value can be picked, as optimizer.lr is.")
+        raise UserError(f"tuned={wrong}: that column is not a setting with a best value to pick, such as optimizer.lr.")
     if meaning.choices is not None and not choices:
-        raise UserError("choices=[] names no column: name those that are compared, or leave it out for all.")
+        raise UserError("choices=[] is empty: name the columns to compare, or leave it out for all.")
     if wrong := next((c for c in choices if c in ("seed", "state", *figures, *tuned)), None):
-        raise UserError(f"choices={wrong}: that column is no choice: name columns that are, such as init.")
+        raise UserError(f"choices={wrong}: that column is not a choice: name one that is, such as init.")
     if twice := next((c for c in choices if choices.count(c) > 1), None):
         raise UserError(f"choices=[{','.join(choices)}] names {twice} twice: name it once.")
 

@@ -96,7 +96,7 @@ class KeepIdentity(Callback):
                 "begin a new run, or go on with judge_anew=true, which forgets the best figures so far."
             )
         log.warning(
-            "%s goes on with other data, or another way to judge, and its figures begin anew: %s.", self.folder, what
+            "%s continues with other data, or another way to judge; its figures start anew: %s.", self.folder, what
         )
 
     def _forget(self, trainer: pl.Trainer, module: Training) -> None:

@@ -125,7 +125,7 @@ def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
         )
     if changed := [key for key in ("objective", "scheduler") if key in was and was[key] != config.get(key)]:
         # asked for, or another version of upsweep with other defaults
-        log.warning("%s goes on with another %s than it was trained with so far.", folder, " and ".join(changed))
+        log.warning("%s continues with another %s than before.", folder, " and ".join(changed))
 
 
 def _trained_with(network: Network, state: Mapping[str, Any]) -> str:
