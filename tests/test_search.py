@@ -108,7 +108,7 @@ if __name__ == "__main__":
     main()
 """
 CONFIG = """
-defaults: [_self_, {override hydra/launcher: process}, {override hydra/sweeper: search}]
+defaults: [_self_, {override hydra/launcher: quick}, {override hydra/sweeper: search}]
 x: 0.0
 act: good
 prune_above: 1
@@ -117,14 +117,19 @@ resume: null
 task: {figures: [{name: f, title: F, better: higher}]}
 hydra: {sweep: {dir: sweep}, run: {dir: run}, sweeper: {trials: 8}}
 """
+QUICK = "defaults: [process]\nparallel: 1\npreload: []\n"
 SPACE = ["-m", "x=interval(0,1)"]
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Path:
     pytest.importorskip("optuna", reason="the extra `search` is not installed")
-    for name, text in {"src/train.py": DOOR, "conf/train.yaml": CONFIG}.items():
-        (tmp_path / name).parent.mkdir()
+    for name, text in {
+        "src/train.py": DOOR,
+        "conf/train.yaml": CONFIG,
+        "conf/hydra/launcher/quick.yaml": QUICK,
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
     return tmp_path
 

@@ -29,7 +29,7 @@ from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import RESULT
 from upsweep.runs.progress import Progress
 from upsweep.runs.result import FIGURES_OF_VERSION_1, Result
-from upsweep.sweeps import pool
+from upsweep.sweeps import processes
 from upsweep.sweeps.jobs import Planned, telling_lines
 from upsweep.sweeps.launcher import OnceEach
 from upsweep.sweeps.live import LiveTable, PlainLines, Status, display, seconds_left
@@ -112,32 +112,13 @@ def test_a_job_that_ended_is_told_once_though_a_search_shows_its_jobs_batch_by_b
     assert out.getvalue().count("job 0 finished") == 1
 
 
-# ---------------------------------------------------------------------------------------------- pool
-
-
-def test_devices_are_dealt_out_once(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5,GPU-7")
-    assert pool._shares(8, 1) == [("3",), ("5",), ("GPU-7",)]
-    assert pool._shares(2, 1) == [("3",), ("5",)]
-    assert pool._shares(8, 2) == [("3", "5")]
-    assert pool._shares(2, None) == [(), ()]
-    with pytest.raises(UserError, match="3 CUDA devices are visible"):
-        pool._shares(1, 4)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert pool._shares(3, 1) == [(), (), ()]
-
-
-@pytest.mark.parametrize("count", [0, -3])
-def test_a_share_of_no_device_is_refused_also_where_there_are_none(monkeypatch, count):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(UserError, match=f"devices_per_job={count}"):
-        pool._shares(1, count)
+# ----------------------------------------------------------------------------------------- processes
 
 
 def test_a_job_within_an_allocation_of_slurm_waits_for_no_tasks(monkeypatch):
     for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_JOB_ID"):
         monkeypatch.setenv(name, "2")
-    env = pool._environment((), None, 12000)
+    env = processes.environment((), None, 12000)
     assert [name for name in env if name.startswith("SLURM")] == ["SLURM_JOB_ID"]
 
 
@@ -147,7 +128,7 @@ def test_no_trace_of_a_rank_is_handed_on(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("KEPT", "yes")
-    env = pool._environment((), threads=3, port=23456)
+    env = processes.environment((), threads=3, port=23456)
     assert not (ranks._LEFT - {"MASTER_PORT"}) & env.keys()
     assert not any(name.startswith("TORCHELASTIC") for name in env)
     assert (env["MASTER_PORT"], env["KEPT"], env["OMP_NUM_THREADS"]) == ("23456", "yes", "3")
@@ -157,7 +138,7 @@ def test_no_trace_of_a_rank_is_handed_on(monkeypatch):
 def test_ports_are_free_and_differ():
     ports: set[int] = set()
     for _ in range(50):
-        ports.add(pool._free_port(ports))
+        ports.add(processes._free_port(ports))
     assert len(ports) == 50
 
 
@@ -295,7 +276,7 @@ if __name__ == "__main__":
 """
 
 CONFIG = """
-defaults: [_self_, {init: he}, {debug: null}, {override hydra/launcher: process}]
+defaults: [_self_, {init: he}, {debug: null}, {override hydra/launcher: quick}]
 seed: 1
 act: finish
 text: plain
@@ -304,6 +285,8 @@ resume: null
 task: {figures: [{name: psnr, title: PSNR, unit: dB, noise: 0.05, baseline: bicubic}]}
 hydra: {sweep: {dir: sweep}, run: {dir: run}}
 """
+
+QUICK = "defaults: [process]\nparallel: 1\npreload: []\n"
 
 
 @pytest.fixture
@@ -317,6 +300,7 @@ def door(tmp_path):
         "conf/init/he.yaml": "{fan: effective, gain: 1}",
         "conf/init/xavier.yaml": "{fan: effective, gain: 2}",
         "conf/debug/fast.yaml": "{}",
+        "conf/hydra/launcher/quick.yaml": QUICK,
         "more conf/init/mine.yaml": "{fan: mine}",
     }
     for name, text in files.items():

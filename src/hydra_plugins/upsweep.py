@@ -1,11 +1,10 @@
 """Where Hydra finds our launchers and our sweeper. Scanned at every start: it imports nothing it can put off."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -20,44 +19,85 @@ from omegaconf import DictConfig
 from upsweep.common.commands import installing
 from upsweep.common.errors import extra
 
+if TYPE_CHECKING:
+    from upsweep.sweeps.launcher import Open
+
 
 class SweepLauncher(Launcher):
-    """Starts the door once for every job of a multirun: as a process here or, with a `cluster`, as a job of SLURM."""
+    """Starts the door once for every job of a multirun, on what `machine` opens; see `upsweep.sweeps.running`."""
 
-    def __init__(self, parallel: int, resume: bool, **settings: Any) -> None:
-        self._parallel, self._resume, self._settings = parallel, resume, settings
+    here = True  # the jobs run on this machine
+
+    def __init__(self, resume: bool, **settings: Any) -> None:
+        self._resume, self._settings = resume, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows but the task function. Raises UserError: submitit is not installed."""
+        """Take what Hydra knows but the task function. Raises UserError: a library is not installed."""
         from upsweep.sweeps.launcher import LaunchedSweep
-        from upsweep.sweeps.pool import Runner, run_processes
 
-        own: dict[str, Any] = {key: self._settings.get(key) for key in ("devices_per_job", "timeout")}
-        runner: Runner = partial(run_processes, **own)
-        if "cluster" in self._settings:
-            with extra("submitit", f"SLURM needs submitit: {installing('slurm')}."):
-                from upsweep.sweeps.slurm import run_on_slurm
-            folder = Path(config.hydra.sweep.dir).absolute() / "slurm"
-            runner = partial(run_on_slurm, folder=folder, cluster=self._settings["cluster"])
-        here = "cluster" not in self._settings  # the nodes of a cluster may have other disks
-        self._sweep = LaunchedSweep(config, hydra_context, runner, self._parallel, self._resume, here)
+        self._sweep = LaunchedSweep(config, hydra_context, self.machine(config), self._resume, self.here)
+
+    def machine(self, config: DictConfig) -> "Open":
+        """What opens the machine for jobs of a sweep with this config."""
+        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         return self._sweep.launch(job_overrides, initial_job_idx)
+
+    def launch_as_asked(
+        self, ask: Callable[[], Sequence[str] | None], tell: Callable[[JobReturn], None], most: int, first: int = 0
+    ) -> None:
+        """Run jobs that a sweeper hands over one by one, each as soon as there is room for it.
+
+        See `upsweep.sweeps.launcher.LaunchedSweep.launch_as_asked`.
+        """
+        self._sweep.launch_as_asked(ask, tell, most, first)
+
+
+class ProcessLauncher(SweepLauncher):
+    """A process on this machine for every job."""
+
+    def machine(self, config: DictConfig) -> "Open":
+        from upsweep.sweeps.forking import ForkServer, can_fork
+        from upsweep.sweeps.processes import Processes
+        from upsweep.sweeps.shares import shares
+
+        said = self._settings
+        server = ForkServer(list(said["preload"])) if said["fork"] and can_fork() else None
+        return lambda configs, most: Processes(
+            shares(configs, most, said["parallel"], said["devices_per_job"]), said["timeout"], server
+        )
+
+
+class SlurmLauncher(SweepLauncher):
+    """A job of SLURM for every job."""
+
+    here = False  # its nodes may have other disks
+
+    def machine(self, config: DictConfig) -> "Open":
+        with extra("submitit", f"SLURM needs submitit: {installing('slurm')}."):
+            from upsweep.sweeps.slurm import Slurm
+
+        folder = Path(config.hydra.sweep.dir).absolute() / "slurm"
+        return lambda *_: Slurm(folder, self._settings["cluster"], self._settings["parallel"])
 
 
 @dataclass
 class ProcessLauncherConf:
     """`parallel` jobs at a time, each with `devices_per_job` CUDA devices of its own (null: all of them).
 
-    A job that takes more than `timeout` minutes is stopped (null: none is). `resume` goes on with the sweep in the same
-    folder; the command line's `resume=FOLDER` sets it.
+    `parallel=auto` takes as many as there are GPUs for or, where none is used, cores and memory. A job that takes more
+    than `timeout` minutes is stopped (null: none is). With `fork` a job starts in a process that has imported `preload`
+    before (on Linux); without, every job imports for itself. `resume` goes on with the sweep in the same folder; the
+    command line's `resume=FOLDER` sets it.
     """
 
-    _target_: str = "hydra_plugins.upsweep.SweepLauncher"
-    parallel: int = 1
+    _target_: str = "hydra_plugins.upsweep.ProcessLauncher"
+    parallel: Any = "auto"
     devices_per_job: int | None = None
     timeout: float | None = None
+    fork: bool = True
+    preload: list[str] = field(default_factory=lambda: ["upsweep.doors.preload"])
     resume: bool = False
 
 
@@ -71,7 +111,7 @@ class SlurmLauncherConf:
     this machine.
     """
 
-    _target_: str = "hydra_plugins.upsweep.SweepLauncher"
+    _target_: str = "hydra_plugins.upsweep.SlurmLauncher"
     parallel: int = 16
     resume: bool = False
     cluster: str = "slurm"

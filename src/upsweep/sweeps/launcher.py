@@ -10,7 +10,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
@@ -34,10 +35,10 @@ from upsweep.runs.layout import JOB_LOG, PROGRESS, RESULT, TABLE, WANDB, holds_r
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
 from upsweep.runs.result import REQUEUE, Result
-from upsweep.sweeps import pool
 from upsweep.sweeps.inputs import check_inputs
 from upsweep.sweeps.jobs import JobsFailedError, Planned, command_of
-from upsweep.sweeps.live import display
+from upsweep.sweeps.live import Status, display
+from upsweep.sweeps.running import Machine, run_jobs
 
 
 class OnceEach:
@@ -76,9 +77,13 @@ def gather_runs(sweep: Path, jobs: Sequence[Path]) -> None:
                 link.symlink_to(os.path.relpath(run, link.parent), target_is_directory=True)
 
 
+Open = Callable[[Sequence[DictConfig], int], Machine]
+"""Gives the machine for jobs with these configs, of which there are at most so many."""
+
+
 @dataclass
 class LaunchedSweep:
-    """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several.
+    """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several or one by one.
 
     With `resume`, a job with the same overrides as one that the folder holds is that one: it is kept if it is
     complete, goes on from its checkpoint if it has one, and is run anew otherwise. Jobs that run `here`, on this
@@ -87,18 +92,16 @@ class LaunchedSweep:
 
     config: DictConfig
     context: HydraContext
-    runner: pool.Runner
-    parallel: int
+    open: Open
     resume: bool = False
     here: bool = True
     planned: dict[str, Planned] = field(default_factory=dict)
+    statuses: dict[str, Status] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         loader: Any = self.context.config_loader
         if not isinstance(loader.load_sweep_config, OnceEach):
             loader.load_sweep_config = OnceEach(loader)
-        if self.parallel < 1:
-            raise UserError(f"hydra.launcher.parallel={self.parallel} would never start a job: give 1 or more.")
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         self.folder = writable(folder, resume=self.resume, asked_by="hydra.sweep.dir")
         self.quiet = bool(OmegaConf.select(self.config, "quiet"))
@@ -117,28 +120,97 @@ class LaunchedSweep:
         jobs = list({job.name: job for job in asked if job.status.result is None}.values())
         if len(jobs) < len(asked):
             self._say(f"{len(asked) - len(jobs)} of {len(asked)} jobs are the same as others, and are run once.")
+        missing = self._missing(jobs)
+        if self.here and begins:
+            later = self._all()[len(batch) :]  # Hydra's own sweeper launches its jobs in their order
+            check_inputs([*(job.config for job in missing), *map(self._composed, later)])
+        self._record()
+        if self.resume:
+            self._say(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are kept, {len(missing)} to run.")
+        results = self._close(self._run_all(missing) if missing else None)
+        return self._returned(asked, results)
+
+    def _run_all(self, jobs: Sequence[Planned]) -> Signals | None:
+        waiting = list(jobs)
+
+        def ask(room: int) -> list[Planned]:
+            given, waiting[:] = waiting[:room], waiting[room:]
+            return given
+
+        machine = self._opened([job.config for job in jobs], len(jobs))
+        _forget(jobs)
+        stopped = self._run(machine, ask, lambda _: None)
+        for job in jobs:
+            job.status.result = job.status.result or job.nothing.because("stopped", "not started")
+        return stopped
+
+    def launch_as_asked(
+        self, ask: Callable[[], Sequence[str] | None], tell: Callable[[JobReturn], None], most: int, first: int
+    ) -> None:
+        """Run jobs that are asked for one by one, each as soon as there is room for it.
+
+        No job waits for another one's end: a search asks its sampler for a trial when one has ended. Otherwise as
+        `launch`, for all of the jobs.
+
+        Args:
+            ask: gives the overrides of the next job; None: there is none, at least while the running ones run.
+            tell: gets each job's result, before the next one is asked for.
+            most: how many jobs there are at most.
+            first: the number of the first job.
+        """
+        running = Counter[Planned]()  # how often each was asked for
+
+        def ended(job: Planned) -> None:
+            result = job.status.result or job.nothing
+            for _ in range(running.pop(job, 1)):
+                tell(job.returned(result, self._failure({job.name: result})))
+
+        def given(room: int) -> list[Planned]:
+            jobs = list[Planned]()
+            while len(jobs) < room and len(running) < machine.parallel and (overrides := ask()) is not None:
+                job = self._plan(list(overrides), first + len(self.planned))
+                if job not in running and (job.status.result is not None or not self._missing([job])):
+                    ended(job)
+                    continue
+                if job not in running:
+                    jobs.append(job)
+                running[job] += 1
+            if self.here:
+                check_inputs(job.config for job in jobs)
+            self._record()
+            _forget(jobs)
+            return jobs
+
+        machine = self._opened([self.config], most)
+        self._close(self._run(machine, given, ended, most))
+
+    def _missing(self, jobs: Sequence[Planned]) -> list[Planned]:
+        """The jobs without a result that a resumed sweep keeps. Raises UserError: a new sweep would destroy a run."""
         if not self.resume and (done := next((job.folder for job in jobs if _has_run(job.folder)), None)) is not None:
             raise UserError(
                 f"{done} already has a run: -m resume={self.folder} continues that sweep, another "
                 "hydra.sweep.dir starts a new one."
             )
-        missing = [job for job in jobs if not self._kept(job)]
-        if self.here and begins:
-            later = self._all()[len(batch) :]  # Hydra's own sweeper launches its jobs in their order
-            check_inputs([*(job.config for job in missing), *map(self._composed, later)])
-        others = [job for job in self.before.jobs if job.name not in self.planned]
+        return [job for job in jobs if not self._kept(job)]
+
+    def _record(self) -> None:
+        """Write down which jobs the sweep has."""
         planned = (Entry(job.name, job.number, job.overrides) for job in self.planned.values())
-        Manifest(about=self.about, jobs=(*others, *planned)).write(self.folder)
-        if self.resume:
-            self._say(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are kept, {len(missing)} to run.")
-        stopped = self._run(missing)
+        Manifest(about=self.about, jobs=(*self._others(), *planned)).write(self.folder)
+
+    def _others(self) -> list[Entry]:
+        """The jobs that the folder had before, and that are not asked for now."""
+        return [job for job in self.before.jobs if job.name not in self.planned]
+
+    def _close(self, stopped: Signals | None) -> dict[str, Result]:
+        """Tell of all jobs so far; go on to the end of the process if a signal stopped them."""
         results = {name: job.status.result for name, job in self.planned.items() if job.status.result is not None}
-        earlier = {job.name: found(Result.read, self.folder / job.name) for job in others}
+        earlier = {job.name: found(Result.read, self.folder / job.name) for job in self._others()}
         self._tell({name: result for name, result in earlier.items() if result is not None} | results)
         if stopped is not None:
             _warn(f"Interrupted. Go on with: {command('train', '-m', f'resume={self.folder}')}")
             sys.exit(REQUEUE if stopped is Signals.SIGTERM else 128 + stopped)
-        return self._returned(asked, results)
+        return results
 
     def _tell(self, results: Mapping[str, Result]) -> None:
         """Print and write the table of all jobs so far, and make their page."""
@@ -170,15 +242,21 @@ class LaunchedSweep:
 
         Hydra's own, which may launch several, would give up after the first in which a job failed.
         """
+        failure = self._failure(results)
+        in_all = self._all() if failure else []
+        if failure and in_all and len(self.planned) >= len(in_all):
+            raise failure
+        return [job.returned(results[job.name], None if in_all else failure) for job in jobs]
+
+    def _failure(self, results: Mapping[str, Result]) -> JobsFailedError | None:
         failed = [name for name, result in results.items() if not result.complete]
-        error = JobsFailedError(
-            f"{len(failed)} of {len(results)} jobs did not finish ({', '.join(failed)}): "
-            f"see {self.folder / '*' / JOB_LOG}."
+        where = f"see {self.folder / '*' / JOB_LOG}."
+        names = ", ".join(failed)
+        return (
+            JobsFailedError(f"{len(failed)} of {len(results)} jobs did not finish ({names}): {where}")
+            if failed
+            else None
         )
-        in_all = self._all() if failed else []
-        if in_all and len(self.planned) >= len(in_all):
-            raise error
-        return [job.returned(results[job.name], None if in_all else error) for job in jobs]
 
     def _all(self) -> list[list[str]]:
         """The overrides of all jobs, where Hydra's own sweeper launches them in batches; else none."""
@@ -211,6 +289,7 @@ class LaunchedSweep:
         if name in self.planned or name in {job.name for job in before if job is not old}:
             raise UserError(f"hydra.sweep.subdir gives two jobs the folder {name!r}: add what differs to it.")
         job = self.planned[name] = Planned(name, self.folder / name, number, overrides, config)
+        self.statuses[name] = job.status
         begun = self.resume and job.folder.is_dir()
         job.command, job.resuming = (command_of(job, self.config, self.folder, resume=on) for on in (begun, True))
         return job
@@ -222,16 +301,28 @@ class LaunchedSweep:
             job.status.result = result if result is not None and result.complete else None
         return job.status.result is not None
 
-    def _run(self, jobs: Sequence[Planned]) -> Signals | None:
-        for job in jobs:  # of an earlier sweep in the same folder
-            for name in (RESULT, PROGRESS):
-                (job.folder / name).unlink(missing_ok=True)
-        statuses = {name: job.status for name, job in self.planned.items()}
-        with display(statuses, self.parallel, quiet=self.quiet) as tick:
-            stopped = self.runner(jobs, tick, self.parallel)
-        for job in jobs:
-            job.status.result = job.status.result or job.nothing.because("stopped", "not started")
-        return stopped
+    def _opened(self, configs: Sequence[DictConfig], most: int) -> Machine:
+        machine = self.open(configs, most)
+        if machine.decided is not None:
+            self._say(machine.decided)
+        return machine
+
+    def _run(
+        self,
+        machine: Machine,
+        ask: Callable[[int], Sequence[Planned]],
+        tell: Callable[[Planned], None],
+        most: int = 0,
+    ) -> Signals | None:
+        with display(self.statuses, machine.parallel, most=most, quiet=self.quiet) as tick:
+            return run_jobs(machine, ask, tell, tick)
+
+
+def _forget(jobs: Sequence[Planned]) -> None:
+    """Remove what an earlier run left, before a job's folder is written into again."""
+    for job in jobs:
+        for name in (RESULT, PROGRESS):
+            (job.folder / name).unlink(missing_ok=True)
 
 
 def _has_run(folder: Path) -> bool:

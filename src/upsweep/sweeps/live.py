@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +47,11 @@ class Status:
         return None if newest is None else newest.figures.get(self.headline.name)
 
 
-def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float | None:
+def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float, most: int = 0) -> float | None:
     """The time that the sweep still needs, or None while nothing is known.
 
-    The running jobs report their own; each waiting job counts the mean of the others.
+    The running jobs report their own; each waiting job, also of the `most` that are still to come, counts the mean of
+    the others.
     """
     left, takes = list[float](), list[float]()
     for job in jobs.values():
@@ -59,34 +60,35 @@ def seconds_left(jobs: Mapping[str, Status], parallel: int, now: float) -> float
         elif job.started_at is not None and job.progress is not None and job.progress.seconds_left is not None:
             left.append(job.progress.seconds_left)
             takes.append(now - job.started_at + job.progress.seconds_left)
-    waiting = sum(job.state == "waiting" for job in jobs.values())
+    waiting = sum(job.state == "waiting" for job in jobs.values()) + max(0, most - len(jobs))
     return max([(sum(left) + statistics.fmean(takes) * waiting) / parallel, *left]) if takes else None
 
 
 @contextmanager
 def display(
-    jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, quiet: bool = False
+    jobs: Mapping[str, Status], parallel: int, file: TextIO | None = None, *, most: int = 0, quiet: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Give a function that shows the current state on `file` (stdout): a live table in a terminal, lines elsewhere."""
+    """Give a function that shows the current state on `file` (stdout): a live table in a terminal, lines elsewhere.
+
+    Jobs may be added meanwhile, until there are `most`.
+    """
     file = sys.stdout if file is None else file
     if quiet:
         yield lambda: None
         return
     kind = LiveTable if file.isatty() else PlainLines
-    with closing(kind(jobs, parallel, file)) as shown:
+    with closing(kind(jobs, parallel, file, most)) as shown:
         yield shown.update
 
 
 class LiveTable:
     """A table that redraws itself: what differs, state, epoch, headline, and the time left."""
 
-    def __init__(self, jobs: Mapping[str, Status], parallel: int, file: TextIO) -> None:
+    def __init__(self, jobs: Mapping[str, Status], parallel: int, file: TextIO, most: int = 0) -> None:
         from rich.console import Console  # rich takes longer to import than `--help` may take in all
         from rich.live import Live
 
-        self._jobs, self._parallel = jobs, parallel
-        self._columns = differing([job.settings for job in jobs.values()])
-        self._headline = next((job.headline for job in jobs.values()), UNDECLARED)
+        self._jobs, self._parallel, self._most = jobs, parallel, most
         self._live = Live(console=Console(file=file), auto_refresh=False, transient=True)
         self._live.start()
         self._next = 0.0
@@ -114,20 +116,22 @@ class LiveTable:
         if len(shown) > height:
             shown = sorted(shown, key=lambda name: order.get(self._jobs[name].state, 1))[: max(1, height)]
         done = sum(job.result is not None for job in self._jobs.values())
-        left = clock(seconds_left(self._jobs, self._parallel, time.time()))
+        left = clock(seconds_left(self._jobs, self._parallel, time.time(), self._most))
+        columns = differing([job.settings for job in self._jobs.values()])
+        figure = next((job.headline for job in self._jobs.values()), UNDECLARED)
         hidden = f" ({len(self._jobs) - len(shown)} jobs not shown)" if len(shown) < len(self._jobs) else ""
         return Table(
-            title=f"{done} of {len(self._jobs)} jobs done, {left} left{hidden}",
-            headers=["job", *self._columns, "epoch", self._headline.title, "time left", "state"],
-            rows=[[name, *self._cells(self._jobs[name])] for name in shown],
-            left=1 + len(self._columns),
-            least=[*self._columns, "epoch", "time left"],
+            title=f"{done} of {max(self._most, len(self._jobs))} jobs done, {left} left{hidden}",
+            headers=["job", *columns, "epoch", figure.title, "time left", "state"],
+            rows=[[name, *self._cells(self._jobs[name], columns)] for name in shown],
+            left=1 + len(columns),
+            least=[*columns, "epoch", "time left"],
         )
 
-    def _cells(self, job: Status) -> list[str]:
+    def _cells(self, job: Status, columns: Sequence[str]) -> list[str]:
         newest = job.result or job.progress
         return [
-            *(job.settings.get(column, "") for column in self._columns),
+            *(job.settings.get(column, "") for column in columns),
             "" if newest is None or not newest.epochs else f"{newest.epoch}/{newest.epochs}",
             "" if job.value is None else job.headline.format(job.value),
             "" if job.result or job.progress is None else clock(job.progress.seconds_left),
@@ -138,12 +142,11 @@ class LiveTable:
 class PlainLines:
     """A line when a job starts and ends, and one on its progress every half minute."""
 
-    def __init__(self, jobs: Mapping[str, Status], parallel: int, file: TextIO) -> None:
-        self._jobs, self._parallel, self._file = jobs, parallel, file
-        self._columns = differing([job.settings for job in jobs.values()])
+    def __init__(self, jobs: Mapping[str, Status], parallel: int, file: TextIO, most: int = 0) -> None:
+        self._jobs, self._parallel, self._file, self._most = jobs, parallel, file, most
 
     def update(self) -> None:
-        for name, job in self._jobs.items():
+        for name, job in [*self._jobs.items()]:
             state, said_at = job.said
             if job.state != state:
                 self._say(name, self._news(job))
@@ -160,7 +163,8 @@ class PlainLines:
 
     def _news(self, job: Status) -> str:
         if job.result is None:
-            chosen = " ".join(f"{column}={job.settings.get(column, '')}" for column in self._columns)
+            columns = differing([each.settings for each in self._jobs.values()])
+            chosen = " ".join(f"{column}={job.settings.get(column, '')}" for column in columns)
             return f"started: {chosen or job.folder}"
         took = "" if job.started_at is None else f" after {clock(time.time() - job.started_at)}"
         return f"{job.state}{took}{_reached(job)}"
@@ -168,7 +172,7 @@ class PlainLines:
     def _standing(self, job: Status) -> str:
         if job.progress is None:
             return "is starting"
-        total = seconds_left(self._jobs, self._parallel, time.time())
+        total = seconds_left(self._jobs, self._parallel, time.time(), self._most)
         return (
             f"epoch {job.progress.epoch}/{job.progress.epochs}{_reached(job)}, "
             f"{clock(job.progress.seconds_left)} left (the sweep: {clock(total)})"

@@ -1,13 +1,13 @@
 """A search instead of a grid: Optuna asks for jobs, the launcher runs them, and Optuna gets their objectives.
 
-The study lies in a file beside the jobs, so that a stopped search can be resumed. It asks for as many trials at a time
-as run side by side; `upsweep.training.pruning` ends poor ones early. Workers on several machines share a
+The study lies in a file beside the jobs, so that a stopped search can be resumed. It asks for a trial as soon as there
+is room for one; `upsweep.training.pruning` ends poor ones early. Workers on several machines share a
 study that lies elsewhere (`hydra.sweeper.study`), each with its own sweep's folder. Needs Optuna (the extra `search`).
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, cast
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from hydra.utils import instantiate
@@ -94,30 +95,49 @@ class Search:
     def search(self, arguments: Sequence[str]) -> None:
         """Ask, launch and tell until the study has its trials; no combination is trained twice.
 
+        With a launcher of ours a trial is asked for as soon as one ends; others run them one after the other.
+
         Raises:
             UserError: nothing to search over, or the folder holds a search that this one does not continue.
             JobsFailedError: some jobs failed; they are repeated when the search is resumed.
         """
         self._fixed, self._space = self._split(arguments)
-        parallel = int(self.config.hydra.launcher.get("parallel", 1))
         self._study = study = self._opened()
         write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         self._unfinished = self._begun()
-        known: dict[Overrides, Outcome] = {}
-        started, launched, failed = len(study.trials), 0, 0  # a resuming launcher numbers the jobs itself
-        while (left := self.trials - failed - sum(trial.state in _TAKEN for trial in study.trials)) > 0:
-            for trial in study.trials:
-                if trial.state in _JUDGED:
-                    known[_overrides(trial)] = trial.state, trial.value if trial.state == TrialState.COMPLETE else None
-            asked = dict(self._ask() for _ in range(min(left, parallel)))
-            new = [job for job in dict.fromkeys(asked.values()) if job not in known]
-            known |= self._launch(new, launched, asked) if new else {}
-            launched += len(new)
-            for number, job in asked.items():
-                state, value = known[job]
-                study.tell(number, value, state, skip_if_finished=True)
-                failed += state == TrialState.FAIL
+        self._running: dict[Overrides, list[int]] = {}
+        self._failed, started = 0, len(study.trials)
+        launch = getattr(self.launcher, "launch_as_asked", self._one_by_one)
+        try:
+            launch(self._next, self._ended, self._left)
+        except BaseException:  # stopped: other workers need not wait for these
+            for number in chain.from_iterable(self._running.values()):
+                study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+            raise
         self._report([trial for trial in study.trials[started:] if _folder(trial) == self.place])
+
+    @property
+    def _left(self) -> int:
+        """How many more trials there are to be; those that failed now are repeated another time."""
+        return self.trials - self._failed - sum(trial.state in _TAKEN for trial in self._study.trials)
+
+    def _next(self) -> Overrides | None:
+        """The next job. A trial whose job has run, or runs, is told what that gives."""
+        while self._left > 0:
+            number, job = self._ask()
+            if (known := self._known(job)) is not None:
+                value = known.value if known.state == TrialState.COMPLETE else None
+                self._study.tell(number, value, known.state, skip_if_finished=True)
+            elif job in self._running:
+                self._running[job].append(number)
+            else:
+                self._running[job] = [number]
+                return job
+        return None
+
+    def _known(self, job: Overrides) -> FrozenTrial | None:
+        judged = (trial for trial in self._study.trials if trial.state in _JUDGED)
+        return next((trial for trial in judged if _overrides(trial) == job), None)
 
     def _ask(self) -> tuple[int, Overrides]:
         """A trial's number, and its job; what is unfinished goes first."""
@@ -129,14 +149,19 @@ class Search:
         trial.set_user_attr(FOLDER, self.place)
         return trial.number, job
 
-    def _launch(self, new: Sequence[Overrides], first: int, asked: Iterable[int]) -> dict[Overrides, Outcome]:
-        try:
-            done = self.launcher.launch([list(job) for job in new], initial_job_idx=first)
-        except BaseException:  # stopped: other workers need not wait for these
-            for number in asked:
-                self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-            raise
-        return {job: _outcome(Path(str(each.working_dir))) for job, each in zip(new, done, strict=True)}
+    def _ended(self, done: JobReturn) -> None:
+        """Tell the study what a job gave."""
+        state, value = _outcome(Path(str(done.working_dir)))
+        for number in self._running.pop(tuple(done.overrides or ())):
+            self._study.tell(number, value, state, skip_if_finished=True)
+            self._failed += state == TrialState.FAIL
+
+    def _one_by_one(self, ask: Callable[[], Overrides | None], tell: Callable[[JobReturn], None], most: int) -> None:
+        for number in range(most):
+            if (job := ask()) is None:
+                return
+            (done,) = self.launcher.launch([list(job)], initial_job_idx=number)
+            tell(done)
 
     def _split(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, distributions.BaseDistribution]]:
         """The overrides that every job has, and what is drawn; a key on the command line goes before `params`."""

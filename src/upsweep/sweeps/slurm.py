@@ -11,8 +11,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +29,11 @@ from upsweep.runs.layout import JOB_LOG, RESULT, SUBMITTED
 from upsweep.runs.progress import Progress
 from upsweep.runs.record import found, write_json
 from upsweep.runs.result import REQUEUE, Result
-from upsweep.sweeps import pool
-from upsweep.sweeps.jobs import STOPPED, Planned
+from upsweep.sweeps.jobs import Planned
+from upsweep.sweeps.processes import popen
+from upsweep.sweeps.running import Ended
 
-POLL_SECONDS = 0.5
+LOOK_SECONDS = 0.1  # between two looks at a rank
 ASK_SECONDS = 30.0  # between two queries of SLURM's accounting; a job that ends by itself is seen at once
 SAVE_SECONDS = 60.0  # what a training that is stopped may take to close its log
 
@@ -63,9 +65,9 @@ class Rank:
         requeued = self.requeued or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
         with (self.folder / JOB_LOG).open("ab") as log:
             command = self.resuming if requeued else self.command
-            self.process = pool.popen(command, log, clean_environment(), preexec_fn=_as_rank)
+            self.process = popen(command, log, clean_environment(), preexec_fn=_as_rank)
             while (code := self.process.poll()) is None:  # no wait(): `checkpoint` interrupts this, and waits too
-                time.sleep(pool.POLL_SECONDS)
+                time.sleep(LOOK_SECONDS)
             if code == REQUEUE:
                 raise SystemExit(code)
             if code < 0:
@@ -88,57 +90,79 @@ def _as_rank() -> None:
     end_with_parent()
 
 
-def run_on_slurm(
-    jobs: Sequence[Planned], tick: Callable[[], None], parallel: int, *, folder: Path, cluster: str
-) -> signal.Signals | None:
-    """Submit the jobs, at most `parallel` to run at a time, and wait for all of them; else as `pool.run_processes`.
+class Slurm:
+    """Submits every job: see `upsweep.sweeps.running.Machine`.
 
-    A job that an earlier submitting process left in SLURM's queue is waited for, not submitted a second time.
-    The first SIGINT, SIGTERM or SIGHUP cancels the jobs, which save and exit; after a second one nothing is waited
-    for. If this process is killed, the jobs go on. The exit code is 0 or 1.
+    SLURM itself keeps to `parallel` jobs of those that are submitted at once, as one array. A job that an earlier
+    submitting process left in SLURM's queue is waited for, not submitted a second time. Signals cancel the jobs, which
+    save and exit; after a second one nothing is waited for. If this process is killed, the jobs go on. An exit code is
+    0 or 1.
 
     Args:
-        jobs: each with its own settings, `hydra.launcher` of its config.
         folder: for what submitit writes.
         cluster: `slurm`, or `local` for submitit's stand-in on this machine.
+        parallel: how many jobs run at a time.
 
     Raises:
-        UserError: no SLURM here, settings that do not fit the trainer, or SLURM refuses them.
+        UserError: no SLURM here.
     """
-    _check(cluster)
-    wanted = {job: parameters(job.config.hydra.launcher, cluster, parallel) for job in jobs}
-    running = {job: handle for job in jobs if cluster == "slurm" and (handle := _in_queue(job, folder)) is not None}
-    waiting = [job for job in jobs if job not in running]
-    asked, told = time.monotonic(), 0
-    with pool.caught_signals() as caught:
-        try:
-            while waiting or running:
-                if len(caught) > told:
-                    told = len(caught)
-                    waiting.clear()
-                    _cancel(running)
-                    if told > 1:
-                        break
-                if cluster == "slurm" and time.monotonic() > asked + (SAVE_SECONDS / 30 if caught else ASK_SECONDS):
-                    asked = time.monotonic()
-                    submitit.SlurmJob.watcher.update()
-                for job in [job for job, handle in running.items() if handle.done()]:
-                    job.ended(_exit_code(job, running.pop(job), bool(caught)), STOPPED if caught else None)
-                most = len(jobs) if cluster == "slurm" else parallel  # SLURM keeps to `parallel` by itself
-                while waiting and len(running) < most:
-                    running |= _submit(waiting[: most - len(running)], wanted, folder, cluster)
-                    waiting = [job for job in waiting if job not in running]
-                for job in running:
-                    if job.status.started_at is None and Progress.read(job.folder) is not None:
-                        job.started()
-                tick()
-                time.sleep(POLL_SECONDS)
-        except BaseException:
-            _cancel(running)
-            raise
-        for job in running:
-            job.ended(1, STOPPED)
-    return caught[0] if caught else None
+
+    poll_seconds = 0.5
+    decided: str | None = None
+
+    def __init__(self, folder: Path, cluster: str, parallel: int) -> None:
+        if cluster not in ("slurm", "local"):
+            raise UserError(f"hydra.launcher.cluster={cluster} is unknown; choose one of slurm, local.")
+        missing = [name for name in ("sbatch", "srun", "scancel") if shutil.which(name) is None]
+        if cluster == "slurm" and missing:
+            raise UserError(
+                f"The command {missing[0]} is not there: start the sweep where SLURM's commands are (a login node), "
+                "or try it on this machine with hydra.launcher.cluster=local."
+            )
+        if type(parallel) is not int or parallel < 1:
+            raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give a number above 0.")
+        self.parallel, self._folder, self._queued = parallel, folder, cluster == "slurm"
+        self._cluster, self._asked = cluster, time.monotonic()
+        self._running: dict[Planned, submitit.Job[None]] = {}
+        self._stopping = self._gave_up = False
+
+    def room(self) -> int:
+        """Any number for SLURM, whose queue they wait in."""
+        return sys.maxsize if self._queued else self.parallel - len(self._running)
+
+    def start(self, jobs: Sequence[Planned]) -> None:
+        """Submit jobs; those that want the same, as one array.
+
+        Raises:
+            UserError: settings that do not fit the trainer, or SLURM refuses them.
+        """
+        wanted = {job: parameters(job.config.hydra.launcher, self._cluster, self.parallel) for job in jobs}
+        left = {job: handle for job in jobs if self._queued and (handle := _in_queue(job, self._folder)) is not None}
+        self._running |= left
+        waiting = [job for job in jobs if job not in left]
+        while waiting:
+            self._running |= _submit(waiting, wanted, self._folder, self._cluster)
+            waiting = [job for job in waiting if job not in self._running]
+
+    def ended(self) -> Iterator[Ended]:
+        patience = SAVE_SECONDS / 30 if self._stopping else ASK_SECONDS
+        if self._queued and time.monotonic() > self._asked + patience:
+            self._asked = time.monotonic()
+            submitit.SlurmJob.watcher.update()
+        for job in [job for job, handle in self._running.items() if self._gave_up or handle.done()]:
+            handle = self._running.pop(job)
+            yield Ended(job, 1 if self._gave_up else _exit_code(job, handle, self._stopping))
+        for job in self._running:
+            if job.status.started_at is None and Progress.read(job.folder) is not None:
+                job.started()
+
+    def stop(self, signum: signal.Signals, *, at_once: bool) -> None:  # noqa: ARG002 - scancel has its own
+        self._stopping, self._gave_up = True, at_once
+        self.close()
+
+    def close(self) -> None:
+        for handle in self._running.values():
+            handle.cancel(check=False)
 
 
 def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[str, Any]:
@@ -174,17 +198,6 @@ def parameters(wants: Mapping[str, Any], cluster: str, parallel: int) -> dict[st
     }
 
 
-def _check(cluster: str) -> None:
-    if cluster not in ("slurm", "local"):
-        raise UserError(f"hydra.launcher.cluster={cluster} is unknown; choose one of slurm, local.")
-    missing = [name for name in ("sbatch", "srun", "scancel") if shutil.which(name) is None]
-    if cluster == "slurm" and missing:
-        raise UserError(
-            f"The command {missing[0]} is not there: start the sweep where SLURM's commands are (a login node), "
-            "or try it on this machine with hydra.launcher.cluster=local."
-        )
-
-
 def _submit(
     jobs: Sequence[Planned], wanted: Mapping[Planned, Mapping[str, Any]], folder: Path, cluster: str
 ) -> dict[Planned, submitit.Job[None]]:
@@ -215,11 +228,6 @@ def _in_queue(job: Planned, folder: Path) -> submitit.Job[None] | None:
     handle = submitit.SlurmJob[None](folder / "%j", id_, tasks)
     handle.watcher.update()
     return None if handle.done() or handle.watcher.get_state(id_, mode="cache") == "UNKNOWN" else handle
-
-
-def _cancel(running: Mapping[Planned, submitit.Job[None]]) -> None:
-    for handle in running.values():
-        handle.cancel(check=False)
 
 
 def _exit_code(job: Planned, handle: submitit.Job[None], stopping: bool) -> int:

@@ -1,0 +1,16 @@
+"""All that a training imports, for the server that forks the jobs of a sweep (`upsweep.sweeps.forkserver`)."""
+
+from contextlib import suppress
+from importlib import import_module
+from pkgutil import walk_packages
+
+import upsweep
+from upsweep.doors import train  # noqa: F401 - Hydra and the command line
+
+ROOMS = ("blocks", "data", "imaging", "metrics", "networks", "objectives", "runs", "tasks", "tracking", "training")
+
+for name in (module.name for module in walk_packages(upsweep.__path__, f"{upsweep.__name__}.")):
+    if name.split(".")[1] in ROOMS:
+        with suppress(ImportError):  # of an extra that is not installed
+            import_module(name)
+import_module("wandb")  # which a run imports with its first value

@@ -1,0 +1,122 @@
+"""The server of `upsweep.sweeps.forking`: it imports once, then forks a process for every job.
+
+A job sees what a fresh process would see: its environment, arguments, folder, signals, open files, threads and random
+numbers. The server never runs what it has imported, so that no thread pool of torch and no CUDA is there to be forked;
+the threads that NumPy's and SciPy's OpenBLAS start on import are stopped and begun anew by OpenBLAS itself at a fork.
+"""
+
+import gc
+import json
+import os
+import runpy
+import select
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from upsweep.common.errors import first_line
+from upsweep.common.memory import keep_freed
+from upsweep.common.parents import end_with_parent
+from upsweep.common.ranks import PARENT
+
+POLL_SECONDS = 0.02
+
+
+def main() -> None:
+    """Serve until the launcher hangs up; in a job's process, be the job. Takes a socket, a path and modules."""
+    number, path, *modules = sys.argv[1:]
+    put = len(json.loads(path)) + (not sys.flags.safe_path)  # by the launcher, and by -c
+    own = sys.path[put:]
+    channel = socket.socket(fileno=int(number))
+    job = _serve(channel, modules)
+    if job is None:
+        os._exit(0)
+    _run(job["command"], own)
+
+
+def _serve(channel: socket.socket, modules: Sequence[str]) -> dict[str, Any] | None:
+    """What the process that returns is to do: a job, or nothing more."""
+    conversation = channel.makefile("rw", encoding="utf-8")
+
+    def say(**what: Any) -> None:
+        print(json.dumps(what), file=conversation, flush=True)
+
+    if (reason := _imported(modules)) is not None:
+        say(lost=reason)
+        return None
+    say(ready=True)
+    children = list[int]()
+    while True:
+        for child in list(children):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                children.remove(child)
+                say(ended=child, code=os.waitstatus_to_exitcode(status))
+        if not select.select([channel], [], [], POLL_SECONDS if children else None)[0]:
+            continue
+        if not (line := conversation.readline()):
+            return None
+        job: dict[str, Any] = json.loads(line)
+        begun, telling = os.pipe()
+        if (child := os.fork()) == 0:
+            os.close(begun)
+            conversation.close()
+            channel.close()
+            _become(job)
+            os.close(telling)
+            return job
+        os.close(telling)
+        os.read(begun, 1)  # until the child leads its group, and can be sent signals
+        os.close(begun)
+        children.append(child)
+        say(forked=child)
+
+
+def _imported(modules: Sequence[str]) -> str | None:
+    """Import the modules; or say why what they have left cannot be forked."""
+    keep_freed()
+    gc.disable()
+    for module in modules:
+        try:
+            import_module(module)
+        except Exception as error:
+            return f"{module}: {first_line(error)}"
+    gc.freeze()
+    gc.enable()
+    if threading.active_count() > 1:
+        return f"{', '.join(modules)} started a thread"
+    torch = sys.modules.get("torch")
+    return "CUDA is in use" if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _become(job: dict[str, Any]) -> None:
+    """Make of a forked process what a fresh one would be."""
+    server = os.getppid()
+    os.setsid()
+    end_with_parent()
+    log = os.open(job["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    os.environ.clear()
+    os.environ.update(job["environment"] | {PARENT: str(server)})
+    os.chdir(job["folder"])
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()  # random does so by itself
+
+
+def _run(command: Sequence[str], path: Sequence[str]) -> None:
+    """Run a script, or with `-m` a module, as the interpreter would."""
+    sys.orig_argv[:] = command
+    (kind, *rest) = command[1:]
+    sys.argv[:] = command[2:] if kind == "-m" else command[1:]
+    first = str(Path.cwd()) if kind == "-m" else str(Path(kind).resolve().parent)
+    sys.path[:] = path if sys.flags.safe_path else [first, *path]
+    if kind == "-m":
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(kind, run_name="__main__")
