@@ -35,6 +35,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
@@ -106,6 +107,7 @@ def door(
                 _replaced(hydra_utils, "run_and_report", report),
                 _replaced(hydra_app, "run_job", _claiming_run_job if claims else hydras_run_job),
                 _replaced(hydra_app.Hydra, "format_config_groups", _config_groups),
+                _replaced(hydra_app.Hydra, "get_mode", _mode),
             ):
                 _enter(entry, paths, claims, config_path)
 
@@ -161,6 +163,14 @@ def _claiming_run_job(*, config: DictConfig, **others: Any) -> Any:
     except OSError as error:
         error.filename = error.filename or str(folder)  # a write does not say where it failed
         raise
+
+
+_hydras_mode = hydra_app.Hydra.get_mode
+
+
+def _mode(app: hydra_app.Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
+    """Hydra's mode, for which it composes the whole config once more; a job of a sweep has been told."""
+    return RunMode.RUN if "hydra.mode=RUN" in overrides else _hydras_mode(app, config_name, overrides)
 
 
 def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: Path) -> None:
