@@ -95,6 +95,8 @@ def main(config):
     folder = Path(hydra.runtime.output_dir)
     with (folder / "starts").open("a") as file: file.write("started\\n")
     if Path("hang").exists() and config.x > 0.5: time.sleep(60)
+    while Path("slow").exists() and hydra.job.num == 0 and len([*folder.parent.glob("*/result.json")]) < 11:
+        time.sleep(0.05)  # until all others are done
     state = "pruned" if config.x > config.prune_above else "finished"
     value = -(config.x - 0.3) ** 2 - config.penalty[config.act]
     declared = declared_in(config)
@@ -186,6 +188,22 @@ def test_what_nothing_can_be_drawn_from_is_one_sentence() -> None:
     for line in ("a=tag(log,interval(0,1))", "a=range(3,3)"):
         with pytest.raises(UserError, match=r"^a=.* cannot be searched: "):
             distribution_of(OverridesParser.create().parse_override(line))
+
+
+def test_a_search_never_waits_for_its_slowest_trial(door: Path) -> None:
+    (door / "slow").touch()
+    done = search(door, *SPACE, "hydra.sweeper.trials=12", "hydra.launcher.parallel=2")
+    assert done.returncode == 0, done.stderr
+    assert len(of_state(door, "COMPLETE")) == 12
+    lines = [line for line in done.stdout.splitlines() if " started" in line or " finished after" in line]
+    ended = next(i for i, line in enumerate(lines) if line.startswith("job 0 finished"))
+    assert lines[0].startswith("job 0 started") and ended >= len(lines) - 2, "it was among the last two to end"
+
+
+def test_a_launcher_that_takes_batches_is_refused(door: Path) -> None:
+    done = search(door, *SPACE, "hydra/launcher=basic")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("A search runs with hydra/launcher=process, slurm or ray")
 
 
 def test_a_search_finds_what_is_good_and_tells_the_study_everything(door: Path) -> None:

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from upsweep.common import ranks
-from upsweep.common.errors import UserError
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import RESULT

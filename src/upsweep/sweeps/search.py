@@ -7,7 +7,7 @@ study that lies elsewhere (`hydra.sweeper.study`), each with its own sweep's fol
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,6 @@ import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -79,7 +78,7 @@ class Search:
 
     config: DictConfig
     context: HydraContext
-    launcher: Launcher
+    launcher: Any  # one of `hydra_plugins.upsweep`
     trials: int
     study: str
     seed: int
@@ -95,21 +94,21 @@ class Search:
     def search(self, arguments: Sequence[str]) -> None:
         """Ask, launch and tell until the study has its trials; no combination is trained twice.
 
-        With a launcher of ours a trial is asked for as soon as one ends; others run them one after the other.
-
         Raises:
-            UserError: nothing to search over, or the folder holds a search that this one does not continue.
+            UserError: nothing to search over, the folder holds a search that this one does not continue, or the
+                launcher takes jobs in batches only.
             JobsFailedError: some jobs failed; they are repeated when the search is resumed.
         """
+        if not hasattr(self.launcher, "launch_as_asked"):
+            raise UserError("A search runs with hydra/launcher=process, slurm or ray: others take no job at a time.")
         self._fixed, self._space = self._split(arguments)
         self._study = study = self._opened()
         write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         self._unfinished = self._begun()
         self._running: dict[Overrides, list[int]] = {}
         self._failed, started = 0, len(study.trials)
-        launch = getattr(self.launcher, "launch_as_asked", self._one_by_one)
         try:
-            launch(self._next, self._ended, self._left)
+            self.launcher.launch_as_asked(self._next, self._ended, self._left)
         except BaseException:  # stopped: other workers need not wait for these
             for number in chain.from_iterable(self._running.values()):
                 study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
@@ -155,13 +154,6 @@ class Search:
         for number in self._running.pop(tuple(done.overrides or ())):
             self._study.tell(number, value, state, skip_if_finished=True)
             self._failed += state == TrialState.FAIL
-
-    def _one_by_one(self, ask: Callable[[], Overrides | None], tell: Callable[[JobReturn], None], most: int) -> None:
-        for number in range(most):
-            if (job := ask()) is None:
-                return
-            (done,) = self.launcher.launch([list(job)], initial_job_idx=number)
-            tell(done)
 
     def _split(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, distributions.BaseDistribution]]:
         """The overrides that every job has, and what is drawn; a key on the command line goes before `params`."""
