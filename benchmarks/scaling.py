@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from upsweep.common.machine import memory_of
+
 HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
 DOOR = ROOT / "src" / "train.py"
@@ -56,10 +58,10 @@ def run(command: Sequence[str], folder: Path) -> tuple[float, float, float]:
         while process.poll() is None:
             try:
                 own = max(own, process.memory_info().rss / MB)
-                every = max(every, own + sum(child.memory_info().rss for child in process.children(True)) / MB)
+                every = max(every, memory_of(process.pid) / MB)
             except psutil.NoSuchProcess:
                 pass  # a child has just ended
-            time.sleep(0.2)
+            time.sleep(0.5)
         if process.returncode:
             raise RuntimeError(f"{command} ended with {process.returncode}")
     return time.perf_counter() - started, own, every
@@ -69,14 +71,14 @@ def jobs(count: float, folder: Path) -> Row:
     """A sweep of so many tiny jobs, as many at a time as there are cores, with the default logger."""
     out = folder / f"jobs {count}"
     seeds = ",".join(map(str, range(int(count))))
-    cores = os.cpu_count() or 1
-    given = ["-m", "trainer=cpu", *TINY, f"seed={seeds}", f"hydra.launcher.parallel={cores}"]
+    given = ["-m", "trainer=cpu", *TINY, *CLOCK, f"seed={seeds}"]
     seconds, own, every = run([str(DOOR), *given, f"hydra.sweep.dir='{out}'"], folder)
     files = [path for path in out.rglob("*") if path.is_file()]
     return {
         "jobs": int(count),
         "seconds": seconds,
         "seconds a job": seconds / count,
+        "of it training": sum(float(file.read_text()) for file in out.rglob("training_seconds")) / count,
         "launcher MB": own,
         "all processes MB": every,
         "files": len(files),

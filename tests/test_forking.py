@@ -165,6 +165,25 @@ print("said", end="")
     assert (home / "log").read_text() == "said"
 
 
+def test_temporary_folders_of_modules_are_a_jobs_own(
+    home: Path, started: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "scratch").mkdir()
+    (home / "holding.py").write_text("import tempfile\nFOLDER = tempfile.TemporaryDirectory('-of-a-module')")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{home}")
+    monkeypatch.setenv("TMPDIR", str(home / "scratch"))
+    server = started("holding")
+    code = (
+        "import holding, os; print(holding.FOLDER.name); open(os.path.join(holding.FOLDER.name, 'file'), 'w').close()"
+    )
+    for log in ("first", "second"):
+        assert ended(forked(server, home, code, log=log)) == 0, (home / log).read_text()
+    assert (home / "first").read_text() != (home / "second").read_text()
+    assert len([*(home / "scratch").iterdir()]) == 1, "the server's own"
+    server.close()
+    assert not [*(home / "scratch").iterdir()]
+
+
 def test_a_job_can_be_signalled_as_soon_as_it_is_there(home: Path, started: Callable[..., ForkServer]) -> None:
     server = started()
     for _ in range(5):
@@ -235,14 +254,24 @@ print(torch.get_num_threads(), torch.cuda.is_initialized(), x.grad.sum().item(),
 
 @pytest.mark.slow
 def test_a_forked_training_is_the_same_as_a_fresh_one(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "src/train.py"), "-m", "debug=fast", "trainer=cpu", "seed=1,2", "quiet=true"]
-    small = ["report.enabled=false", "callbacks.pictures=null", "logger=none", "hydra.launcher.parallel=2"]
+    command = [
+        sys.executable,
+        str(ROOT / "src/train.py"),
+        "-m",
+        "debug=fast",
+        "trainer=cpu",
+        "seed=1,2,3",
+        "quiet=true",
+    ]
+    small = ["report.enabled=false", "logger=wandb", "logger.mode=offline", "hydra.launcher.parallel=2"]
     for fork in ("true", "false"):
         folder = [f"hydra.launcher.fork={fork}", f"hydra.sweep.dir={fork}"]
         subprocess.run([*command, *small, *folder], cwd=tmp_path, check=True, timeout=120)
-    for job in ("0", "1"):
+    for job in ("0", "1", "2"):
         left, right = (Result.read(tmp_path / fork / job) for fork in ("true", "false"))
         assert left is not None and right is not None and left.figures == right.figures
+        said = [line for line in (tmp_path / "true" / job / "job.log").read_text().splitlines() if "WARNING" in line]
+        assert not said, "what the jobs share by mistake, the first one to end removes"
         weights = [tmp_path / fork / job / "checkpoints/best.ckpt" for fork in ("true", "false")]
         assert same(*weights)
 

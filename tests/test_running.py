@@ -23,7 +23,8 @@ def job(folder: Path, name: str, command: Sequence[str] = ()) -> Planned:
 class Clockwork:
     """A machine on which a job takes as many rounds as its name says."""
 
-    poll_seconds, decided, parallel = 0.0, None, 2
+    poll_seconds, parallel = 0.0, 2
+    decided: str | None = None
 
     def __init__(self, interrupted_in: int | None = None, times: int = 1) -> None:
         self.now, self.running, self.log = 0, dict[Planned, int](), list[str]()

@@ -17,7 +17,6 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
-from upsweep.common.parents import end_with_parent
 from upsweep.common.ranks import PARENT
 
 OF_A_JOB = (PARENT, "MASTER_PORT", "CUDA_VISIBLE_DEVICES")  # variables that nothing reads while it is imported
@@ -47,7 +46,7 @@ class Forked:
 
 @dataclass(eq=False)
 class ForkServer:
-    """A server that forks jobs, started with the first of them.
+    """A server that forks jobs, started with the first of them. It ends when nobody holds its socket any more.
 
     Args:
         preload: modules to import before.
@@ -81,7 +80,6 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal is the launcher's to pass on
-                preexec_fn=end_with_parent,
             )
 
     def settled(self) -> bool:

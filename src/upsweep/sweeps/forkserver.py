@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from upsweep.common.errors import first_line
@@ -36,7 +37,7 @@ def main() -> None:
     own = sys.path[put:]
     channel = socket.socket(fileno=int(number))
     job = _serve(channel, modules)
-    os._exit(0 if job is None else _ended(lambda: _run(job["command"], own)))
+    os._exit(_ended(lambda: None if job is None else _run(job["command"], own)))
 
 
 def _serve(channel: socket.socket, modules: Sequence[str]) -> dict[str, Any] | None:
@@ -46,10 +47,13 @@ def _serve(channel: socket.socket, modules: Sequence[str]) -> dict[str, Any] | N
     def say(**what: Any) -> None:
         print(json.dumps(what), file=conversation, flush=True)
 
-    if (reason := _imported(modules)) is not None:
-        say(lost=reason)
+    reason = _imported(modules)
+    with suppress(BrokenPipeError):  # the launcher has ended meanwhile
+        say(lost=reason) if reason else say(ready=True)
+    if reason:
         return None
-    say(ready=True)
+    folders = [each for each in gc.get_objects() if type(each) is TemporaryDirectory]
+    gc.freeze()
     children = list[int]()
     while True:
         for child in list(children):
@@ -67,7 +71,7 @@ def _serve(channel: socket.socket, modules: Sequence[str]) -> dict[str, Any] | N
             os.close(begun)
             conversation.close()
             channel.close()
-            _become(job)
+            _become(job, folders)
             os.close(telling)
             return job
         os.close(telling)
@@ -86,7 +90,6 @@ def _imported(modules: Sequence[str]) -> str | None:
             import_module(module)
         except Exception as error:
             return f"{module}: {first_line(error)}"
-    gc.freeze()
     gc.enable()
     if threading.active_count() > 1:
         return f"{', '.join(modules)} started a thread"
@@ -94,8 +97,11 @@ def _imported(modules: Sequence[str]) -> str | None:
     return "CUDA is in use" if torch is not None and torch.cuda.is_initialized() else None
 
 
-def _become(job: dict[str, Any]) -> None:
-    """Make of a forked process what a fresh one would be."""
+def _become(job: dict[str, Any], folders: Sequence[TemporaryDirectory[str]]) -> None:
+    """Make of a forked process what a fresh one would be, with temporary folders of its own for modules that have some.
+
+    wandb makes two when it is imported, and the first job to end would remove them for all.
+    """
     server = os.getppid()
     os.setsid()
     end_with_parent()
@@ -106,6 +112,9 @@ def _become(job: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(job["environment"] | {PARENT: str(server)})
     os.chdir(job["folder"])
+    for folder in folders:
+        folder._finalizer.detach()  # type: ignore[attr-defined]
+        type(folder).__init__(folder)
     if (numpy := sys.modules.get("numpy")) is not None:  # random does so by itself
         numpy.random.seed()
     if (torch := sys.modules.get("torch")) is not None:
