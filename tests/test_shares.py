@@ -10,7 +10,7 @@ CPU = {"trainer": {"accelerator": "cpu", "devices": 1, "num_nodes": 1}}
 
 
 def of(most, parallel=AUTO, per_job=None, **trainer):
-    config = OmegaConf.merge(CPU, {"trainer": trainer})
+    config = OmegaConf.create(CPU | {"trainer": CPU["trainer"] | trainer})
     return shares([config], most, parallel, per_job)
 
 
@@ -90,5 +90,5 @@ def test_auto_gives_every_job_the_devices_that_its_trainer_asks_for(machine):
     for everything in ({"devices": -1}, {"devices": "auto"}, {"devices": [0, 1]}, {"num_nodes": 2}):
         assert of(30, accelerator="gpu", **everything).devices == ((),), "one after the other"
     assert len(of(30).devices) == 8, "a trainer on the CPU needs no device"
-    two = [OmegaConf.merge(CPU, {"trainer": {"accelerator": "gpu", "devices": n}}) for n in (1, 3)]
+    two = [OmegaConf.create({"trainer": {"accelerator": "gpu", "devices": n}}) for n in (1, 3)]
     assert shares(two, 30, AUTO, None).devices == (("0", "1", "2"),), "the largest job decides"
