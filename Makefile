@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	touch $@
 
-sweep: $(VENV)/.installed ## train four generators on real photos and rank them (about 3 minutes)
+sweep: $(VENV)/.installed ## train four generators on real photos and rank them (about 2 minutes)
 	$(BIN)/python src/train.py -m init=xavier,he norm=bn,none
 
 test: $(VENV)/.installed-dev ## the tests (at most 8 minutes on 2 cores)

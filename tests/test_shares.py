@@ -87,8 +87,14 @@ def test_auto_gives_every_job_the_devices_that_its_trainer_asks_for(machine):
     assert "each has 2 of 4 CUDA devices" in str(of(30, accelerator="cuda", devices=2).sentence)
     assert of(30, accelerator="gpu", devices=2).threads == 2, "8 cores, 4 ranks"
     assert of(30, None or AUTO, 1, accelerator="gpu").devices == (("0",), ("1",), ("2",), ("3",))
-    for everything in ({"devices": -1}, {"devices": "auto"}, {"devices": [0, 1]}, {"num_nodes": 2}):
-        assert of(30, accelerator="gpu", **everything).devices == ((),), "one after the other"
+    for everything in (
+        {"devices": -1},
+        {"devices": "auto"},
+        {"devices": [0, 1]},
+        {"num_nodes": 2},
+        {"accelerator": "mps"},
+    ):
+        assert of(30, **{"accelerator": "gpu"} | everything).devices == ((),), "one after the other"
     assert len(of(30).devices) == 8, "a trainer on the CPU needs no device"
     two = [OmegaConf.create({"trainer": {"accelerator": "gpu", "devices": n}}) for n in (1, 3)]
     assert shares(two, 30, AUTO, None).devices == (("0", "1", "2"),), "the largest job decides"

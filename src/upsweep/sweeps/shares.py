@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from upsweep.common.errors import UserError
 from upsweep.common.machine import cores, free_memory
 
 AUTO = "auto"
+CUDA = (AUTO, "gpu", "cuda")  # accelerators of Lightning that may be CUDA devices
 GUESS = 2e9  # bytes that a job may take, until the first tells; those of the main job take a third of it
 
 
@@ -62,7 +64,9 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
     ranks = max([1, *(ranks_of(config) or 1 for config in configs)])
     if any(map(spans_all, configs)) and not devices_per_job:
         return Shares(((),), None, "each takes all devices")
-    gpus = any(map(_wants_gpus, configs)) and (devices_per_job or ranks <= len(visible_cuda_devices()))
+    gpus = any(_accelerator(config) in CUDA for config in configs) and (
+        devices_per_job or ranks <= len(visible_cuda_devices())
+    )
     if groups := _groups(devices_per_job or ranks)[:most] if gpus else []:
         why = f"each has {len(groups[0])} of {len(visible_cuda_devices())} CUDA devices"
         return Shares(tuple(groups), _threads(len(groups), ranks), why)
@@ -96,12 +100,14 @@ def ranks_of(config: DictConfig) -> int | None:
 
 
 def spans_all(config: DictConfig) -> bool:
-    """Whether a job takes all devices of its machine, or several machines."""
-    return ranks_of(config) is None or OmegaConf.select(config, "trainer.num_nodes", default=1) != 1
+    """Whether a job takes all devices of its machine (of a Mac or a TPU, too), or several machines."""
+    several = OmegaConf.select(config, "trainer.num_nodes", default=1) != 1
+    others = _accelerator(config) not in ("cpu", *CUDA) or (_accelerator(config) != "cpu" and sys.platform == "darwin")
+    return ranks_of(config) is None or several or others
 
 
-def _wants_gpus(config: DictConfig) -> bool:
-    return OmegaConf.select(config, "trainer.accelerator", default="cpu") in (AUTO, "gpu", "cuda")
+def _accelerator(config: DictConfig) -> str:
+    return str(OmegaConf.select(config, "trainer.accelerator", default="cpu"))
 
 
 def _threads(jobs: int, ranks: int) -> int | None:
