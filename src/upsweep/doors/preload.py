@@ -2,14 +2,15 @@
 
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 
-import upsweep
 from upsweep.doors import train  # noqa: F401 - Hydra and the command line
 
+PACKAGE = Path(__file__).parents[1]
 ROOMS = ("blocks", "data", "imaging", "metrics", "networks", "objectives", "runs", "tasks", "tracking", "training")
 
-for name in (module.name for module in walk_packages(upsweep.__path__, f"{upsweep.__name__}.")):
+for name in (module.name for module in walk_packages([str(PACKAGE)], f"{PACKAGE.name}.")):
     if name.split(".")[1] in ROOMS:
         with suppress(ImportError):  # of an extra that is not installed
             import_module(name)
