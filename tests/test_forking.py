@@ -239,7 +239,7 @@ x = torch.rand(500, 500, requires_grad=True)
 (x @ x).sum().backward()  # with threads of its own
 print(torch.get_num_threads(), torch.cuda.is_initialized(), x.grad.sum().item(), torch.__config__.parallel_info())
 """
-    server = started("upsweep.doors.preload", threads=2)
+    server = started("upsweep.training.preload", threads=2)
     (home / "scripts/job.py").write_text(code)
     command, env = [sys.executable, "scripts/job.py"], environment((), 2, 20_000)
     assert server.lost is None

@@ -97,7 +97,7 @@ class ProcessLauncherConf:
     devices_per_job: int | None = None
     timeout: float | None = None
     fork: bool = True
-    preload: list[str] = field(default_factory=lambda: ["upsweep.doors.preload"])
+    preload: list[str] = field(default_factory=lambda: ["upsweep.training.preload"])
     resume: bool = False
 
 

@@ -5,8 +5,6 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
-from upsweep.doors import train  # noqa: F401 - Hydra and the command line
-
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("blocks", "data", "imaging", "metrics", "networks", "objectives", "runs", "tasks", "tracking", "training")
 
@@ -14,4 +12,5 @@ for name in (module.name for module in walk_packages([str(PACKAGE)], f"{PACKAGE.
     if name.split(".")[1] in ROOMS:
         with suppress(ImportError):  # of an extra that is not installed
             import_module(name)
+import_module("upsweep.doors.train")  # Hydra and the command line
 import_module("wandb")  # which a run imports with its first value
