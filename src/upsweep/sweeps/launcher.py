@@ -166,7 +166,7 @@ class LaunchedSweep:
                 tell(job.returned(result, self._failure({job.name: result})))
 
         def given(room: int) -> list[Planned]:
-            jobs = list[Planned]()
+            jobs, begins = list[Planned](), not self.planned
             while len(jobs) < room and len(running) < machine.parallel and (overrides := ask()) is not None:
                 job = self._plan(list(overrides), first + len(self.planned))
                 if job not in running and (job.status.result is not None or not self._missing([job])):
@@ -175,10 +175,11 @@ class LaunchedSweep:
                 if job not in running:
                     jobs.append(job)
                 running[job] += 1
-            if self.here:
+            if self.here and begins:
                 check_inputs(job.config for job in jobs)
-            self._record()
-            _forget(jobs)
+            if jobs:
+                self._record()
+                _forget(jobs)
             return jobs
 
         machine = self._opened([self.config], most)
@@ -249,14 +250,10 @@ class LaunchedSweep:
         return [job.returned(results[job.name], None if in_all else failure) for job in jobs]
 
     def _failure(self, results: Mapping[str, Result]) -> JobsFailedError | None:
-        failed = [name for name, result in results.items() if not result.complete]
-        where = f"see {self.folder / '*' / JOB_LOG}."
-        names = ", ".join(failed)
-        return (
-            JobsFailedError(f"{len(failed)} of {len(results)} jobs did not finish ({names}): {where}")
-            if failed
-            else None
-        )
+        if not (failed := [name for name, result in results.items() if not result.complete]):
+            return None
+        said = f"{len(failed)} of {len(results)} jobs did not finish ({', '.join(failed)})"
+        return JobsFailedError(f"{said}: see {self.folder / '*' / JOB_LOG}.")
 
     def _all(self) -> list[list[str]]:
         """The overrides of all jobs, where Hydra's own sweeper launches them in batches; else none."""
