@@ -262,6 +262,10 @@ def main(config):
         except KeyboardInterrupt:
             end("stopped", psnr=7.0)
             sys.exit(1)
+    if act == "alone" and not (folder / "mark").exists():
+        (folder / "mark").touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     if act == "meet":  # goes on only when another job is running too
         (folder / "here").touch()
         deadline = time.monotonic() + 30
@@ -374,6 +378,14 @@ def test_nothing_of_one_job_reaches_the_next(door):
     assert first["random"] != second["random"]
     assert first["cwd"] == str(door)
     assert not (door / "sweep/report.html").exists(), "this config asks for none"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux alone")
+def test_jobs_whose_server_was_killed_run_again_without_it(door):
+    done = run(door, "-m", "act=alone,finish")
+    assert done.returncode == 0, done.stderr
+    assert "job 0 starts again: the process that had forked it was killed." in done.stdout
+    assert [state(door / "sweep" / name) for name in ("0", "1")] == ["finished", "finished"]
 
 
 def test_failures_are_named_and_the_others_finish(door):

@@ -36,12 +36,15 @@ class Forked:
     pid: int
     code: int | None = None
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether it ended with its server, so that nobody knows how."""
+        return self.code is None and self.server.lost is not None
+
     def poll(self) -> int | None:
         """The exit code (negative: the signal that killed it), or None while it runs."""
         self.server.listen()
-        if self.code is None and self.server.lost and not _alive(self.pid):
-            self.code = -SIGKILL  # nobody is left who knows
-        return self.code
+        return -SIGKILL if self.orphaned and not _alive(self.pid) else self.code
 
 
 @dataclass(eq=False)

@@ -16,8 +16,10 @@ from upsweep.common.errors import UserError
 from upsweep.common.machine import free_memory, memory_of
 from upsweep.common.parents import end_with_parent
 from upsweep.common.ranks import PARENT, clean_environment
-from upsweep.runs.layout import JOB_LOG
+from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.progress import Progress
+from upsweep.runs.record import found
+from upsweep.runs.result import Result
 from upsweep.sweeps.forking import Forked, ForkServer
 from upsweep.sweeps.jobs import Planned
 from upsweep.sweeps.running import Ended
@@ -63,7 +65,7 @@ class Processes:
         self._running: list[_Running] = []
         if server is not None:
             server.begin(environment((), shares.threads, 0))
-        self._peak, self._looked, self._said = 0, -math.inf, False
+        self._peak, self._looked, self._said, self._stopping = 0, -math.inf, False, False
 
     def room(self) -> int:
         """As many as there are free shares and, with parallel=auto, memory for what a job has taken so far."""
@@ -84,11 +86,18 @@ class Processes:
             assert code is not None
             _clear_group(each.process.pid, GRACE_SECONDS if code == 0 else 0)
             self._running.remove(each)
+            if isinstance(each.process, Forked) and each.process.orphaned and not self._stopping:
+                left = found(Result.read, each.job.folder)
+                if left is None or not left.complete:
+                    self._again(each)
+                    continue
+                code = 0
             self._free.append(each.devices)
             why = f"it took more than hydra.launcher.timeout={self._timeout} minutes" if each.late else None
             yield Ended(each.job, code, why)
 
     def stop(self, signum: signal.Signals, *, at_once: bool) -> None:
+        self._stopping = True
         for each in self._running:
             _signal_group(each.process.pid, signal.SIGKILL if at_once else signum)
 
@@ -106,6 +115,13 @@ class Processes:
         with (job.folder / JOB_LOG).open("ab") as log:
             process = popen(job.command, log, env, start_new_session=True, preexec_fn=end_with_parent)
         return _Running(job, process, devices, port)
+
+    def _again(self, each: _Running) -> None:
+        """Run a job again, from its checkpoint: it ended since the server did, which the system may have killed."""
+        print(f"job {each.job.name} starts again: the process that had forked it was killed.", flush=True)
+        (each.job.folder / RESULT).unlink(missing_ok=True)
+        each.job.command = each.job.resuming
+        self._running.append(self._started(each.job, each.devices))
 
     def _stop_late(self) -> None:
         """SIGTERM for a job after its timeout; SIGKILL if that does not end it."""
