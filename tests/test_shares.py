@@ -70,6 +70,17 @@ def test_auto_gives_a_core_to_every_thread(machine, monkeypatch):
     )
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert len(of(30).devices) == 2, "as many threads as the user wants"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert "3 jobs at a time, with 1 thread each" in str(of(3).sentence), "a job keeps what the user has set"
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert len(of(30).devices) == 2, "a number for each level of OpenMP"
+
+
+@pytest.mark.parametrize("threads", ["many", "0", "-2", "1.5"])
+def test_what_is_no_number_of_threads_is_refused(machine, monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    with pytest.raises(UserError, match=f"OMP_NUM_THREADS={threads} is no number of threads"):
+        of(30)
 
 
 def test_auto_takes_no_more_than_memory_allows(machine):

@@ -137,7 +137,7 @@ def test_no_trace_of_a_rank_is_handed_on(monkeypatch):
 def test_ports_are_free_and_differ():
     ports: set[int] = set()
     for _ in range(50):
-        ports.add(processes._free_port(ports))
+        ports.add(processes.free_port(ports))
     assert len(ports) == 50
 
 

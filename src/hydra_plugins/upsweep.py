@@ -82,6 +82,22 @@ class SlurmLauncher(SweepLauncher):
         return lambda *_: Slurm(folder, self._settings["cluster"], self._settings["parallel"])
 
 
+class RayLauncher(SweepLauncher):
+    """A job on a Ray cluster for every job."""
+
+    def __init__(self, resume: bool, **settings: Any) -> None:
+        super().__init__(resume, **settings)
+        self.here = settings["address"] is None  # the nodes of a cluster may have other disks
+
+    def machine(self, config: DictConfig) -> "Open":
+        with extra("ray", f"A Ray cluster needs Ray: {installing('ray')}."):
+            from upsweep.sweeps.ray import Ray
+        from upsweep.sweeps.jobs import door_of
+
+        folder, command = Path(config.hydra.sweep.dir).absolute(), door_of(config)
+        return lambda configs, most: Ray(configs, most, folder, command, self._settings)
+
+
 @dataclass
 class ProcessLauncherConf:
     """`parallel` jobs at a time, each with `devices_per_job` CUDA devices of its own (null: all of them).
@@ -133,6 +149,33 @@ class SlurmLauncherConf:
     sbatch: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class RayLauncherConf:
+    """Jobs on the Ray cluster at `address`: `auto`, HOST:PORT, ray://HOST:PORT, or null for a Ray on this machine.
+
+    `parallel` jobs at a time; `auto` takes as many as the cluster has room for. A job has `nodes` with `devices` ranks
+    each, as the trainer asks for; a rank takes `cpus` CPUs and `gpus` GPUs (null: one, if the trainer uses GPUs), and
+    a job takes other `resources` of Ray by name. `shared` says whether the nodes see the folder of the sweep (null:
+    they look); where they do not, large files come back every `every` seconds. A job whose node dies begins again up to
+    `retries` times. `runtime_env` is Ray's own.
+    """
+
+    _target_: str = "hydra_plugins.upsweep.RayLauncher"
+    parallel: Any = "auto"
+    resume: bool = False
+    address: str | None = None
+    nodes: Any = "${oc.select:trainer.num_nodes,1}"
+    devices: Any = "${oc.select:trainer.devices,1}"
+    accelerator: Any = "${oc.select:trainer.accelerator,cpu}"
+    cpus: int = 1
+    gpus: float | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    shared: bool | None = None
+    every: float = 30.0
+    retries: int = 3
+    runtime_env: dict[str, Any] = field(default_factory=dict)
+
+
 class SearchSweeper(Sweeper):
     """Lets Optuna choose the jobs of a multirun; see `upsweep.sweeps.search`."""
 
@@ -177,4 +220,5 @@ class ConfFirst(SearchPathPlugin):
 
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="upsweep")
 ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="upsweep")
+ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="upsweep")
 ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchSweeperConf, provider="upsweep")

@@ -119,11 +119,22 @@ class Planned:
         )
 
 
-def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -> list[str]:
-    """The command line that runs a job of the sweep in `folder`: no shell reads it, so values arrive as they were."""
+def door_of(sweep: DictConfig) -> list[str]:
+    """The beginning of the command line of every job: how this very script was started, and where its configs are."""
     hydra = sweep.hydra
     flag_of = {"main": "--config-path", "command-line": "--config-dir"}
     places = [source for source in hydra.runtime.config_sources if source.provider in flag_of]
+    module = __main__.__spec__
+    return [
+        sys.executable,
+        *([str(Path(sys.argv[0]).absolute())] if module is None else ["-m", module.name]),
+        f"--config-name={hydra.job.config_name}",
+        *(f"{flag_of[p.provider]}={p.path if p.schema == 'file' else f'{p.schema}://{p.path}'}" for p in places),
+    ]
+
+
+def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -> list[str]:
+    """The command line that runs a job of the sweep in `folder`: no shell reads it, so values arrive as they were."""
     own = {
         "hydra.mode": "RUN",
         "hydra.run.dir": quoted(str(job.folder)),
@@ -134,13 +145,9 @@ def command_of(job: Planned, sweep: DictConfig, folder: Path, *, resume: bool) -
     }
     if resume and "resume" in job.config:
         own["resume"] = quoted(str(job.folder))
-    module = __main__.__spec__
     return [
-        sys.executable,  # how this very script was started
-        *([str(Path(sys.argv[0]).absolute())] if module is None else ["-m", module.name]),
-        f"--config-name={hydra.job.config_name}",
-        *(f"{flag_of[p.provider]}={p.path if p.schema == 'file' else f'{p.schema}://{p.path}'}" for p in places),
-        *(line for line in hydra.overrides.hydra if not line.startswith("hydra.mode=")),
+        *door_of(sweep),
+        *(line for line in sweep.hydra.overrides.hydra if not line.startswith("hydra.mode=")),
         *job.overrides,
         *(f"{key}={value}" for key, value in own.items()),
     ]

@@ -84,7 +84,7 @@ class Processes:
         for each in [each for each in self._running if each.process.poll() is not None]:
             code = each.process.poll()
             assert code is not None
-            _clear_group(each.process.pid, GRACE_SECONDS if code == 0 else 0)
+            clear_group(each.process.pid, GRACE_SECONDS if code == 0 else 0)
             self._running.remove(each)
             if isinstance(each.process, Forked) and each.process.orphaned and not self._stopping:
                 left = found(Result.read, each.job.folder)
@@ -99,14 +99,14 @@ class Processes:
     def stop(self, signum: signal.Signals, *, at_once: bool) -> None:
         self._stopping = True
         for each in self._running:
-            _signal_group(each.process.pid, signal.SIGKILL if at_once else signum)
+            signal_group(each.process.pid, signal.SIGKILL if at_once else signum)
 
     def close(self) -> None:
         for each in self._running:
-            _clear_group(each.process.pid, grace=0)
+            clear_group(each.process.pid, grace=0)
 
     def _started(self, job: Planned, devices: tuple[str, ...]) -> _Running:
-        port = _free_port({each.port for each in self._running})
+        port = free_port({each.port for each in self._running})
         job.folder.mkdir(parents=True, exist_ok=True)
         env = environment(devices, self._threads, port)
         server = None if job.config.hydra.job.env_set else self._server  # torch reads some when it is imported
@@ -129,9 +129,9 @@ class Processes:
             over = time.monotonic() - each.started - self._seconds
             if over > 0 and not each.late:
                 each.late = True
-                _signal_group(each.process.pid, signal.SIGTERM)
+                signal_group(each.process.pid, signal.SIGTERM)
             elif over > LAST_WORDS_SECONDS:
-                _signal_group(each.process.pid, signal.SIGKILL)
+                signal_group(each.process.pid, signal.SIGKILL)
 
     def _look(self) -> None:
         """Measure, now and then, what the jobs hold; one that has been through an epoch has shown its peak."""
@@ -175,7 +175,7 @@ def environment(devices: tuple[str, ...], threads: int | None, port: int) -> dic
     return env
 
 
-def _free_port(in_use: Collection[int]) -> int:
+def free_port(in_use: Collection[int]) -> int:
     """A free TCP port below the ephemeral range, out of which no passing connection can take it meanwhile."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
@@ -185,7 +185,7 @@ def _free_port(in_use: Collection[int]) -> int:
                 return port
 
 
-def _signal_group(group: int, signum: int) -> bool:
+def signal_group(group: int, signum: int) -> bool:
     """Send a signal; False when there is no such process group any more."""
     try:
         os.killpg(group, signum)
@@ -194,9 +194,9 @@ def _signal_group(group: int, signum: int) -> bool:
     return True
 
 
-def _clear_group(group: int, grace: float) -> None:
+def clear_group(group: int, grace: float) -> None:
     """Wait `grace` seconds for the other ranks of an ended job to end too, then kill what is left."""
     end = time.monotonic() + grace
-    while time.monotonic() < end and _signal_group(group, 0):
+    while time.monotonic() < end and signal_group(group, 0):
         time.sleep(Processes.poll_seconds / 2)
-    _signal_group(group, signal.SIGKILL)
+    signal_group(group, signal.SIGKILL)

@@ -70,10 +70,10 @@ def _back_to(directory: str, given: Sequence[str]) -> list[str]:
     if path := os.environ.get("PYTHONPATH"):
         os.environ["PYTHONPATH"] = os.pathsep.join(str(here / part) for part in path.split(os.pathsep) if part)
     os.chdir(there)
-    return [_absolute(argument, here) for words in _split(given) for argument in words]
+    return [absolute(argument, here) for words in _split(given) for argument in words]
 
 
-def _absolute(argument: str, here: Path) -> str:
+def absolute(argument: str, here: Path) -> str:
     """An argument that names a file or folder of `here`, not the choice of a group, with its whole path."""
     key, _, value = argument.partition("=")
     flag = SHORT.get(key, key) in ("--config-dir", "--config-path")

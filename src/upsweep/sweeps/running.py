@@ -29,14 +29,16 @@ class Machine(Protocol):
     A job is told by the machine when it has `started`, by the loop when it has `ended`.
     """
 
-    parallel: int
-    """How many jobs run at a time."""
-
     poll_seconds: float
     """How long the loop sleeps between two rounds."""
 
-    decided: str | None
-    """What it has decided by itself, to be said at the start."""
+    @property
+    def parallel(self) -> int:
+        """How many jobs run at a time."""
+
+    @property
+    def decided(self) -> str | None:
+        """What it has decided by itself, to be said at the start."""
 
     def room(self) -> int:
         """How many more jobs it takes now; 0 without a running job only for a while."""

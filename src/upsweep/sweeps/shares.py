@@ -51,7 +51,7 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
         devices_per_job: CUDA devices that a job sees, and no other running job; None for all.
 
     Raises:
-        UserError: a number is below 1, or a job needs more devices than are visible.
+        UserError: a number is below 1 (OMP_NUM_THREADS, too), or a job needs more devices than are visible.
     """
     if parallel != AUTO and (type(parallel) is not int or parallel < 1):
         raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give auto, or a number above 0.")
@@ -76,7 +76,7 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
 def _by_cores(most: int, ranks: int) -> Shares:
     """As many jobs as there are cores, one for each thread of each rank."""
     here, memory = cores(), free_memory()
-    threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
+    threads = _asked_threads() or 1
     many = max(1, min(most, here // (threads * ranks), int(memory // (GUESS * ranks))))
     why = f"{here} {'core' if here == 1 else 'cores'}, {memory / 1e9:.0f} GB of free memory"
     return Shares(((),) * many, _threads(many, ranks), why)
@@ -112,7 +112,17 @@ def _accelerator(config: DictConfig) -> str:
 
 def _threads(jobs: int, ranks: int) -> int | None:
     """The threads of a rank: two busy runtimes on two cores are 7 times slower than one."""
-    return max(1, cores() // jobs // ranks) if jobs > 1 else None
+    return _asked_threads() or max(1, cores() // jobs // ranks) if jobs > 1 else None
+
+
+def _asked_threads() -> int | None:
+    """The threads that the user asks for; None for no wish. Raises UserError: OpenMP would not understand it."""
+    if not (said := os.environ.get("OMP_NUM_THREADS", "").strip()):
+        return None
+    outermost = said.split(",")[0].strip()  # "4,2": regions within regions have 2
+    if not outermost.isdecimal() or int(outermost) < 1:
+        raise UserError(f"OMP_NUM_THREADS={said} is no number of threads: give a number above 0, or unset it.")
+    return int(outermost)
 
 
 def visible_cuda_devices() -> list[str]:
