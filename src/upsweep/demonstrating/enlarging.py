@@ -53,7 +53,7 @@ def enlarge(
     if not whole:
         ours = folder / "ours.png"
         write_image(ours, _middle(larger, WIPED // scale * scale, scale))
-    said = f"{_size(picture)} became {_size(larger)} in {seconds:.2f} s on {enlarger.device}."
+    said = f"{_size(picture)} became {_size(larger)} in {seconds:.2f} s on {enlarger.device} by {enlarger.engine}."
     shown = "" if whole else f" The wipe shows its middle, {_size(part, scale)}."
     return Enlarged(file, bicubic, ours, f"{said} The PNG has {file.stat().st_size / 1e3:,.0f} kB.{shown}")
 

@@ -10,6 +10,8 @@ from upsweep.common.errors import UserError
 from upsweep.networks.checkpoints import load_generator, load_upscaler
 from upsweep.networks.synthesisers.synthesiser import Synthesiser
 from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.tracking.weights import located
+from upsweep.upscaling.engines import Accelerated, hold_to_engine
 from upsweep.upscaling.model import SCALE
 from upsweep.upscaling.picture import Enlarger
 
@@ -20,24 +22,31 @@ class Weights:
     Args:
         checkpoints: files, or folders of runs, of upscalers and of synthesisers.
         device: where the networks work.
-        tile: see `Enlarger`.
+        tile, engine: see `Enlarger` and `Accelerated`.
         allow: see `checkpoints.load_generator`.
 
     Raises UserError where a checkpoint cannot be loaded, or its network neither enlarges nor draws.
     """
 
     def __init__(
-        self, checkpoints: Sequence[str], device: torch.device, tile: int | None, *, allow: Collection[str] = ()
+        self,
+        checkpoints: Sequence[str],
+        device: torch.device,
+        tile: int | None,
+        *,
+        engine: str = "auto",
+        allow: Collection[str] = (),
     ) -> None:
-        self.device, self._tile = device, tile
+        hold_to_engine(engine, device)
+        self.device, self._tile, self._engine = device, tile, engine
         self.synthesisers: dict[str, Synthesiser] = {}
         self._enlargers: dict[tuple[str, int], Enlarger] = {}
         for said in checkpoints:
-            network = load_generator(said, allow=allow).to(device)
+            network = load_generator(located(said), allow=allow).to(device)
             if isinstance(network, Synthesiser):
                 self.synthesisers[said] = network
             elif isinstance(network, Upscaler):
-                self._enlargers[said, network.scale] = Enlarger(network, tile)
+                self._enlargers[said, network.scale] = self._enlarging(network)
             else:
                 raise UserError(f"{said} names a {type(network).__name__}, which neither enlarges nor makes images.")
         self._named = list(self._enlargers)
@@ -58,5 +67,8 @@ class Weights:
         """What enlarges with those weights; UserError where there are none such."""
         if (name, scale) not in self._enlargers:
             network = load_upscaler(release.path(name, scale)).to(self.device)
-            self._enlargers[name, scale] = Enlarger(network, self._tile)
+            self._enlargers[name, scale] = self._enlarging(network)
         return self._enlargers[name, scale]
+
+    def _enlarging(self, network: Upscaler) -> Enlarger:
+        return Enlarger(Accelerated(network, self._engine), self._tile)

@@ -16,14 +16,24 @@ def main(cfg: DictConfig) -> None:
     from upsweep.upscaling.model import load, tile_of
     from upsweep.upscaling.picture import Enlarger
 
-    generator, source = load(cfg.checkpoint, cfg.model, cfg.scale, allow=own_targets(), ensemble=cfg.self_ensemble)
+    generator, source = load(
+        cfg.checkpoint,
+        cfg.model,
+        cfg.scale,
+        allow=own_targets(),
+        ensemble=cfg.self_ensemble,
+        device=device_of(cfg.device),
+        engine=cfg.engine,
+    )
     inputs = [cfg.input] if isinstance(cfg.input, str) else list(cfg.input or [])
     photos = plan(inputs, cfg.output, generator.scale, overwrite=cfg.overwrite)
     for photo in renamed(photos, generator.scale):
         print(f"{photo.source}: becomes {photo.target}, since another input has the same name but for its suffix.")
     print(f"x{generator.scale} with {source}", flush=True)
-    enlarger = Enlarger(generator.to(device_of(cfg.device)), tile_of(cfg.tile))
+    enlarger = Enlarger(generator, tile_of(cfg.tile))
     enlarge_all(photos, enlarger, max_pixels=cfg.max_pixels)
+    if enlarger.engine != "torch":
+        print(f"The engine was {enlarger.engine}.")
     tell(files=[str(photo.target.absolute()) for photo in photos])
 
 

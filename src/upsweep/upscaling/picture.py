@@ -1,6 +1,7 @@
 """One picture of any kind through a generator, in tiles that fit into memory."""
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isqrt
@@ -20,6 +21,7 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.networks.wrappers import Tiled
 from upsweep.networks.wrappers.tiling import Span
 from upsweep.networks.wrappers.wrapper import Wrapper
+from upsweep.upscaling.engines import Accelerated
 
 BUDGET = 256 * 2**20  # bytes that the features of one tile may take, roughly
 CACHED = 48 * 2**20  # on a CPU: what is not far from its cache is faster, although the margins are made twice
@@ -72,16 +74,17 @@ class Enlarger:
 
     Args:
         generator: of Y or RGB, in evaluation mode, on the device that is to work; on a CPU its kernels are laid out as
-            NHWC, which is faster there.
+            NHWC, which is faster there. An `Accelerated` one inside is told how long a picture takes.
         tile: side of the tiles in LR pixels; 0: no tiles; None: none as long as a picture is small, else as large as
-            `BUDGET` allows, on a CPU about as large as `CACHED` where that adds little work.
+            `BUDGET` allows, with PyTorch on a CPU about as large as `CACHED` where that adds little work.
     """
 
     def __init__(self, generator: Upscaler, tile: int | None = None) -> None:
         self.generator, self.tile = generator, tile
         if self.device.type == "cpu":
             in_channels_last(generator)
-        self._tiled: dict[int, Tiled | UserError] = {}
+        self._accelerated = next((part for part in generator.modules() if isinstance(part, Accelerated)), None)
+        self._tiled: dict[tuple[int, bool], Tiled | UserError] = {}
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, advance: Advance = lambda _: None) -> Picture:
@@ -100,13 +103,18 @@ class Enlarger:
         except MemoryError as error:
             raise UserError(f"Out of memory for a picture of {s * width}x{s * height} pixels.") from error
         full = np.iinfo(lr.dtype).max
+        begun, done = time.perf_counter(), 0.0
         for rows, columns in self._tiles(painter, height, width):
             cut = lr[rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop]
             sr = painter(to_tensor(cut)[None].to(self.device))[0]
             sr = sr[:, rows.kept(s), columns.kept(s)].mul(full).round_().clamp_(0, full)
             place = hr[s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
             np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
-            advance((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
+            share = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+            advance(share)
+            done += share
+            if self._accelerated is not None:
+                self._accelerated.expect((time.perf_counter() - begun) * (1 / done - 1))
         return replace(picture, samples=hr)
 
     @property
@@ -114,13 +122,23 @@ class Enlarger:
         """Where the generator works."""
         return device_holding(self.generator)
 
+    @property
+    def engine(self) -> str:
+        """Who runs the generator at present: torch, or another of `engines`."""
+        return "torch" if self._accelerated is None else self._accelerated.engine
+
+    @property
+    def _by_cache(self) -> bool:
+        """Whether tiles that are not far from the cache are faster: other engines see to that themselves."""
+        return self.device.type == "cpu" and self.engine == "torch"
+
     def _tiles(self, painter: Painter, height: int, width: int) -> Sequence[tuple[Span, Span]]:
         whole = [(Span(0, height, 0, height), Span(0, width, 0, width))]
         if self.tile == 0:
             return whole
         pixel = appetite(painter)
         fits = self.tile is None and height * width <= BUDGET // pixel
-        if fits and (self.device.type != "cpu" or height * width <= CACHED // pixel):
+        if fits and (not self._by_cache or height * width <= CACHED // pixel):
             return whole
         tiled = self._tiling(painter, pixel)
         if isinstance(tiled, UserError):
@@ -133,20 +151,21 @@ class Enlarger:
 
     def _tiling(self, painter: Painter, pixel: int) -> Tiled | UserError:
         """How a painter is tiled, or why it cannot be; found out once, when every LR pixel takes `pixel` bytes."""
-        if painter.channels not in self._tiled:
+        key = painter.channels, self._by_cache
+        if key not in self._tiled:
             try:
                 tiled = Tiled(painter, self.tile or 1)
                 if self.tile is None:
                     tiled.tile = -(-self._side(pixel, tiled.margin()) // tiled.stride) * tiled.stride
-                self._tiled[painter.channels] = tiled
+                self._tiled[key] = tiled
             except UserError as error:
-                self._tiled[painter.channels] = error
-        return self._tiled[painter.channels]
+                self._tiled[key] = error
+        return self._tiled[key]
 
     def _side(self, pixel: int, margin: int) -> int:
         """Of a tile, when every LR pixel takes so many bytes."""
         side = isqrt(BUDGET // pixel) - 2 * margin
-        if self.device.type == "cpu":
+        if self._by_cache:
             # Smaller than the memory asks for, but not so small that the margins double the work: 1.21 at 20 margins.
             side = min(side, max(isqrt(CACHED // pixel) - 2 * margin, 20 * margin))
         # The margins may take more than the budget, but no more than three times the work of what is kept.
