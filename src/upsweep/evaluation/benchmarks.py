@@ -19,15 +19,19 @@ class Benchmark:
     title: str
     files: tuple[Path, ...]
 
+    @property
+    def named(self) -> dict[str, Path]:
+        """The files by their images' names: the file's without its ending, or the path where two have one name."""
+        stems = {path.stem: path for path in self.files}
+        return stems if len(stems) == len(self.files) else {str(path): path for path in self.files}
+
     def images(self, scale: int, channels: int, cache_dir: Path | None = None) -> EvalImages:
         """The images with the LR of the papers, prepared once where there is a cache.
 
         Raises:
             UserError: any file cannot be used; leaving it out would change the mean.
         """
-        stems = {path.stem: path for path in self.files}
-        named = stems if len(stems) == len(self.files) else {str(path): path for path in self.files}
-        opened = open_images(named, Settings(scale, channels, colour=True), cache_dir)
+        opened = open_images(self.named, Settings(scale, channels, colour=True), cache_dir)
         for sentence in opened.refused.values():
             raise UserError(f"{self.title} needs all of its images: {sentence}.")
         return EvalImages(opened.images)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from upsweep.common.errors import UserError
 from upsweep.evaluation.methods import Method
 from upsweep.networks.upscalers.upscaler import Upscaler
 
@@ -35,7 +36,7 @@ class Speed(NamedTuple):
 def measure(method: Method, device: torch.device) -> Speed | None:
     """Measure the time and memory of a method in a fresh process: memory that is already taken would not show.
 
-    None, after a warning, where that process died.
+    None, after a warning, where that process died, or the generator refuses an image of that size.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -43,6 +44,9 @@ def measure(method: Method, device: torch.device) -> Speed | None:
             return pool.submit(_measure, method, device, torch.get_num_threads()).result()
         except BrokenProcessPool:
             log.warning("%s died while it was timed, most likely out of memory.", method.name)
+            return None
+        except UserError as error:
+            log.warning("%s was not timed: %s", method.name, error)
             return None
 
 

@@ -80,7 +80,7 @@ def _make(value: Any) -> Any:
         return arguments
     name = renamed(str(value["_target_"]))
     try:
-        target = _located(name)
+        target = by_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         more = ": PYTHONPATH must name the folder of modules of your own" if isinstance(error, ImportError) else ""
         raise UserError(f"The generator names {name}, which cannot be found ({first_line(error)}){more}.") from error
@@ -90,15 +90,15 @@ def _make(value: Any) -> Any:
         raise UserError(f"{name} does not accept its arguments ({first_line(error)}).") from error
 
 
-def _located(name: str) -> Any:
-    """What a dotted name stands for, also inside of a class."""
+def by_name(name: str) -> Any:
+    """What a dotted name stands for, also inside of a class; raises what its import, or Python's search, raises."""
     module, _, attribute = name.rpartition(".")
     try:
         holder = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module or "." not in module:  # it is there, and imports something that is not
             raise
-        holder = _located(module)
+        holder = by_name(module)
     return getattr(holder, attribute)
 
 
@@ -265,7 +265,7 @@ def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
                 f"{path} does not fit the generator: {name} is {has} in the file and {needs} in the network"
                 f"{_remedy(found, wanted)}."
             )
-    _refuse_no_numbers(generator, weights, path)
+    refuse_no_numbers(generator, weights, path)
 
 
 def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
@@ -278,7 +278,7 @@ def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
     return ""
 
 
-def _refuse_no_numbers(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def refuse_no_numbers(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Refuse weights of another kind than the generator's by the same names, or that are not finite."""
     for name, own in generator.state_dict().items():
         value = weights.get(name)
@@ -311,7 +311,7 @@ def transfer(
     }
     if not fitting:
         raise UserError(f"Nothing in {path} fits this generator: no weight has the same name and shape.")
-    _refuse_no_numbers(generator, fitting, path)
+    refuse_no_numbers(generator, fitting, path)
     generator.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
 

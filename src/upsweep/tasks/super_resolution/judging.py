@@ -22,6 +22,7 @@ from upsweep.metrics.protocol import Protocol
 from upsweep.networks.upscalers.bicubic import Bicubic
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.tasks.super_resolution.data import EvalImage, EvalImages, batch_of_one
+from upsweep.tasks.super_resolution.given import GivenImages
 
 
 class Figures(NamedTuple):
@@ -35,7 +36,7 @@ class Figures(NamedTuple):
 
 @torch.inference_mode()
 def evaluate(
-    generator: Upscaler,
+    generator: Upscaler | GivenImages,
     images: Sequence[EvalImage] | EvalImages,
     protocol: Protocol | None = None,
     *,
@@ -51,7 +52,7 @@ def evaluate(
     Where a torch.distributed process group exists, each process judges its share, and all are given all figures.
 
     Args:
-        generator: put into evaluation mode, and moved to the device.
+        generator: put into evaluation mode, and moved to the device; or SR images that somebody else has made.
         images: without a batch axis, LR as for the papers; what another protocol stores is derived from HR.
         protocol: the papers' where none is given.
         device: to run the generator on.
@@ -60,17 +61,19 @@ def evaluate(
             clipped, and its figures, in the process that judged it.
 
     Raises:
-        UserError: there are no images; one is too small, or no larger than its LR times the generator's scale.
+        UserError: there are no images; one is too small, or no larger than its LR times the generator's scale; an SR
+            is NaN or infinite in places, or a given one cannot be read.
     """
     protocol = protocol or Protocol()
     if len(images) == 0:
         raise UserError("There is no image to judge the generator on.")
-    generator = generator.to(device).eval()
+    if isinstance(generator, Upscaler):
+        generator = generator.to(device).eval()
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     mine: dict[int, Figures] = {}
     for i in range(rank, len(images), world):
         image = seen(batch_of_one([images[i]]).each(lambda x: x.to(device)), protocol, generator.scale)
-        sr = bicubic(image, protocol, generator.scale) if isinstance(generator, Bicubic) else generator(image.lr)
+        sr = _sr(generator, image, protocol)
         mine[i] = _figures(sr, image, protocol, generator.scale, own)
         if on_image is not None:
             on_image(image, sr, mine[i])
@@ -105,6 +108,21 @@ def bicubic(image: EvalImage, protocol: Protocol, scale: int) -> Tensor:
     if protocol.lr == "uint8":
         return imresize(lr.cpu().double(), scale, uint8=True).to(lr)
     return enlarge(lr.float(), scale)
+
+
+def _sr(generator: Upscaler | GivenImages, image: EvalImage, protocol: Protocol) -> Tensor:
+    """The SR of an image, whoever makes it."""
+    if isinstance(generator, GivenImages):
+        return generator.of(image)
+    if isinstance(generator, Bicubic):
+        return bicubic(image, protocol, generator.scale)
+    try:
+        sr: Tensor = generator(image.lr)
+    except UserError as error:
+        raise UserError(f"{image.name}: {error}") from error
+    if not sr.isfinite().all():
+        raise UserError(f"{image.name}: its SR is NaN or infinite in places, so that it cannot be judged.")
+    return sr
 
 
 def pair(sr: Tensor, image: EvalImage, protocol: Protocol, scale: int) -> tuple[Tensor, Tensor]:
