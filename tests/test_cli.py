@@ -455,7 +455,11 @@ def built(job: Job) -> mock.Mock:
         ),
         (["+training._target_=no.such.Class"], "no.such.Class"),
         (["+training._target_=upsweep.training.supervised.Supervised", "+training.foo=1"], "foo"),
-        (["logger=csv", "logger._target_=pytorch_lightning.loggers.CSVLogger"], "derive it from"),
+        (["logger=none", "+logger._target_=collections.Counter"], "logger=collections.Counter is no logger"),
+        (["logger=csv", "logger._target_=torch.nn.Linear"], "logger=torch.nn.Linear cannot be made"),
+        (["logger=[csv,wandb]", "logger.mode=online"], "with several, write logger.wandb.mode."),
+        (["logger=[csv,wandb]", "+logger.foo=1"], "logger.foo is of no logger"),
+        (["logger=[csv,nope]"], "There is no logger=nope; choose from csv, mlflow, none, tensorboard, wandb."),
     ],
 )
 def test_what_cannot_be_used_is_told_by_its_key_and_value(words: list[str], names: str) -> None:

@@ -1,19 +1,12 @@
 """Dashboards: what is on them, and what the real W&B client sends, to a server on this machine that notes it all."""
 
 import json
-import os
-import re
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from tests.wandb_stand_in import KEY, ROOT, RUN, call, loopback
 
 from upsweep.metrics.figure import figures_of
 from upsweep.sweeps.launcher import gather_runs
@@ -21,157 +14,8 @@ from upsweep.sweeps.launcher import gather_runs
 ws = pytest.importorskip("wandb_workspaces.workspaces", reason="the extra `dashboard` is not installed")
 dashboard = pytest.importorskip("upsweep.reporting.dashboard")
 
-ROOT = Path(__file__).resolve().parent.parent
 DOOR = ROOT / "src" / "dashboard.py"
-KEY = "0123456789" * 4
 PLACE = dashboard.Project("me", "mine", ("pictures/chelsea", "pictures/coffee"))
-
-RUN = {
-    "id": "UnVuOjE=",
-    "name": "r1",
-    "displayName": "init=he",
-    "state": "finished",
-    "tags": [],
-    "config": "{}",
-    "systemMetrics": "{}",
-    "summaryMetrics": json.dumps({"val/psnr": {"max": 31.0}, "pictures/chelsea": {"path": "x.png"}}),
-    "createdAt": "2026-01-01T00:00:00Z",
-    "historyLineCount": 1,
-}
-VIEWER: dict[str, Any] = {
-    "id": "VXNlcjox",
-    "entity": "me",
-    "username": "me",
-    "email": None,
-    "flags": "{}",
-    "teams": {"edges": []},
-}
-VIEW = {
-    "id": "Vmlldzox",
-    "type": "runs",
-    "name": "abc",
-    "displayName": "upsweep",
-    "description": "",
-    "project": {"id": "UDox", "name": "mine", "entityName": "me"},
-    "createdAt": "2026-01-01T00:00:00",
-    "updatedAt": "2026-01-01T00:00:00",
-    "spec": '{"blocks": []}',
-    "previewUrl": None,
-    "user": {"name": "me", "username": "me", "userInfo": {}},
-}
-BUCKET = {
-    "id": "UnVuOjE=",
-    "name": "r1",
-    "displayName": "r1",
-    "description": None,
-    "config": "{}",
-    "sweepName": None,
-    "project": {"id": "UDox", "name": "mine", "entity": {"id": "RTox", "name": "me"}},
-    "historyLineCount": 0,
-}
-PROJECT = {
-    "id": "UDox",
-    "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ==",
-    "name": "mine",
-    "entityName": "me",
-    "createdAt": "2026-01-01T00:00:00",
-    "isBenchmark": False,
-    "user": None,
-}
-NO_MORE = {"hasNextPage": False, "endCursor": None}
-
-
-class Loopback:
-    """W&B's server, as far as the client asks for it: answers GraphQL by the operation's name, takes every file."""
-
-    def __init__(self, runs: list[dict[str, Any]]) -> None:
-        self.operations: list[tuple[str, dict[str, Any]]] = []
-        self.paths: list[str] = []
-        self.streamed: list[dict[str, Any]] = []
-        self.runs = runs
-        noted = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                noted.paths.append(self.path)
-                self.reply(noted.answer(self.path, body))
-
-            def do_PUT(self) -> None:
-                self.do_POST()
-
-            def do_GET(self) -> None:
-                self.reply({})
-
-            def reply(self, value: Any) -> None:
-                body = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def answer(self, path: str, body: bytes) -> Any:
-        if path.endswith("/file_stream"):
-            self.streamed.append(json.loads(body))
-            return {}
-        if path != "/graphql":
-            return {}
-        asked = json.loads(body)
-        query, variables = asked["query"], asked.get("variables") or {}
-        named = re.search(r"(?:query|mutation)\s+(\w+)", query)
-        name = asked.get("operationName") or (named[1] if named else "")
-        self.operations.append((name, variables))
-        edges = [{"node": {**RUN, **run}, "cursor": "c"} for run in self.runs]
-        known: dict[str, Any] = {
-            "upsertView": {"view": VIEW, "inserted": True},
-            "upsertBucket": {"bucket": {**BUCKET, "name": variables.get("name", "r1")}, "inserted": True},
-            "createRunFiles": {
-                "runID": "UnVuOjE=",
-                "uploadHeaders": [],
-                "files": [
-                    {"name": file, "uploadUrl": f"{self.url}/upload/{file}"} for file in variables.get("files", [])
-                ],
-            },
-            "viewer": VIEWER,
-            "models": {"edges": [{"node": PROJECT, "cursor": "c"}], "pageInfo": NO_MORE},
-            "project": {**PROJECT, "runCount": len(edges), "runs": {"edges": edges, "pageInfo": NO_MORE}},
-        }
-        return {"data": {field: value for field, value in known.items() if re.search(rf"\b{field}\s*[({{]", query)}}
-
-    def sent(self, operation: str) -> list[dict[str, Any]]:
-        return [variables for name, variables in self.operations if name.lower() == operation.lower()]
-
-
-@contextmanager
-def loopback(*runs: dict[str, Any]) -> Iterator[Loopback]:
-    server = Loopback([*runs])
-    try:
-        yield server
-    finally:
-        server._server.shutdown()
-        server._server.server_close()
-
-
-def environment(home: Path, url: str, key: str | None = KEY) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_") and "proxy" not in k.lower()}
-    more = {"HOME": str(home), "NETRC": str(home / ".netrc"), "WANDB_BASE_URL": url, "WANDB_ERROR_REPORTING": "false"}
-    return {**kept, **more, "PYTHONPATH": str(ROOT / "src"), **({"WANDB_API_KEY": key} if key else {})}
-
-
-def call(folder: Path, command: list[str], url: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment(folder, url, key), capture_output=True, text=True
-    )
 
 
 # what is on them
@@ -182,7 +26,7 @@ def types(panels: Any) -> list[str]:
 
 
 def test_the_workspace_has_every_section_and_the_choices_as_columns() -> None:
-    made = dashboard.workspace(PLACE, "my name")
+    made = dashboard.workspace([PLACE], "my name")
     panels = {section.name: section.panels for section in made.sections}
     assert (made.entity, made.project, made.name) == ("me", "mine", "my name")
     grouped = [(panel.y[0], panel.groupby.name) for panel in panels["What each choice is worth"]]
@@ -205,9 +49,9 @@ def test_the_workspace_has_every_section_and_the_choices_as_columns() -> None:
 
 
 def test_the_report_has_the_same_panels_each_with_a_run_table_of_the_project() -> None:
-    made = dashboard.report(PLACE, "my name")
+    made = dashboard.report([PLACE], "my name")
     grids = [block for block in made.blocks if type(block).__name__ == "PanelGrid"]
-    sections = dashboard.workspace(PLACE, "x").sections
+    sections = dashboard.workspace([PLACE], "x").sections
     assert [types(grid.panels) for grid in grids] == [types(section.panels) for section in sections]
     for grid in grids:
         (runs,) = grid.runsets
@@ -216,8 +60,8 @@ def test_the_report_has_the_same_panels_each_with_a_run_table_of_the_project() -
 
 def test_a_project_without_pictures_has_no_empty_panel() -> None:
     bare = dashboard.Project("me", "mine")
-    assert "MediaBrowser" not in str([types(s.panels) for s in dashboard.workspace(bare, "x").sections])
-    grids = [block for block in dashboard.report(bare, "x").blocks if type(block).__name__ == "PanelGrid"]
+    assert "MediaBrowser" not in str([types(s.panels) for s in dashboard.workspace([bare], "x").sections])
+    grids = [block for block in dashboard.report([bare], "x").blocks if type(block).__name__ == "PanelGrid"]
     assert grids and all(grid.panels for grid in grids)
 
 
@@ -249,15 +93,15 @@ def test_another_task_s_figures_are_on_them_as_their_runs_declare_them() -> None
         def runs(self, *_: object, **__: object) -> list[Run]:
             return [Run({}), Run({"config": {"scale": None, "task": {"figures": [figure]}}})]
 
-    place = dashboard.seen(Api(), "me", "mine")
+    (place,) = dashboard.seen(Api(), "me", "mine")
     assert (place.pictures, place.headline.title) == (("pictures/a",), "RMSE")
-    made = dashboard.workspace(place, "x")
+    made = dashboard.workspace([place], "x")
     assert [(o.item.name, o.ascending) for o in made.runset_settings.order] == [("val/rmse.min", True)]
     assert {"summary:val/rmse.min", "summary:val/rmse_gain.max"} < set(made.runset_settings.pinned_columns)
     panels = {section.name: section.panels for section in made.sections}
     assert {panel.y[0] for panel in panels["What each choice is worth"]} == {"val/rmse"}
     assert "Pictures: noisy | made | wanted" in panels
-    told = " ".join(str(block.text) for block in dashboard.report(place, "x").blocks if hasattr(block, "text"))
+    told = " ".join(str(block.text) for block in dashboard.report([place], "x").blocks if hasattr(block, "text"))
     assert "Less than 0.01 is noise." in told and "PSNR" not in told
 
 
@@ -274,9 +118,9 @@ def test_a_project_of_generators_has_both_losses_its_details_and_no_word_of_a_ba
         def runs(self, *_: object, **__: object) -> list[Run]:
             return [Run()]
 
-    place = dashboard.seen(Api(), "me", "mine")
+    (place,) = dashboard.seen(Api(), "me", "mine")
     assert (place.headline.title, place.losses) == ("FD (digits)", ("train/loss", "train/loss_discriminator"))
-    made = dashboard.workspace(place, "x")
+    made = dashboard.workspace([place], "x")
     assert [(o.item.name, o.ascending) for o in made.runset_settings.order] == [("val/fd.min", True)]
     assert "config:adversary.value" in made.runset_settings.pinned_columns
     panels = {section.name: section.panels for section in made.sections}
@@ -284,8 +128,68 @@ def test_a_project_of_generators_has_both_losses_its_details_and_no_word_of_a_ba
     drawn = {panel.y[0] for panel in panels["Health and time"]}
     assert {"train/loss", "train/loss_discriminator", "val/kid_error", "checkerboard"} < drawn
     assert "diagnoses/gap" not in drawn, "nobody logs it without a baseline"
-    told = " ".join(str(block.text) for block in dashboard.report(place, "x").blocks if hasattr(block, "text"))
+    told = " ".join(str(block.text) for block in dashboard.report([place], "x").blocks if hasattr(block, "text"))
     assert "None" not in told and "over" not in told.replace("over all runs", "") and "gap" not in told
+
+
+class Told:
+    """A run as the public API tells it."""
+
+    def __init__(self, task: str, summary: dict[str, Any]) -> None:
+        figures = {"super_resolution": ["psnr", "higher"], "generation": ["fd", "lower"]}[task]
+        said = {"name": figures[0], "title": figures[0].upper(), "better": figures[1]}
+        self.summary = summary
+        self.config = {
+            "task": task,
+            "config": {"task": {"figures": [said]}, "scale": 2 if figures[0] == "psnr" else None},
+        }
+
+
+def told_by(*runs: Told) -> list[Any]:
+    class Api:
+        def runs(self, *_: object, **__: object) -> list[Told]:
+            return [*runs]
+
+    return list(dashboard.seen(Api(), "me", "mine"))
+
+
+def test_a_project_of_two_tasks_has_a_set_of_panels_for_each_and_each_filters_its_own_runs() -> None:
+    tasks = told_by(
+        Told("generation", {"val/fd": {"min": 20.0}, "pictures/samples": {}}),
+        Told("super_resolution", {"val/psnr": {"max": 31.0}, "pictures/coffee": {}}),
+    )
+    sections = {section.name: section.panels for section in dashboard.workspace(tasks, "x").sections}
+    for task, key, picture in (("Generation", "val/fd", "samples"), ("Super-resolution", "val/psnr", "coffee")):
+        assert {panel.y[0] for panel in sections[f"{task}: What each choice is worth"]} == {key}
+        (shown,) = [panels for name, panels in sections.items() if name.startswith(f"{task}: Pictures")]
+        assert [panel.media_keys for panel in shown] == [[f"pictures/{picture}"]]
+    pinned = dashboard.workspace(tasks, "x").runset_settings.pinned_columns
+    assert {"summary:val/fd.min", "summary:val/psnr.max"} < set(pinned)
+    blocks = dashboard.report(tasks, "x").blocks
+    grids = [block.runsets[0].filters for block in blocks if type(block).__name__ == "PanelGrid"]
+    assert set(grids) == {"Config('task') = 'generation'", "Config('task') = 'super_resolution'"}
+
+
+def test_tables_and_the_lineage_of_the_best_run_and_its_data_have_panels() -> None:
+    table = {"_type": "table-file", "nrows": 3}
+    named = {"artifacts/data": "data-photos", "images": table, "evaluation/table": table, "evaluation/set5_psnr": 1.0}
+    (place,) = told_by(
+        Told("super_resolution", {"val/psnr": {"max": 30.0}, "artifacts/model": "model-worse", **named}),
+        Told("super_resolution", {"val/psnr": {"max": 31.0}, "artifacts/model": "model-better", **named}),
+        Told("super_resolution", {"artifacts/model": "model-unjudged"}),
+    )
+    sections = {section.name: section.panels for section in dashboard.workspace([place], "x").sections}
+    assert [panel.table_name for panel in sections["Table of pictures"]] == ["images"]
+    assert [panel.table_name for panel in sections["Evaluations"]] == ["evaluation/table"]
+    shown = [(panel.artifact, panel.tab) for panel in sections["Lineage"]]
+    assert shown == [("model-better", "lineage"), ("data-photos", "lineage")]
+
+
+def test_of_a_figure_of_which_less_is_better_the_best_model_is_that_with_the_least() -> None:
+    (place,) = told_by(
+        *(Told("generation", {"val/fd": {"min": fd}, "artifacts/model": f"model-{fd:g}"}) for fd in (20.0, 10.0, 30.0))
+    )
+    assert place.artifacts == ("model-10",)
 
 
 # what is sent
@@ -293,7 +197,13 @@ def test_a_project_of_generators_has_both_losses_its_details_and_no_word_of_a_ba
 
 @pytest.mark.slow
 def test_the_door_saves_a_workspace_and_a_report_of_the_keys_own_entity(tmp_path: Path) -> None:
-    with loopback({}) as server:
+    table = {"_type": "table-file", "nrows": 3}
+    summary = json.loads(RUN["summaryMetrics"]) | {
+        "images": table,
+        "artifacts/model": "model-r1",
+        "artifacts/data": "d",
+    }
+    with loopback({"summaryMetrics": json.dumps(summary)}) as server:
         done = call(tmp_path, [str(DOOR), "project=mine", "name=seen"], server.url)
         assert done.returncode == 0, done.stderr
     (asked,) = server.sent("Runs")
@@ -306,6 +216,8 @@ def test_the_door_saves_a_workspace_and_a_report_of_the_keys_own_entity(tmp_path
         assert json.loads(spec)
         for part in ("pictures/chelsea", "val/psnr", "init.value", "config:norm.value", "diagnoses/signal/.*"):
             assert part in spec
+        for part in ("project-artifact", "model-r1", '"selectedTab":"lineage"', '"images"'):
+            assert part in spec.replace('": "', '":"')
         for kind in ("Run History Line Plot", "Parallel Coordinates Plot", "Parameter Importance", "Media Browser"):
             assert kind in spec
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["workspace", "report"]

@@ -187,6 +187,16 @@ def test_a_run_leaves_its_samples_a_walk_and_its_neighbours(trained: Path) -> No
     assert [tile.title for tile in found.tiles] == ["samples", "real images"]
 
 
+def test_a_run_leaves_a_table_of_samples_beside_their_nearest_training_images(trained: Path) -> None:
+    file = next(trained.glob("csv/**/images.csv"))
+    header, *lines = file.read_text(encoding="utf-8").splitlines()
+    assert header == "image,sample,nearest 1,nearest 2,nearest 3,distance"
+    assert len(lines) == 8
+    for line in lines:
+        _, *pictures, distance = line.split(",")
+        assert float(distance) > 0 and all((file.parent / picture).is_file() for picture in pictures)
+
+
 def test_a_run_leaves_the_losses_of_both_players_and_every_figure(trained: Path) -> None:
     for line in history.read(trained / HISTORY):
         assert line.loss is not None and line.losses["discriminator"] is not None
@@ -194,7 +204,7 @@ def test_a_run_leaves_the_losses_of_both_players_and_every_figure(trained: Path)
 
 
 def test_details_of_the_figures_are_logged(trained: Path) -> None:
-    header, *lines = next(trained.glob("csv/**/*.csv")).read_text(encoding="utf-8").splitlines()
+    header, *lines = next(trained.glob("csv/**/metrics.csv")).read_text(encoding="utf-8").splitlines()
     columns = dict(zip(header.split(","), zip(*(line.split(",") for line in lines), strict=True), strict=True))
     for name in ("val/kid_error", "val/diversity", "train/loss_discriminator"):
         known = [float(value) for value in columns[name] if value]

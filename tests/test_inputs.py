@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from upsweep.common.errors import UserError
 from upsweep.data.sources import Folder
 from upsweep.imaging.files import Picture, write_image
+from upsweep.sweeps import inputs
 from upsweep.sweeps.inputs import check_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +110,16 @@ def test_jobs_that_read_the_same_look_for_it_once(photo: Path, monkeypatch: pyte
     same = [config({"kind": "Folder", "root": "photos"}, seed=seed) for seed in (1, 2, 3)]
     check_inputs([*same, config({"kind": "Folder", "root": "empty"})])
     assert [source.root for source in looked] == ["photos", "empty"]
+
+
+@pytest.mark.parametrize("among", [False, True], ids=["alone", "among several"])
+def test_the_package_of_a_logger_is_missed_before_any_job(monkeypatch: pytest.MonkeyPatch, among: bool) -> None:
+    monkeypatch.setattr(inputs, "find_spec", lambda _: None)
+    node = {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "name": "${nope}"}
+    with pytest.raises(
+        UserError, match=r"^logger=tensorboard needs TensorBoard: pip install -e '\.\[tensorboard\]'\.$"
+    ):
+        check_inputs([config(logger={"csv": {"_target_": "a.B"}, "tensorboard": node} if among else node)])
 
 
 def test_looking_brings_no_torch(photo: Path) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import takewhile
@@ -24,6 +24,7 @@ from hydra._internal import hydra as hydra_app
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
+from hydra.core.default_element import ConfigDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -50,6 +51,7 @@ from upsweep.common.words import never_raise
 from upsweep.runs.folders import writable
 from upsweep.runs.result import INTERRUPTED, REQUEUE
 from upsweep.sweeps.overrides import (
+    APART,
     MULTIRUN,
     config_dirs,
     hold_to_one_each,
@@ -62,6 +64,7 @@ from upsweep.sweeps.overrides import (
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
+hydras_package = ConfigDefault.get_package
 HERE = Path(__file__).resolve().parent
 # what can be chosen: in the package that a wheel installs, beside src/ in a checkout
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"
@@ -70,12 +73,17 @@ SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'"
 
 
 def door(
-    config_name: str, config_path: Path = CONF, paths: Sequence[str] = (), claims: bool = False
+    config_name: str,
+    config_path: Path = CONF,
+    paths: Sequence[str] = (),
+    claims: bool = False,
+    meant: Mapping[str, str] | None = None,
 ) -> Callable[[Task], Callable[[], None]]:
     """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
 
     What is typed arrives as it was (`overrides.readable`): `input=photo (1).jpg` is no syntax error. `paths` are keys
-    that name files although their names do not say so.
+    that name files although their names do not say so. `meant` has
+    beginnings of words, each with what it stands for: `args.` -> `++args.` for a node that holds any keys.
     With `claims` the output folder becomes this process's alone before Hydra writes into it (`folders.writable`), and
     SIGTERM ends it with the code by which a scheduler runs it again.
 
@@ -108,8 +116,9 @@ def door(
                 _replaced(hydra_app, "run_job", _claiming_run_job if claims else hydras_run_job),
                 _replaced(hydra_app.Hydra, "format_config_groups", _config_groups),
                 _replaced(hydra_app.Hydra, "get_mode", _mode),
+                _replaced(ConfigDefault, "get_package", _package),
             ):
-                _enter(entry, paths, claims, config_path)
+                _enter(entry, paths, claims, config_path, meant or {})
 
         return run
 
@@ -173,7 +182,7 @@ def _mode(app: hydra_app.Hydra, config_name: str | None, overrides: list[str]) -
     return RunMode.RUN if "hydra.mode=RUN" in overrides else _hydras_mode(app, config_name, overrides)
 
 
-def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: Path) -> None:
+def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: Path, meant: Mapping[str, str]) -> None:
     # How long an idle OpenMP thread spins; torch reads it on import. libgomp's own 300,000 made a training step
     # 4 to 10 times slower beside one busy core, none at all 1.5 to 3 times slower on two idle ones.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -188,7 +197,7 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
     try:
         with _ending_with(_before_the_report):
             settle_ranks(os.environ)
-            arguments = resumed(readable(together(sys.argv[1:]), paths))
+            arguments = resumed(readable(together([_meant(word, meant) for word in sys.argv[1:]]), paths))
             folders = [conf, *config_dirs(arguments)]
             sys.argv[1:] = of_the_task(in_place(arguments, folders), folders)
             hold_to_one_each(sys.argv[1:], folders)
@@ -199,6 +208,11 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
         sys.exit(INTERRUPTED)
     finally:
         sys.stdout.flush()
+
+
+def _meant(word: str, meant: Mapping[str, str]) -> str:
+    """A word of the command line, with its beginning replaced by what that stands for."""
+    return next((new + word.removeprefix(old) for old, new in meant.items() if word.startswith(old)), word)
 
 
 def _before_the_report(error: Exception) -> object:
@@ -236,6 +250,13 @@ def own_targets() -> frozenset[str]:
     files = (file for folder in folders for group in groups for file in sorted((folder / group).glob("*.yaml")))
     nodes = (OmegaConf.load(file) for file in files)
     return frozenset(str(node["_target_"]) for node in nodes if isinstance(node, DictConfig) and "_target_" in node)
+
+
+def own_places() -> list[str]:
+    """Where a project of the user's has its modules: the current folder, and those that hold a `--config-dir`."""
+    sources = HydraConfig.get().runtime.config_sources
+    beside = [Path(s.path).absolute().parent for s in sources if s.schema == "file" and s.provider == "command-line"]
+    return list(dict.fromkeys(map(str, (Path.cwd(), *beside))))
 
 
 def _one_folder(arguments: Sequence[str]) -> None:
@@ -316,6 +337,13 @@ def _set_by(said: object, key: str) -> str:
     return ".".join([*above, match[2]])
 
 
+def _package(entry: ConfigDefault, default_to_package_header: bool = True) -> str | None:
+    """Where a file of a list of choices goes: those of a group that stands `APART` are not merged into one node."""
+    package = hydras_package(entry, default_to_package_header)
+    group, _, name = (entry.path or "").partition("/")
+    return f"{group}.{name}" if package is None and group in APART else package
+
+
 @contextmanager
 def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
     before = getattr(owner, name)
@@ -384,6 +412,8 @@ def _sentence(error: Exception) -> str | None:
             key = str(link.key)
             if str(link.full_key) == f"trainer.{key}" and (said := _of_the_trainer(key)):
                 return said
+            if where := _in_one_of_several(link.parent_node, str(link.full_key), key):
+                return f"There is no {link.full_key}: with several, write {' or '.join(where)}."
             return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
         if isinstance(link, MissingConfigException):
             group, _, name = (link.missing_cfg_file or "").rpartition("/")
@@ -398,6 +428,13 @@ def _sentence(error: Exception) -> str | None:
             what = full_disk(link, Path.cwd()) or f"Cannot use {link.filename}: {link.strerror}"
             return f"{what}. Choose another output folder with hydra.run.dir=... or, for a sweep, hydra.sweep.dir=..."
     return None
+
+
+def _in_one_of_several(parent: DictConfig, full_key: str, key: str) -> list[str]:
+    """The keys that an unknown one may mean, where several choices of a group stand `APART`: `logger.wandb.mode`."""
+    group = full_key.removesuffix(f".{key}")
+    nodes = {name: parent.get(name) for name in map(str, parent)} if group in APART else {}
+    return [f"{group}.{name}.{key}" for name, node in nodes.items() if isinstance(node, DictConfig) and key in node]
 
 
 def _of_the_trainer(key: str) -> str | None:

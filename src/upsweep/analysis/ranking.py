@@ -10,7 +10,7 @@ from upsweep.analysis.yardsticks import told_apart
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import TUNED, Result, State, placed
 
-CHAINS = ("degradation", "metrics")  # groups of which several may be chosen
+CHAINS = ("degradation", "metrics", "logger")  # groups of which several may be chosen
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 UNDECLARED = Figure(name="figure", title="figure")

@@ -7,7 +7,13 @@ from upsweep.cli import door
 
 @door("dashboard")
 def main(cfg: DictConfig) -> None:
-    """Save both, and print where they are."""
+    """Save both, and print where they are; or link a model into a registry."""
+    if cfg.promote is not None:
+        from upsweep.tracking.registry import promote
+
+        version, place = promote(cfg.promote, cfg.registry, cfg.collection)
+        print(f"model      {version}\nregistry   {place}")
+        return
     from upsweep.common.commands import installing
     from upsweep.common.errors import extra
 

@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
         print("Starting the page; this takes 5 to 20 seconds.", flush=True)
         with extra("gradio", f"The page needs Gradio: {installing('demo')}."):
             from upsweep.demonstrating.page import Page
-        weights = Weights([*map(str, named)], device_of(cfg.device), tile_of(cfg.tile), allow=own_targets())
+        device, tile = device_of(cfg.device), tile_of(cfg.tile)
+        weights = Weights([*map(str, named)], device, tile, engine=cfg.engine, allow=own_targets())
         page = Page(weights, folder, max_pixels=cfg.max_pixels)
         page.serve(port, max_bytes=cfg.max_megabytes * 2**20, open_browser=cfg.open)

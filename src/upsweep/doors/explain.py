@@ -19,12 +19,12 @@ def main(cfg: DictConfig) -> None:
     with importing():
         from upsweep.common.checks import hold_to_signature
         from upsweep.explaining.request import Request
+        from upsweep.tracking.reopened import options_of
 
     asked = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     logger = asked.pop("logger")
     hold_to_signature(Request, asked)
-    options = {key: value for key, value in logger.items() if not key.startswith("_")} if "_target_" in logger else None
-    for line in Request(**asked, logger=options, allow=own_targets()).answer():
+    for line in Request(**asked, logger=options_of(logger), allow=own_targets()).answer():
         print(line, flush=True)
 
 

@@ -11,10 +11,10 @@ from upsweep.cli import door, hold_to_defaults, own_targets
 def main(cfg: DictConfig) -> None:
     """Export what the config names, and say what was written."""
     hold_to_defaults(cfg)
-    from upsweep import release
     from upsweep.networks.exporting import export
+    from upsweep.tracking.weights import located
 
-    checkpoint = None if cfg.checkpoint is None else release.located(cfg.checkpoint)
+    checkpoint = None if cfg.checkpoint is None else located(cfg.checkpoint)
     output = cfg.output and Path(cfg.output).expanduser()
     more = {"opset": cfg.opset, "ema": cfg.ema, "overwrite": cfg.overwrite}
     print(export(checkpoint, cfg.format, output, allow=own_targets(), **more))

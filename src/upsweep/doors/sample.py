@@ -16,12 +16,13 @@ def main(cfg: DictConfig) -> None:
     from upsweep.common.errors import UserError
     from upsweep.networks.checkpoints import load_synthesiser
     from upsweep.sampling.files import Sampling, write_samples
+    from upsweep.tracking.weights import located
 
     if cfg.checkpoint is None:
         raise UserError("Say whose samples to make: checkpoint=PATH, a run's folder in outputs/ or a .ckpt file.")
     numbers = ("count", "seed", "truncation", "batch", "walk", "stops", "steps")
     asked = Sampling(**{name: cfg[name] for name in numbers})
-    generator = load_synthesiser(cfg.checkpoint, allow=own_targets(), ema=cfg.ema)
+    generator = load_synthesiser(located(cfg.checkpoint), allow=own_targets(), ema=cfg.ema)
     folder = Path(cfg.output).expanduser()
     for line in write_samples(generator.to(device_of(cfg.device)), asked, folder, overwrite=cfg.overwrite):
         print(line)

@@ -1,7 +1,7 @@
 """Train one generator, or with -m a sweep of them: python src/train.py -m init=xavier,he norm=bn,none."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from upsweep.cli import door, hold_to_types, importing
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, first_line
 from upsweep.sweeps.inputs import check_inputs
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from upsweep.metrics.figure import Figure
     from upsweep.tasks import Task as UpsweepTask
-    from upsweep.tracking.csv_run import CsvRun
-    from upsweep.tracking.wandb_run import WandbRun
+    from upsweep.tracking.run_log import RunLog
     from upsweep.training.adversarial import Adversary
     from upsweep.training.job import Job, MakeTraining
 
@@ -52,10 +51,10 @@ def job_of(cfg: DictConfig) -> "Job":
     """The training that a config describes, in the folder that Hydra gave it."""
     from pytorch_lightning import Callback, Trainer
 
-    from upsweep import release
     from upsweep.analysis.ranking import chosen
     from upsweep.runs.folders import writable
     from upsweep.tasks import Task
+    from upsweep.tracking.weights import located
     from upsweep.training.job import Job
     from upsweep.training.start import start_of
     from upsweep.training.trainer import hold_to_trainer
@@ -72,7 +71,7 @@ def job_of(cfg: DictConfig) -> "Job":
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
     about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
     checkpoint, init_from = (
-        None if cfg[key] is None else release.located(cfg[key], key) for key in ("checkpoint", "init_from")
+        None if cfg[key] is None else located(cfg[key], key) for key in ("checkpoint", "init_from")
     )
     epochs = cfg.trainer.max_epochs
     flat = {"seed": cfg.seed, "scale": cfg.scale}
@@ -109,25 +108,44 @@ def made(node: Any, key: str, kind: Any) -> Any:
     return found
 
 
-def logger(cfg: DictConfig, folder: Path, **about: Any) -> "WandbRun | CsvRun | None":
-    """Where numbers and pictures go. Raises UserError: a logger does not take what every run tells it."""
+def logger(cfg: DictConfig, folder: Path, **about: Any) -> "RunLog | None":
+    """Where numbers and pictures go. Raises UserError: what is named is no logger, or cannot be one of several."""
+    from upsweep.tracking.nodes import nodes_of
+    from upsweep.tracking.several import Logs
+
+    nodes = nodes_of(cfg)
+    stray = [key for key in map(str, cfg) if "logger" not in nodes and not isinstance(cfg[key], DictConfig)]
+    if nodes and stray:
+        raise UserError(f"logger.{stray[0]} is of no logger: with several, write {next(iter(nodes))}.{stray[0]}=...")
+    logs = [one_logger(node, key, folder, **about) for key, node in nodes.items()]
+    return Logs(logs) if len(logs) > 1 else next(iter(logs), None)
+
+
+def one_logger(node: Mapping[str, Any], key: str, folder: Path, **about: Any) -> "RunLog":
+    """The logger that a node describes. Its constructor gets what it names of the folder and of what a run says."""
+    from pytorch_lightning.loggers import Logger
+
+    from upsweep.tracking.lightning_run import LightningRun
     from upsweep.tracking.run_log import RunLog
 
-    if "_target_" not in cfg:
-        return None
-    make = instantiate(cfg, _partial_=True)
-    taken = signature(make.func)
+    make = instantiate(node, _partial_=True, _convert_="all")
+    takes = signature(make.func).parameters
+    offered = {"folder": folder, "save_dir": str(folder), **about}
+    passes_on = any(each.kind is each.VAR_KEYWORD for each in takes.values())
+    if passes_on and isinstance(make.func, type) and issubclass(make.func, RunLog):  # to a class of upsweep's
+        del offered["save_dir"]
+    else:
+        offered = {name: value for name, value in offered.items() if name in takes}
+    given = {name: value for name, value in offered.items() if name not in make.keywords}
     try:
-        taken.bind(folder, **{**about, **make.keywords})
-        fits = issubclass(make.func, RunLog)
-    except TypeError:
-        fits = False
-    if not fits:
-        raise UserError(
-            f"logger={cfg._target_} does not take what a run tells its log: derive it from "
-            "upsweep.tracking.csv_run.CsvRun, as docs/extending.md shows."
-        )
-    return cast("WandbRun | CsvRun", make(folder, **about))
+        found = make(**given)
+    except UserError:
+        raise
+    except Exception as error:  # it takes other arguments, or does not like their values
+        raise UserError(f"{key}={node['_target_']} cannot be made: {first_line(error)}.") from error
+    if not isinstance(found, Logger):
+        raise UserError(f"{key}={node['_target_']} is no logger: name a class derived from pytorch_lightning's Logger.")
+    return found if isinstance(found, RunLog) else LightningRun(found, folder, **about)
 
 
 def judge_besides(task: "UpsweepTask", cfg: DictConfig) -> None:

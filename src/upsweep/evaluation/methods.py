@@ -16,10 +16,12 @@ from upsweep.networks.wrappers import SelfEnsemble, Tiled
 from upsweep.runs.layout import BEST, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
+from upsweep.tracking.weights import located
 
 log = logging.getLogger("upsweep")
 
 SCALES = (2, 3, 4)
+FOREIGN = {"images": "FOLDER", "module": "package.Class"}  # methods of anybody, each with a key of its name
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,33 @@ class Views:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a table. Plain values, so that another process can build the generator."""
+    """A row of a table: a checkpoint's, or bicubic. Plain values, so that another process can build the generator."""
 
     name: str  # what the table calls it
     scale: int  # of the generator
     channels: int = 1  # of the generator
-    checkpoint: Path | None = None  # where its weights are; None for bicubic
+    checkpoint: Path | None = None  # where its weights, or its images, are; None for bicubic
     views: Views = Views()  # how it is run
     allow: frozenset[str] = frozenset()  # `_target_`s outside upsweep to be built (see `checkpoints.load_upscaler`)
+
+    def plain(self) -> Upscaler:
+        """The generator without the views.
+
+        Raises:
+            UserError: the checkpoint is not there, or is not to be trusted.
+        """
+        if self.checkpoint is None:
+            return Bicubic(scale=self.scale).eval()
+        network = trained(self.checkpoint, self.views.ema, self.allow)
+        return checkpoints.as_upscaler(network, self.checkpoint)
 
     def generator(self) -> Upscaler:
         """The generator, as its views have it, on the CPU and in evaluation mode.
 
         Raises:
-            UserError: the checkpoint is not there, is not to be trusted, or refuses a view.
+            UserError: as `plain`, or it refuses a view.
         """
-        if self.checkpoint is None:
-            return Bicubic(scale=self.scale).eval()
-        network = trained(self.checkpoint, self.views.ema, self.allow)
-        generator = checkpoints.as_upscaler(network, self.checkpoint)
+        generator = self.plain()
         try:
             if self.views.tile is not None:
                 generator = Tiled(generator, self.views.tile)
@@ -93,7 +103,7 @@ def files_asked(checkpoint: str | Sequence[str] | None = None, sweep: str | None
     Raises:
         UserError: a folder holds none.
     """
-    files = [release.located(said) for said in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
+    files = [located(said) for said in ([checkpoint] if isinstance(checkpoint, str) else checkpoint or ())]
     return files if sweep is None else [*files, *finished_jobs(Path(sweep).expanduser())]
 
 
@@ -105,23 +115,23 @@ def asked(
     *,
     views: Views = Views(),
     allow: Collection[str] = (),
+    foreign: Sequence[Method] = (),
 ) -> list[Method]:
     """The rows that a command line asks for.
 
     Args:
         checkpoint: one or several files or folders of runs.
         sweep: the folder of a sweep, whose every finished job is a row.
-        method: bicubic or release.
+        method: bicubic or release; images or module, where `foreign` has them.
         scale: for these two; x2, x3 and x4 where none is given. With checkpoints, the scale that they must have.
         views: of every generator.
         allow: see `Method`.
+        foreign: rows of somebody else's images and networks.
 
     Raises:
         UserError: something is not there, does not go together, or cannot be loaded.
     """
-    scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
-    if not all(type(s) is int and s > 1 for s in scales):
-        raise UserError(f"scale={scale} must be a whole number above 1, or a list of them.")
+    scales = scales_of(scale)
     files = files_asked(checkpoint, sweep)
     methods = [_loaded(name, file, views, allow) for name, file in zip(names(files), files, strict=True)]
     for each in methods:
@@ -134,14 +144,25 @@ def asked(
         methods = [*(bicubic(s) for s in scales or SCALES), *methods]
     elif method == "release":
         methods += released(scales, views)
-    elif method is not None:
-        raise UserError(f"method={method} is unknown: choose bicubic or release, or name a checkpoint=PATH.")
+    elif method not in (None, *FOREIGN):
+        raise UserError(
+            f"method={method} is unknown: choose bicubic, release, {' or '.join(FOREIGN)}, or name a checkpoint=PATH."
+        )
+    methods += foreign
     if not methods:
         raise UserError(
             "There is nothing to judge: name a checkpoint=PATH (a file or a run's folder), a sweep=FOLDER, "
-            "method=release or method=bicubic."
+            "method=release, method=bicubic, images=FOLDER or module=package.Class."
         )
     return methods
+
+
+def scales_of(scale: int | Sequence[int] | None) -> list[int]:
+    """The scales that a command line asks for; none where it names none. Raises UserError: one is no scale."""
+    scales = [] if scale is None else list(scale) if isinstance(scale, Sequence) else [scale]
+    if not all(type(s) is int and s > 1 for s in scales):
+        raise UserError(f"scale={scale} must be a whole number above 1, or a list of them.")
+    return scales
 
 
 def bicubic(scale: int) -> Method:

@@ -1,13 +1,15 @@
 """One evaluation, from methods and benchmarks to tables and pictures in a folder: what the door runs."""
 
+import logging
 import math
 import pickle
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,17 +18,19 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from torchmetrics import Metric
 
 from upsweep.common.devices import device_of
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.names import file_names, safe_name
 from upsweep.common.progress import Bar
 from upsweep.evaluation import papers
 from upsweep.evaluation.benchmarks import Benchmark
+from upsweep.evaluation.images import ImagesMethod
 from upsweep.evaluation.methods import Method, bicubic
+from upsweep.evaluation.modules import ModuleMethod
 from upsweep.evaluation.pictures import overview
 from upsweep.evaluation.published import published_rows
 from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
-from upsweep.evaluation.tables import Cell, Comparison, Row
+from upsweep.evaluation.tables import Cell, Comparison, Judged, Row
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.own import OfEach, Own
@@ -35,9 +39,11 @@ from upsweep.networks.network import cost
 from upsweep.tasks.super_resolution.data import SSIM_WINDOW, EvalImage, EvalImages
 from upsweep.tasks.super_resolution.judging import Figures, evaluate, mean
 
+log = logging.getLogger("upsweep")
+
 Images = Mapping[int, Mapping[str, EvalImages]]  # channels -> data set -> its images
 OwnMetrics = Mapping[Figure, Metric]  # what they mean -> what measures them
-Judged = dict[str, dict[str, list[Figures]]]  # method -> data set -> figures of its images
+Found = dict[str, dict[str, list[Figures]]]  # method -> data set -> figures of its images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +82,25 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
         here = replace(evaluation, methods=_told_apart([bicubic(scale), *ours]))
         channels = sorted({method.channels for method in here.methods})
         judged = _judged(here, {n: _images(here, scale, n) for n in channels})
-        comparison = _compared(here, judged)
+        comparison = replace(_compared(here, judged), images=[*_image_by_image(here, judged, own)])
         comparison.write(evaluation.folder)
         comparisons.append(comparison)
         lines += [
-            [name, scale, evaluation.protocol.name, title, *figures[:-1], *figures.own]
-            for name, sets in judged.items()
-            for title, each in sets.items()
-            for figures in each
+            [each.method, scale, evaluation.protocol.name, each.benchmark, each.image, *each.values.values()]
+            for each in comparison.images
         ]
     write_whole(evaluation.folder / "images.csv", as_csv(lines))
     return comparisons
+
+
+def _image_by_image(evaluation: Evaluation, judged: Found, own: Sequence[str]) -> Iterator[Judged]:
+    """What was found of every image, with the file of its picture."""
+    for method in evaluation.methods:
+        for title, each in judged[method.name].items():
+            files = _pictures(evaluation, method, title, [figures.image for figures in each])
+            for image, psnr, ssim, more in each:
+                values = {"psnr": psnr, "ssim": ssim, **dict(zip(own, more, strict=True))}
+                yield Judged(method.name, title, image, values, files.get(image))
 
 
 def device_of_rank(device: str, rank: int, world: int) -> torch.device:
@@ -147,7 +161,7 @@ def _images(evaluation: Evaluation, scale: int, channels: int) -> dict[str, Eval
     return found
 
 
-def _judged(evaluation: Evaluation, images: Images) -> Judged:
+def _judged(evaluation: Evaluation, images: Images) -> Found:
     if evaluation.devices == 1:
         return _share(evaluation, images, rank=0)
     with tempfile.TemporaryDirectory() as meeting:
@@ -158,7 +172,7 @@ def _judged(evaluation: Evaluation, images: Images) -> Judged:
             if (said := Path(meeting) / "error").is_file():
                 raise UserError(said.read_text()) from error
             raise
-        found: Judged = pickle.loads((Path(meeting) / "figures").read_bytes())
+        found: Found = pickle.loads((Path(meeting) / "figures").read_bytes())
         return found
 
 
@@ -178,26 +192,43 @@ def _process(rank: int, evaluation: Evaluation, images: Images, meeting: str, th
     dist.destroy_process_group()
 
 
-def _share(evaluation: Evaluation, images: Images, rank: int) -> Judged:
+def _share(evaluation: Evaluation, images: Images, rank: int) -> Found:
     """All figures, of which this process judges its share (see `evaluate`), with a picture of each of its images."""
     methods, world = evaluation.methods, evaluation.devices
     device = device_of_rank(evaluation.device, rank, world)
-    mine = [len(range(rank, len(each), world)) for m in methods for each in images[m.channels].values()]
-    judged: Judged = {}
+    mine = [len(range(rank, len(each), world)) for m in methods for each in _of(m, images).values()]
+    judged: Found = {}
     with Bar(sum(mine), shown=rank == 0) as bar:
         for method in methods:
-            generator, own = method.generator(), list(_own(evaluation, method.scale).values())
-            draws = evaluation.pictures and (method is not methods[0] or len(methods) == 1)
+            own = list(_own(evaluation, method.scale).values())
+            generator = None if isinstance(method, ImagesMethod) else method.generator()
             judged[method.name] = figures = {}
-            for title, each in images[method.channels].items():
+            for title, each in _of(method, images).items():
                 baseline = {f.image: f for f in judged[methods[0].name].get(title, ())}
-                folder = evaluation.folder / "pictures" / f"x{method.scale}" / safe_name(method.name) / safe_name(title)
-                names = file_names(image.name for image in each.images if draws)
-                files = {image: folder / f"{name}.png" for image, name in names.items()}
+                files = _pictures(evaluation, method, title, [image.name for image in each.images])
                 done = partial(_done, bar, files, baseline)
                 bar.update(bar.done, doing=f"{method.name}, {title}")
-                figures[title] = evaluate(generator, each, evaluation.protocol, device=device, own=own, on_image=done)
+                sr = generator or cast(ImagesMethod, method).images(title)
+                figures[title] = evaluate(sr, each, evaluation.protocol, device=device, own=own, on_image=done)
     return judged
+
+
+def _of(method: Method, images: Images) -> dict[str, EvalImages]:
+    """The data sets that a method is judged on: all, unless it is images that somebody made of some of them."""
+    return {
+        title: each
+        for title, each in images[method.channels].items()
+        if not isinstance(method, ImagesMethod) or title in method.files
+    }
+
+
+def _pictures(evaluation: Evaluation, method: Method, title: str, images: Sequence[str]) -> dict[str, Path]:
+    """The files of the pictures of a data set's images, by their names; none where none are drawn."""
+    first = evaluation.methods[0]
+    if not evaluation.pictures or (method.name == first.name and len(evaluation.methods) > 1):
+        return {}
+    folder = evaluation.folder / "pictures" / f"x{method.scale}" / safe_name(method.name) / safe_name(title)
+    return {image: folder / f"{name}.png" for image, name in file_names(images).items()}
 
 
 def _done(
@@ -218,23 +249,20 @@ def _done(
 # ---- the table ----
 
 
-def _compared(evaluation: Evaluation, judged: Judged) -> Comparison:
+def _compared(evaluation: Evaluation, judged: Found) -> Comparison:
     """The rows: what was published, then bicubic and ours, with what each costs."""
     methods, titles = evaluation.methods, [benchmark.title for benchmark in evaluation.benchmarks]
     rows = published_rows(methods[0].scale, titles, evaluation.protocol)
     device, own = device_of(evaluation.device), list(_own(evaluation, methods[0].scale))
     with Bar(len(methods), shown=evaluation.speed) as bar:
         for method in methods:
-            price = cost(method.generator())
-            taken = measure(method, device) if evaluation.speed else None
             means = {title: mean(figures) for title, figures in judged[method.name].items()}
             cells = {
                 title: Cell({"psnr": psnr, "ssim": ssim} | _own_means(own, judged[method.name][title]))
                 for title, (psnr, ssim) in means.items()
             }
-            milliseconds, megabytes = taken or (None, None)
-            costs = price.parameters, price.macs_per_pixel, milliseconds, megabytes
-            rows.append(Row(method.name, cells, *costs, str(method.checkpoint or "")))
+            row = Row(method.name, cells, checkpoint=str(method.checkpoint or ""))
+            rows.append(row if isinstance(method, ImagesMethod) else _priced(row, method, device, evaluation.speed))
             bar.advance(doing=f"timing {method.name}")
     threads = f" with {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
     timed = (
@@ -243,6 +271,22 @@ def _compared(evaluation: Evaluation, judged: Judged) -> Comparison:
     )
     timed = timed if evaluation.speed else ""
     return papers.comparison(methods[0].scale, evaluation.protocol, titles, rows, timed, own)
+
+
+def _priced(row: Row, method: Method, device: torch.device, speed: bool) -> Row:
+    """The row with what its generator costs, as far as that can be counted."""
+    generator = method.generator()
+    taken = measure(method, device) if speed else None
+    milliseconds, megabytes = taken or (None, None)
+    row = replace(row, milliseconds=milliseconds, megabytes=megabytes)
+    try:
+        price = cost(generator)
+    except Exception as error:  # a network of anybody may take no image so small, or refuse to be copied
+        if not isinstance(method, ModuleMethod):
+            raise
+        log.warning("The multiply-adds of %s are not known: %s", method.name, first_line(error))
+        return replace(row, parameters=sum(p.numel() for p in generator.parameters()))
+    return replace(row, parameters=price.parameters, macs_per_pixel=price.macs_per_pixel)
 
 
 def _own_means(own: Sequence[Figure], figures: Sequence[Figures]) -> dict[str, float]:

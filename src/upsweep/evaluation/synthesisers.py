@@ -11,7 +11,7 @@ from upsweep.common.errors import UserError
 from upsweep.common.names import safe_name
 from upsweep.common.progress import Bar
 from upsweep.evaluation.methods import Views, names, result_of, trained
-from upsweep.evaluation.tables import Cell, Column, Comparison, Row
+from upsweep.evaluation.tables import Cell, Column, Comparison, Judged, Row
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.pairs import evenly
@@ -122,6 +122,7 @@ def evaluate_synthesisers(
     real = _cell(task)
     figures = [figure for figure in task.figures if figure.name != "memorised"]  # a training image is one, by itself
     rows = [Row("real", {figure.title: real for figure in figures})]
+    drawn = []
     with Bar(len(methods) * samples) as bar:
         for method in methods:
             bar.update(bar.done, doing=method.name)
@@ -129,12 +130,14 @@ def evaluate_synthesisers(
             cell = _cell(task)
             if pictures:
                 (folder / "pictures").mkdir(exist_ok=True)
-                write_image(folder / "pictures" / f"{safe_name(method.name)}.png", Picture(square(made, PICTURE)))
+                file = folder / "pictures" / f"{safe_name(method.name)}.png"
+                write_image(file, Picture(square(made, PICTURE)))
+                drawn.append(Judged(method.name, title, "samples", picture=file))
             cells, price = {figure.title: cell for figure in task.figures}, cost(method.generator)
             costs = price.parameters, price.macs_per_pixel
             rows.append(Row(method.name, cells, *costs, checkpoint=str(method.checkpoint)))
     known = {"benchmark": title, "extractor": task.extractor.name, "samples": samples}
-    comparison = Comparison("table", _caption(task, title, samples), [*_columns(task.figures)], rows, known)
+    comparison = Comparison("table", _caption(task, title, samples), [*_columns(task.figures)], rows, known, drawn)
     comparison.write(folder)
     return comparison
 

@@ -75,6 +75,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """An image of a benchmark: a method's figures of it, and the file of its picture, if one was drawn."""
+
+    method: str
+    benchmark: str  # its title
+    image: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    picture: Path | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All rows that were judged alike.
 
@@ -84,6 +95,7 @@ class Comparison:
         columns: of results.
         rows: a method each.
         known: what else a CSV says of every row, by its header: the scale, the protocol.
+        images: what the rows come from, image by image.
     """
 
     name: str
@@ -91,6 +103,7 @@ class Comparison:
     columns: Sequence[Column]
     rows: Sequence[Row]
     known: Mapping[str, object] = field(default_factory=dict)
+    images: Sequence[Judged] = ()
 
     def write(self, folder: Path) -> None:
         """Write the table as CSV, Markdown and LaTeX into a folder."""
@@ -141,17 +154,26 @@ class Comparison:
 
     def csv(self) -> str:
         """Unrounded numbers, a row a method, with where they are from."""
-        places = [(column, figure.name) for column in self.columns for figure in column.figures]
-        headers = [f"{column.prefix}{name}" for column, name in places]
+        headers = [f"{column.prefix}{figure.name}" for column in self.columns for figure in column.figures]
         lines: list[list[object]] = [
             ["method", *self.known, *headers, *(key for _, key, _ in COSTS), "source", "checkpoint"]
         ]
         for row in self.rows:
-            cells = [row.cells.get(column.title) for column, _ in places]
-            figures = [cell.values.get(name, "") if cell else "" for cell, (_, name) in zip(cells, places, strict=True)]
+            values = self.values(row)
+            figures = [values.get(header, "") for header in headers]
             costs = [getattr(row, key) for _, key, _ in COSTS]
             lines.append([row.method, *self.known.values(), *figures, *costs, row.source, row.checkpoint])
         return as_csv(lines)
+
+    def values(self, row: Row) -> dict[str, float]:
+        """A row's figures, as far as they are known, by their headers in a CSV: `set5_psnr`."""
+        return {
+            f"{column.prefix}{figure.name}": cell.values[figure.name]
+            for column in self.columns
+            if (cell := row.cells.get(column.title)) is not None
+            for figure in column.figures
+            if figure.name in cell.values
+        }
 
 
 def _escaped(text: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upsweep import release
 from upsweep.common.devices import device_of
 from upsweep.common.errors import UserError
 from upsweep.common.files import hold_to_new
@@ -33,6 +32,7 @@ from upsweep.networks.synthesisers.synthesiser import Synthesiser
 from upsweep.reporting.report import write_report
 from upsweep.reporting.sweep import find_sweep
 from upsweep.tracking.explained import log_explanation
+from upsweep.tracking.weights import located
 
 log = logging.getLogger("upsweep")
 
@@ -99,7 +99,7 @@ class Request:
     def _files(self) -> list[Path]:
         """The checkpoints that were named. Raises UserError: none was, or one twice."""
         said = DEFAULT if self.checkpoint is None else self.checkpoint
-        files = [release.located(word) for word in ([said] if isinstance(said, str) else said)]
+        files = [located(word) for word in ([said] if isinstance(said, str) else said)]
         if not files:
             raise UserError("checkpoint=[] is empty: leave it out, or name a checkpoint.")
         if twice := next((file for file in files if files.count(file) > 1), None):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import IO, TypeVar
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -37,6 +38,13 @@ def png_texts() -> PngInfo:
     texts = PngInfo()
     texts.add_text("Software", SOFTWARE)
     return texts
+
+
+def marked(pixels: np.ndarray) -> Image.Image:
+    """Pixels (H, W, 3) uint8 as an image that has the mark in whatever PNG a tracker makes of it."""
+    image = Image.fromarray(pixels)
+    image.encoderinfo = {"pnginfo": png_texts()}
+    return image
 
 
 def exif() -> Image.Exif:

@@ -32,6 +32,22 @@ class Panel(NamedTuple):
     labels: Sequence[str] = ()
 
 
+Cell = float | int | str | Panel | None
+"""What stands in a table of a log: a number, a word, a picture, or nothing."""
+
+
+def apart(panel: Panel) -> list[Panel]:
+    """The tiles of a panel, from left to right, each a panel named by its title; the captions are the labels."""
+    titles = [*panel.tiles.values()]
+    width = (panel.pixels.shape[1] + GAP) // len(titles) - GAP
+    captions = panel.labels if len(panel.labels) == len(titles) else titles
+    lefts = (i * (width + GAP) for i in range(len(titles)))
+    return [
+        Panel(title, np.ascontiguousarray(panel.pixels[:, left : left + width]), caption)
+        for title, left, caption in zip(titles, lefts, captions, strict=True)
+    ]
+
+
 def side_by_side(tiles: list[np.ndarray]) -> np.ndarray:
     """Tiles (H, W, 3) uint8 of one height in a row, with white gaps: (H, W1 + 8 + W2 + ..., 3)."""
     gap = np.full((tiles[0].shape[0], GAP, 3), 255, np.uint8)

@@ -1,11 +1,10 @@
 """A W&B workspace and a report for a project of ours, as plain values of wandb-workspaces (the extra `dashboard`)."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import wandb
 import wandb_workspaces.reports.v2 as wr
@@ -13,10 +12,11 @@ import wandb_workspaces.workspaces as ws
 
 from upsweep.common.commands import command
 from upsweep.common.errors import UserError
+from upsweep.common.names import MOST_NAMED
 from upsweep.metrics.figure import Figure, figures_of
 from upsweep.runs.history import VAL
 from upsweep.runs.result import FIGURES_OF_VERSION_1
-from upsweep.tracking.server import STEP, no_way_online
+from upsweep.tracking.server import STEP, asking, no_way_online
 
 BY = ("init", "norm", "activation", "dropout")  # the choices by which curves are grouped
 CHOICES = ("generator", *BY, "upsampler", "objective", "optimizer", "seed")
@@ -32,15 +32,26 @@ FLOW = {
 }
 """What the diagnoses log for each layer, as `diagnoses/<key>/<layer>`."""
 LOSS = "train/loss"
+EVALUATION = "evaluation/"  # what keys of evaluate.py begin with
+MODEL, DATA = "artifacts/model", "artifacts/data"  # in a run's summary: the names of its artifacts
+TITLES = {"super_resolution": "Super-resolution"}  # of tasks whose names do not say it as people do
 RUNS_READ = 20  # newest runs whose keys say which pictures there are
 
 
 @dataclass(frozen=True)
 class Project:
-    """Where runs lie at W&B, what they are judged by, and under which keys they have pictures (`pictures/chelsea`).
+    """Where runs of a task lie at W&B, what they are judged by, and what else they have.
 
-    `scaled`: their pictures show LR enlarged | SR | HR, and not just any baseline | what was made | what was wanted.
-    `losses`: the keys of the players' losses, the generator's first; `details`: of what else a validation says.
+    Attributes:
+        entity, name: of the project.
+        pictures: their keys (`pictures/chelsea`).
+        figures: what the runs are judged by.
+        scaled: their pictures show LR enlarged | SR | HR, and not just any baseline | what was made | what was wanted.
+        losses: the keys of the players' losses, the generator's first.
+        details: of what else a validation says.
+        tables: the keys of tables: of pictures (`images`), of evaluations (`evaluation/table`).
+        artifacts: the names of the best run's model, and of the data sets that the runs used.
+        task: its name; empty where a project has runs of one task alone.
     """
 
     entity: str
@@ -50,6 +61,19 @@ class Project:
     scaled: bool = True
     losses: tuple[str, ...] = (LOSS,)
     details: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
+    task: str = ""
+
+    @property
+    def title(self) -> str:
+        """What headings of this task begin with, where there are several: `Super-resolution: `."""
+        return f"{TITLES.get(self.task, self.task.replace('_', ' ').capitalize())}: " if self.task else ""
+
+    @property
+    def filters(self) -> str:
+        """Which runs of the project are of this task, for W&B; empty for all."""
+        return f"Config('task') = '{self.task}'" if self.task else ""
 
     @property
     def headline(self) -> Figure:
@@ -108,6 +132,21 @@ def pictures(keys: Sequence[str]) -> list[wr.MediaBrowser]:
     ]
 
 
+def tables(keys: Sequence[str]) -> list[wr.WeavePanelSummaryTable]:
+    """A panel a table, the rows of all runs together."""
+    return [
+        wr.WeavePanelSummaryTable(table_name=key, layout=wr.Layout(0, 12 * i, 24, 12)) for i, key in enumerate(keys)
+    ]
+
+
+def lineage(names: Sequence[str]) -> list[wr.WeavePanelArtifact]:
+    """A panel an artifact: which runs made it, and which used it."""
+    return [
+        wr.WeavePanelArtifact(config={}, artifact=name, tab="lineage", layout=wr.Layout(0, 12 * i, 24, 12))
+        for i, name in enumerate(names)
+    ]
+
+
 def gradient_flow() -> list[wr.LinePlot]:
     """What the diagnoses saw in every layer, whichever layers a generator has."""
     logarithmic = ("signal", "gradient_norm", "gradient_to_weight")
@@ -138,69 +177,98 @@ def columns(project: Project) -> list[str]:
     return [*(f"config:{name}.value" for name in project.choices), *(f"summary:{name}" for name in figures)]
 
 
-def workspace(project: Project, name: str) -> ws.Workspace:
-    """The workspace: sections of panels beside a run table that is sorted by the headline."""
-    best, lower = ws.Summary(best_key(project.headline)), project.headline.better == "lower"
-    runs = ws.RunsetSettings(order=[ws.Ordering(best, ascending=lower)], pinned_columns=columns(project))
-    sections = [ws.Section(name=heading, panels=[*panels], is_open=True) for heading, _, panels in _parts(project)]
+def workspace(tasks: Sequence[Project], name: str) -> ws.Workspace:
+    """The workspace: sections of panels beside a run table that is sorted by the headline of the first task."""
+    first = tasks[0]
+    best, lower = ws.Summary(best_key(first.headline)), first.headline.better == "lower"
+    pinned = list(dict.fromkeys(column for task in tasks for column in columns(task)))
+    runs = ws.RunsetSettings(order=[ws.Ordering(best, ascending=lower)], pinned_columns=pinned)
+    sections = [
+        ws.Section(name=f"{task.title}{part.heading}{part.more}", panels=[*part.panels], is_open=True)
+        for task in tasks
+        for part in _parts(task)
+    ]
     settings = ws.WorkspaceSettings(x_axis=STEP)
-    return ws.Workspace(**project.place, name=name, sections=sections, settings=settings, runset_settings=runs)
+    return ws.Workspace(**first.place, name=name, sections=sections, settings=settings, runset_settings=runs)
 
 
-def report(project: Project, name: str) -> wr.Report:
-    """The report: the same panels, with a sentence above each group, and the run table below the first."""
-    best, lower = wr.SummaryMetric(best_key(project.headline)), project.headline.better == "lower"
-    pinned = ["run:displayName", *columns(project)]
-    runs = wr.Runset(**project.place, order=[wr.OrderBy(best, ascending=lower)], pinned_columns=pinned)
+def report(tasks: Sequence[Project], name: str) -> wr.Report:
+    """The report: the same panels, with a sentence above each group, and each task's run table below its panels."""
     blocks: list[Any] = [wr.TableOfContents()]
-    for heading, text, panels in _parts(project):
-        blocks += [wr.H1(heading.partition(":")[0]), wr.P(text), wr.PanelGrid(runsets=[runs], panels=[*panels])]
-    made_by = f"Made by upsweep: {command('dashboard', f'project={project.name}')}"
-    return wr.Report(**project.place, title=name, description=made_by, blocks=blocks, width="fluid")
+    for task in tasks:
+        best, lower = wr.SummaryMetric(best_key(task.headline)), task.headline.better == "lower"
+        pinned, order = ["run:displayName", *columns(task)], [wr.OrderBy(best, ascending=lower)]
+        runs = wr.Runset(**task.place, filters=task.filters, order=order, pinned_columns=pinned)
+        for part in _parts(task):
+            grid = wr.PanelGrid(runsets=[runs], panels=[*part.panels])
+            blocks += [wr.H1(f"{task.title}{part.heading}"), wr.P(part.text), grid]
+    first = tasks[0]
+    made_by = f"Made by upsweep: {command('dashboard', f'project={first.name}')}"
+    return wr.Report(**first.place, title=name, description=made_by, blocks=blocks, width="fluid")
 
 
-def _parts(project: Project) -> Iterator[tuple[str, str, Sequence[Any]]]:
-    """Panels under a heading, and what the report says above them; what follows a colon is the workspace's alone."""
+class Part(NamedTuple):
+    """Panels under a heading, and what the report says above them; `more` ends the heading in the workspace alone."""
+
+    heading: str
+    text: str
+    panels: Sequence[Any]
+    more: str = ""
+
+
+def _parts(project: Project) -> Iterator[Part]:
     figure = project.headline
     noise = f"Less than {figure.noise:g} {figure.unit}".rstrip() + " is noise. " if figure.noise else ""
     said = f"Mean and standard error over all runs that share a choice. {noise}The table below the panels has a row a "
     said += "run, best first, with its choices as columns."
-    yield "What each choice is worth", said, curves(project.figures)
+    yield Part("What each choice is worth", said, curves(project.figures))
     said = f"Each line is a run, from its choices to its best {figure.title}."
-    yield "Which choices matter", said, choices_to_headline(project)
+    yield Part("Which choices matter", said, choices_to_headline(project))
     if project.pictures:
         tiles = "LR enlarged bicubically | SR | HR, of" if project.scaled else f"{project.tiles or 'Pictures'}, of"
-        heading = f"Pictures: {project.tiles}" if project.tiles else "Pictures"
-        yield heading, f"{tiles} every run.", pictures(project.pictures)
+        more = f": {project.tiles}" if project.tiles else ""
+        yield Part("Pictures", f"{tiles} every run.", pictures(project.pictures), more)
+    if shown := [key for key in project.tables if not key.startswith(EVALUATION)]:
+        yield Part("Table of pictures", "A row an image of each run, with its figures at the end.", tables(shown))
+    if judged := [key for key in project.tables if key.startswith(EVALUATION)]:
+        said = f"What {command('evaluate')} found of the runs that it judged with logger=wandb."
+        yield Part("Evaluations", said, tables(judged))
+    if project.artifacts:
+        said = "From the images that the runs read to the best run's model, and to what it was used for."
+        yield Part("Lineage", said, lineage(project.artifacts))
     said = "A gradient that falls by orders of magnitude from the last layer to the first vanishes: compare init, "
     said += "norm and activation. Dead and saturated units pass none."
-    yield "Gradient flow", said, gradient_flow()
+    yield Part("Gradient flow", said, gradient_flow())
     said = "Losses, rate and time."
     if figure.baseline:
         said = f"The gap is the {figure.margin} over {figure.baseline} on training images less that in validation."
-    yield "Health and time", said, health(project)
+    yield Part("Health and time", said, health(project))
 
 
 def save(project: str, entity: str | None, name: str) -> tuple[str, str]:
     """Save workspace and report of a project; their addresses. Raises UserError: no key, server, project or run."""
+    with asking():
+        return _save(project, entity, name)
+
+
+def _save(project: str, entity: str | None, name: str) -> tuple[str, str]:
     if (problem := no_way_online()) is not None:
         raise UserError(f"No dashboard is saved: {problem}.")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         api = wandb.Api()
         owner = entity or api.default_entity
         if not owner:
             raise UserError("W&B does not say whose project this is: add entity=NAME.")
-        place = seen(api, owner, project)
-        return workspace(place, name).save().url, report(place, name).save().url
+        tasks = seen(api, owner, project)
+        return workspace(tasks, name).save().url, report(tasks, name).save().url
     except (wandb.Error, OSError, ValueError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         sentence = f"W&B did not take the dashboard of {project} ({said}): check project=, entity= and key."
         raise UserError(sentence) from error
 
 
-def seen(api: Any, entity: str, name: str) -> Project:
-    """What the newest runs of a project say of it: the keys of their pictures, and the figures of their task.
+def seen(api: Any, entity: str, name: str) -> list[Project]:
+    """What the newest runs of a project say of it, by their task: the newest run's task first.
 
     Raises UserError: the project is not there, or has no run.
     """
@@ -210,18 +278,54 @@ def seen(api: Any, entity: str, name: str) -> Project:
             f"The project {entity}/{name} has no run: train with logger.mode=online logger.project={name}, "
             "or upload with `wandb sync`."
         )
-    keys = sorted({key for run in newest for key in run.summary.keys()})  # noqa: SIM118
-    figures, scaled = _judged_by(newest)
+    by_task: dict[str, list[Any]] = {}
+    for run in newest:
+        by_task.setdefault(_task_of(run), []).append(run)
+    several = len(by_task) > 1
+    return [_seen(runs, entity, name, task if several else "") for task, runs in by_task.items()]
+
+
+def _task_of(run: Any) -> str:
+    """The task of a run; runs of upsweep 0.1 do not say theirs, and it was always this one."""
+    return str(run.config.get("task") or "super_resolution")
+
+
+def _seen(runs: Sequence[Any], entity: str, name: str, task: str) -> Project:
+    """What runs of one task say."""
+    values = {key: run.summary[key] for run in reversed(runs) for key in run.summary.keys()}  # noqa: SIM118
+    keys = sorted(values)
+    figures, scaled = _judged_by(runs)
     known = {f"{VAL}{name}" for f in figures for name in (f.name, f.baseline_name, f"{f.name}_{f.margin}")}
     return Project(
         entity,
         name,
+        task=task,
+        tables=tuple(key for key in keys if _part(values[key], "_type") == "table-file"),
+        artifacts=_artifacts(runs, figures[0]),
         pictures=tuple(key for key in keys if key.startswith("pictures/")),
         figures=figures,
         scaled=scaled,
         losses=(LOSS, *(key for key in keys if key.startswith(f"{LOSS}_"))),
         details=tuple(key for key in keys if key.startswith(VAL) and key not in known),
     )
+
+
+def _artifacts(runs: Sequence[Any], figure: Figure) -> tuple[str, ...]:
+    """The names of the best run's model, and of the first few data sets."""
+    how, sign = ("max", 1) if figure.better == "higher" else ("min", -1)
+    models = {
+        run.summary[MODEL]: sign * float(best)
+        for run in runs
+        if run.summary.get(MODEL) and (best := _part(run.summary.get(f"{VAL}{figure.name}"), how)) is not None
+    }
+    data = dict.fromkeys(filter(None, (run.summary.get(DATA) for run in runs)))
+    best = [max(models, key=models.__getitem__)] if models else []
+    return (*best, *list(data)[:MOST_NAMED])
+
+
+def _part(value: Any, name: str) -> Any:
+    """A part of a value in W&B's summary, which may be a mapping of its own kind."""
+    return value.get(name) if hasattr(value, "get") else None
 
 
 def _judged_by(runs: Sequence[Any]) -> tuple[tuple[Figure, ...], bool]:

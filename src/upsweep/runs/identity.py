@@ -68,6 +68,15 @@ class Identity:
         return replace(self, training=_brief(self.training), validation=_brief(self.validation))
 
 
+def images_of(training: dict[str, str], validation: dict[str, str]) -> dict[str, str]:
+    """The images of both parts (`training/a.png`), with their digests; one digest stands for many images."""
+    found: dict[str, str] = {}
+    for part, images in {"training": training, "validation": validation}.items():
+        few = images if len(images) <= MOST else {f"{len(images)} images": _digest(images)}
+        found |= {f"{part}/{name}": digest for name, digest in few.items()}
+    return found
+
+
 def _brief(images: dict[str, str]) -> dict[str, str]:
     """Images by name; of many images one digest, which changes with any image or name."""
     return images if len(images) <= MOST else {ALL: f"{len(images)} images, {_digest(images)}"}

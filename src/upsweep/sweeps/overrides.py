@@ -29,6 +29,7 @@ PATH = re.compile(r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_f
 SWITCH = re.compile(r".*\.(file|checkpoint|sweep|input|output)")  # a user's own class may also have such a key
 FUNCTION = re.compile(rf"({'|'.join(create_functions().functions)})\(.*\)", re.DOTALL)
 ONE = re.compile(r"^(_target_|source):", re.MULTILINE)  # in the file of a choice that stands alone
+APART = ("logger",)  # groups of which several stand beside each other, each in a node of its own: `logger.wandb`
 NAMES = re.compile(r"[A-Za-z]\w*(,[A-Za-z]\w*)*")
 ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'(?=\s*(?:,|$))|"(?:\\.|[^"\\])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)""", re.DOTALL)
 
@@ -140,13 +141,17 @@ def hold_to_one_each(arguments: Sequence[str], folders: Collection[Path]) -> Non
     """Raise UserError for a list of choices of a group of the config `folders` that takes one.
 
     Hydra would merge them: the class of the last one with arguments of the others. Only groups whose files name no
-    class and no source of images, such as `degradation` and `metrics`, take several.
+    class and no source of images, such as `degradation` and `metrics`, take several, and those that stand `APART`.
     """
     for argument in arguments:
         group, _, value = argument.partition("=")
         names = re.findall(r"\w+", value) if re.fullmatch(r"\[[\w, ]*\]", value) else []
         files = [folder / group / f"{name}.yaml" for name in names for folder in folders]
-        if len(names) > 1 and any(file.is_file() and ONE.search(file.read_text("utf-8")) for file in files):
+        if (
+            group not in APART
+            and len(names) > 1
+            and any(file.is_file() and ONE.search(file.read_text("utf-8")) for file in files)
+        ):
             raise UserError(
                 f"{argument}: a run takes one choice of {group}. For a sweep over them: -m {group}={','.join(names)}"
             )

@@ -11,7 +11,7 @@ from torchmetrics import Metric, MetricCollection
 
 from upsweep.common.errors import UserError
 from upsweep.data.sources import Contents
-from upsweep.imaging.tiles import Panel
+from upsweep.imaging.tiles import Cell, Panel, apart
 from upsweep.metrics.figure import Figure, figures_of, ranked
 from upsweep.metrics.own import Own
 from upsweep.networks.network import Network
@@ -114,6 +114,12 @@ class Task(nn.Module, ABC):
         told: Contents = getattr(self.data, "contents", Contents({}, {}))
         return told
 
+    @property
+    def image_sizes(self) -> dict[str, str]:
+        """Width and height of these images as they are used: `training/a.png` -> `512x512`; none, likewise."""
+        told: dict[str, str] = getattr(self.data, "image_sizes", {})
+        return told
+
     @abstractmethod
     def make(self, generator: Network, batch: Any) -> list[Compared]:
         """What the generator makes of a training batch, and what is wanted: a pair for each supervised output."""
@@ -156,6 +162,15 @@ class Task(nn.Module, ABC):
     def panel(self, batch: Any, made: Tensor, size: int = 320) -> Panel | None:
         """A picture, at most `size` pixels high, of the batch judged last: baseline | made | wanted, or see `Panel`."""
         return None
+
+    def row(self, batch: Any, made: Tensor) -> dict[str, Cell]:
+        """A row of a table, of the batch judged last: the name, the tiles of its panel by their titles, figures."""
+        panel = self.panel(batch, made)
+        return {} if panel is None else {"image": panel.name, **{tile.name: tile for tile in apart(panel)}}
+
+    def last_rows(self, generator: Network) -> Iterator[dict[str, Cell]]:
+        """Rows of the trained generator, likewise, at the end of a training: the table, where there are any."""
+        return iter(())
 
     def last_panels(self, generator: Network) -> Iterator[Panel]:
         """Pictures of the trained generator, in evaluation mode, at the end of a training."""

@@ -1,13 +1,38 @@
 """What runs and dashboards share at W&B: the axis, and whether the server can be reached. Knows no torch."""
 
+import os
+import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 STEP = "trainer/global_step"
 """The x-axis of every metric; Lightning's own name for it, which its W&B users know."""
 
 PATIENCE = 6.0  # seconds for each of the two waits of an online start: together below the promised 15
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """For questions to the server outside of a run: the client leaves nothing behind, in the home folder or elsewhere.
+
+    Its service ends with the block, so that a run which comes later has one of its own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        places = {f"WANDB_{kind}_DIR": folder for kind in ("CACHE", "DATA")}
+        before = {key: os.environ.get(key) for key in (*places, "WANDB_ERROR_REPORTING")}
+        os.environ.update(places, WANDB_ERROR_REPORTING="false")
+        try:
+            yield
+        finally:
+            if "wandb" in sys.modules:
+                sys.modules["wandb"].teardown()
+            for key, value in before.items():
+                os.environ.pop(key, None)
+                os.environ.update({} if value is None else {key: value})
 
 
 def no_way_online() -> str | None:

@@ -13,21 +13,21 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from lightning_fabric.loggers.logger import rank_zero_experiment
-from PIL import Image
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
 from upsweep.imaging import marks
-from upsweep.imaging.tiles import Panel
+from upsweep.imaging.tiles import Cell, Panel
 from upsweep.metrics.figure import Figure
 from upsweep.runs.history import VAL
 from upsweep.runs.layout import WANDB, sweep_of
 from upsweep.runs.result import said_at_first
+from upsweep.tracking import artifacts
 from upsweep.tracking.server import PATIENCE, STEP, no_way_online
+from upsweep.tracking.weights import PREFIX, version_of
 
 log = logging.getLogger("upsweep")
 
@@ -53,11 +53,11 @@ def best_of(metric: str, best: Mapping[str, str]) -> str | None:
     return next((how for part, how in best.items() if part in metric), None)
 
 
-def _marked(pixels: np.ndarray) -> Image.Image:
-    """Pixels (H, W, 3) uint8 as an image that has upsweep's mark in whatever PNG W&B makes of it."""
-    image = Image.fromarray(pixels)
-    image.encoderinfo = {"pnginfo": marks.png_texts()}
-    return image
+def _cell(cell: Cell) -> Any:
+    """As a `wandb.Table` takes it."""
+    import wandb
+
+    return wandb.Image(marks.marked(cell.pixels), caption=cell.caption) if isinstance(cell, Panel) else cell
 
 
 def _harmless(verb: Callable[..., None]) -> Callable[..., None]:
@@ -80,6 +80,24 @@ def _harmless(verb: Callable[..., None]) -> Callable[..., None]:
     return careful
 
 
+def _left_out(verb: Callable[..., None]) -> Callable[..., None]:
+    """The same method, where the run can do without it: if it fails, one warning says what W&B has not got."""
+
+    @wraps(verb)
+    def careful(self: "WandbRun", *args: Any, **kwargs: Any) -> None:
+        if self._lost or self.mode == "disabled":
+            return
+        try:
+            verb(self, *args, **kwargs)
+        except UserError:
+            raise
+        except Exception as error:
+            what = verb.__name__.removeprefix("log_").removeprefix("_use_")
+            log.warning("W&B did not take the %s of the run (%s): it continues without.", what, first_line(error))
+
+    return careful
+
+
 class WandbRun(Logger):
     """One W&B run a job, opened by rank 0 at the first value that is logged.
 
@@ -94,6 +112,7 @@ class WandbRun(Logger):
         group: None takes the name of the sweep's folder, if the job belongs to one.
         name: None says the overrides, see `run_name`.
         tags: beside one tag for each choice (`norm=bn`).
+        artifacts: whether the best checkpoint and the images that the run reads are artifacts of it.
         best: part of a metric's name -> `max`, `min`, `mean`, `last`: what the summary keeps of it; of the `figures`,
             it keeps the best value.
         config: the resolved config, stored under the key `config`.
@@ -117,6 +136,7 @@ class WandbRun(Logger):
         name: str | None = None,
         notes: str | None = None,
         tags: Sequence[str] = (),
+        artifacts: bool = True,
         best: Mapping[str, str] | None = None,
         config: Mapping[str, Any] | None = None,
         choices: Mapping[str, str] | None = None,
@@ -152,6 +172,10 @@ class WandbRun(Logger):
             "tags": list(dict.fromkeys([*tags, *(f"{key}={value}"[:64] for key, value in choices.items())])),
             "config": {**choices, **(flat or {}), **declared, "config": dict(config or {})},
         }
+        self.artifacts = artifacts
+        said = [(config or {}).get(key) for key in ("checkpoint", "init_from")]
+        named = [str(one) for each in said for one in (each if isinstance(each, list) else [each])]
+        self._weights = [weights for weights in named if weights.startswith(PREFIX)]
         self.directory: Path | None = None
         self._run: Any = None
         self._defined: set[str] = set()
@@ -212,13 +236,53 @@ class WandbRun(Logger):
         """
         import wandb
 
-        shown = {f"{key}/{p.name}": wandb.Image(_marked(p.pixels), caption=p.caption) for p in pictures}
+        shown = {f"{key}/{p.name}": wandb.Image(marks.marked(p.pixels), caption=p.caption) for p in pictures}
         self._log(shown, step, lambda _: None)
 
     @rank_zero_only
     @_harmless
     def log_summary(self, values: Mapping[str, float | int | str]) -> None:
         self.experiment.summary.update(dict(values))
+
+    @rank_zero_only
+    @_left_out
+    def log_table(self, key: str, rows: Sequence[Mapping[str, Cell]]) -> None:
+        """Log rows as a `wandb.Table`; its columns are those of all rows, in the order of their first mention."""
+        import wandb
+
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        table = wandb.Table(columns)
+        for row in rows:
+            table.add_data(*(_cell(row.get(column)) for column in columns))
+        self.experiment.log({key: table})
+
+    @rank_zero_only
+    @_left_out
+    def log_model(self, checkpoint: Path, metadata: Mapping[str, Any]) -> None:
+        """Log the artifact `model-<run's id>`, with the aliases `best` and `latest`; earlier ones of the run go."""
+        if not self.artifacts:
+            return
+        run, name = self.experiment, artifacts.model_name(self.version)
+        online = self.mode == "online"
+        file = checkpoint if online else artifacts.kept(checkpoint, self.folder / WANDB)
+        aliases = [artifacts.BEST, artifacts.LATEST]
+        logged = run.log_artifact(artifacts.model(name, file, metadata), aliases=aliases)
+        run.summary[f"artifacts/{artifacts.MODEL}"] = name
+        if online:
+            logged.wait()
+            artifacts.forget_others(logged)
+
+    @rank_zero_only
+    @_left_out
+    def log_data(self, name: str, digests: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
+        """Use the artifact `data-<name>`, which refers to the images; see `artifacts.dataset`."""
+        if not self.artifacts:
+            return
+        run, name = self.experiment, artifacts.data_name(name)
+        made = artifacts.dataset(name, digests, metadata)
+        # What `use_artifact` does, which refuses to do it offline, and waits for the server online.
+        run._log_artifact(made, aliases=[artifacts.LATEST], is_user_created=True, use_after_commit=True)
+        run.summary[f"artifacts/{artifacts.DATA}"] = name
 
     @rank_zero_only
     @_harmless
@@ -249,6 +313,7 @@ class WandbRun(Logger):
         os.environ.setdefault("WANDB_DATA_DIR", cache)
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         problem = no_way_online() if self.mode == "online" else None
+        goes_on = any((self.folder / WANDB).glob("*run-*-*"))
         run = None
         if self.mode == "online" and problem is None:
             try:
@@ -270,7 +335,15 @@ class WandbRun(Logger):
         self.directory = None if self.mode == "disabled" else Path(run.dir).parent
         if problem:
             log.warning("W&B continues offline: %s. To upload the run later: %s", problem, self.sync_command)
+        if self.mode == "online" and self.artifacts and not goes_on:  # from its own weights
+            self._use_weights(run)
         return run
+
+    @_left_out
+    def _use_weights(self, run: Any) -> None:
+        """Say that the run starts from weights that are at W&B, if it does; offline nobody can be told."""
+        for said in self._weights:
+            run.use_artifact(version_of(said))
 
     def _start(self) -> Any:
         import wandb

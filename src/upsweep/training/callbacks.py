@@ -14,6 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -22,7 +23,7 @@ from upsweep.common.names import file_names
 from upsweep.common.progress import Bar, clock
 from upsweep.imaging.files import Picture, write_image
 from upsweep.imaging.lettering import labelled
-from upsweep.imaging.tiles import Panel
+from upsweep.imaging.tiles import Cell, Panel
 from upsweep.metrics.checkerboard import checkerboard, of_samples, portrait, response
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
@@ -33,9 +34,10 @@ from upsweep.runs.layout import PICTURES
 from upsweep.runs.progress import Progress
 from upsweep.tracking.run_log import RunLog
 from upsweep.training.accessory import Accessory
-from upsweep.training.base import Training
+from upsweep.training.base import Best, Training
 
 AVERAGED = 512  # samples
+TABLE = "images"  # the key of the table of pictures
 epochs = logging.getLogger("upsweep.epochs")  # goes into the run's log file alone: the terminal has a bar
 
 
@@ -111,12 +113,20 @@ class Pictures(Accessory):
     """The task's panels of the first `count` validation batches, into the log and the pictures/ folder of the run.
 
     They are made after the first epoch, after each quarter of the training, and so after the last. Then come the
-    task's last panels, if it has any.
+    task's last panels, if it has any, and a table: a row for each of these batches, at the best epoch that this process
+    has seen, or else at the last; or the task's last rows, if it has any.
     """
 
     def __init__(self, folder: str | Path, count: int) -> None:
         self.folder, self.count = Path(folder) / PICTURES, count
         self._panels: list[Panel] = []
+        self._rows: list[dict[str, Cell]] = []  # of the validation that is under way
+        self._table: list[dict[str, Cell]] = []
+        self._best: Best | None = None
+        self._of_best = False  # whether the table is that of the best epoch
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        self._best = module.best
 
     def _due(self, trainer: pl.Trainer) -> bool:
         epoch, last = trainer.current_epoch, trainer.max_epochs or 1
@@ -127,6 +137,21 @@ class Pictures(Accessory):
     ) -> None:
         if batch_idx < self.count and self._due(trainer) and (panel := module.task.panel(batch, outputs)) is not None:
             self._panels.append(panel)
+        told = batch_idx < self.count and trainer.is_global_zero and _takers(trainer)
+        if told and (row := module.task.row(batch, outputs)):
+            self._rows.append({**row, "epoch": trainer.current_epoch + 1})
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        rows, self._rows = self._rows, []
+        improved, self._best = module.best is not self._best, module.best
+        if improved or not self._of_best:
+            self._table, self._of_best = rows, improved
+        if trainer.state.fn != TrainerFn.FITTING:  # nothing is trained
+            self._tell(trainer)
+
+    def _tell(self, trainer: pl.Trainer) -> None:
+        for log in _takers(trainer) if self._table else []:
+            log.log_table(TABLE, self._table)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         panels, self._panels = self._panels, []
@@ -137,8 +162,16 @@ class Pictures(Accessory):
         if trainer.is_global_zero:
             with averaged(trainer, module):
                 panels = [*module.task.last_panels(module.generator)]
+                rows = [*module.task.last_rows(module.generator)] if _takers(trainer) else []
             if panels:
                 keep(panels, self.folder, trainer, module)
+            self._table = rows or self._table
+            self._tell(trainer)
+
+
+def _takers(trainer: pl.Trainer) -> list[RunLog]:
+    """The logs that take pictures and tables."""
+    return [log for log in trainer.loggers if isinstance(log, RunLog)]
 
 
 def keep(panels: list[Panel], folder: Path, trainer: pl.Trainer, module: Training) -> None:
@@ -148,9 +181,8 @@ def keep(panels: list[Panel], folder: Path, trainer: pl.Trainer, module: Trainin
     folder.mkdir(exist_ok=True)
     for panel in panels:
         write_image(folder / f"{panel.name}.png", Picture(labelled(panel.pixels, panel.labels or [panel.caption])))
-    for log in trainer.loggers:
-        if isinstance(log, RunLog):
-            log.log_pictures("pictures", panels, module.iterations)
+    for log in _takers(trainer):
+        log.log_pictures("pictures", panels, module.iterations)
 
 
 class Pattern(NamedTuple):

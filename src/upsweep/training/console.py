@@ -6,9 +6,11 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.syntax import Syntax
@@ -19,6 +21,8 @@ from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import ABOUT, CHECKPOINTS, HYDRA, PICTURES
 from upsweep.runs.result import INTERRUPTED, Result, key_and_value
 from upsweep.runs.verdicts import read_sentences
+from upsweep.tracking.lightning_run import LightningRun
+from upsweep.tracking.several import each_of
 from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.job import Job
 
@@ -99,8 +103,17 @@ def show_end(job: Job, result: Result, *, quiet: bool = False) -> None:
     for what, pattern in {"checkpoints": CHECKPOINTS, "pictures": PICTURES, "log": "*.log"}.items():
         for path in list(job.folder.glob(pattern))[:1]:
             print(f"{what:<12}{path}")
-    if isinstance(job.logger, WandbRun) and job.logger.directory is not None:
-        print(f"{'W&B':<12}{job.logger.directory}")
-        if (upload := job.logger.sync_command) is not None:
-            print(f"{'upload with':<12}{upload}")
+    for logger in each_of(job.logger):
+        for what, where in _whereabouts(logger).items():
+            print(f"{what:<12}{where}")
     sys.stdout.flush()
+
+
+def _whereabouts(logger: Logger) -> dict[str, str]:
+    """Where a log is to be seen, by what that is called."""
+    match logger:
+        case WandbRun(directory=Path() as directory, sync_command=upload):
+            return {"W&B": str(directory), **({"upload with": upload} if upload else {})}
+        case LightningRun(title=title, whereabouts=str() as where):
+            return {title: where}
+    return {}

@@ -19,12 +19,12 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from upsweep.common.errors import UserError
 from upsweep.networks.network import cost
 from upsweep.runs.about import About
-from upsweep.runs.identity import judging_of, ranking_of
+from upsweep.runs.identity import images_of, judging_of, ranking_of
 from upsweep.runs.layout import BEST
+from upsweep.runs.record import found
 from upsweep.runs.result import INTERRUPTED, REQUEUE, TUNED, Result, State
 from upsweep.tasks import Task
-from upsweep.tracking.csv_run import CsvRun
-from upsweep.tracking.wandb_run import WandbRun
+from upsweep.tracking.run_log import RunLog
 from upsweep.training.base import Best, Diverged, Pruned, Training
 from upsweep.training.callbacks import EarlyStopping
 from upsweep.training.records import KeepIdentity, Score
@@ -50,7 +50,7 @@ class Job:
     training: MakeTraining  # how the generator learns
     trainer: dict[str, Any]  # keyword arguments of Lightning's Trainer
     callbacks: Sequence[Callback]  # beside those that every job has
-    logger: WandbRun | CsvRun | None  # W&B, CSV or None
+    logger: RunLog | None  # one, several as one, or None
     seed: int  # of weights, crops and dropout
     start: Start = fresh  # where the weights are from
     scale: int | None = None  # for the result, where the task has one
@@ -127,7 +127,10 @@ class _Run:
         self._begun, self._images = True, images
         rank_zero_only(About.now(self.job.config, images).write)(self.job.folder)
         if images and logger is not None:
-            logger.log_summary({f"images/{part}": len(said) for part, said in contents._asdict().items()})
+            counts = {f"images/{part}": len(said) for part, said in contents._asdict().items()}
+            logger.log_summary(counts)
+            digests, name = images_of(contents.training, contents.validation), self.job.choices.get("data", "images")
+            logger.log_data(name, digests, {**counts, "size": self.job.task.image_sizes})
 
     def end(self, error: BaseException, preemption: Preemption) -> Result:
         """What becomes of an exception: a result, or the exception again, once it is written down."""
@@ -169,6 +172,8 @@ class _Run:
                 baseline = {f"{f.baseline_name}": result.baseline.get(f.name) for f in result.declared if f.baseline}
                 best = {**result.figures, **baseline, "epoch": result.epoch - 1} if result.figures else {}
                 logger.log_summary({"state": state, **{f"best/{k}": v for k, v in best.items() if v is not None}})
+                if result.checkpoint is not None and exit_code != REQUEUE:  # which leaves no time for it
+                    logger.log_model(Path(result.checkpoint), _said_of(result, self.job.folder))
             logger.finish(exit_code)
         return result
 
@@ -198,6 +203,14 @@ class _Run:
         if self._begun:
             rank_zero_only(result.write)(job.folder)
         return result
+
+
+def _said_of(result: Result, folder: Path) -> dict[str, Any]:
+    """What a log is told of a run's best checkpoint."""
+    keys = ("state", "figures", "baseline", "choices", "overrides", "epoch", "epochs", "scale", "seed")
+    about = found(About.read, folder) or About()
+    costs = {"parameters": result.parameters, "macs_per_pixel": result.macs_per_pixel}
+    return {**{key: getattr(result, key) for key in keys}, **costs, "commit": about.commit, "versions": about.versions}
 
 
 def interrupted(error: BaseException) -> bool:

@@ -8,19 +8,20 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from upsweep.common.errors import UserError
 from upsweep.tasks.feeding import ImageFeed
+from upsweep.tracking.run_log import RunLog
+from upsweep.tracking.several import each_of
 from upsweep.training.saving import WholeCheckpoints
 from upsweep.training.unprofiled import Unprofiled
 
 # What a run sets itself, and what to do instead.
 OURS = {
-    "logger": "choose logger=wandb, csv or none, or add a logger of your own to conf/logger",
+    "logger": "choose logger=wandb, tensorboard, mlflow, csv or none, or add a file of your own to conf/logger",
     "callbacks": "add one by its name: +callbacks.NAME._target_=package.Class",
     "default_root_dir": "name the folder of the run with hydra.run.dir=FOLDER",
     "enable_checkpointing": "leave checkpoints out with callbacks.best=null callbacks.last=null",
@@ -67,7 +68,7 @@ def trainer_of(
     *,
     data: pl.LightningDataModule,
     callbacks: Sequence[Callback],
-    logger: Logger | None,
+    logger: RunLog | None,
     steps_each: int | None = None,
     **others: Any,
 ) -> pl.Trainer:
@@ -98,7 +99,7 @@ def trainer_of(
                 "plugins": [WholeCheckpoints(), *_plugins(asked.get("plugins"))],
             },
             callbacks=list(callbacks),
-            logger=logger or False,
+            logger=each_of(logger) or False,
             enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
             enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
             num_sanity_val_steps=0,

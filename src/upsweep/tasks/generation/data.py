@@ -191,6 +191,17 @@ class ImageData(ImageFeed):
         )
         return Contents(training, validation, self.passed_over)
 
+    @property
+    def image_sizes(self) -> dict[str, str]:
+        """Width and height of these images: `training/a.png` -> `28x28`."""
+        parts = {"training": self.train_images, "validation": self.val_images}
+        return {
+            f"{part}/{name}": f"{width}x{height}"
+            for part, images in parts.items()
+            if images is not None
+            for name, (height, width) in zip(images.names, images.sizes.tolist(), strict=True)
+        }
+
     def training_images(self) -> Tensor:
         """The real images that are trained on, uint8 (N, C, S, S), mapped from the cache; not to be written to.
 

@@ -15,6 +15,7 @@ from upsweep.networks.synthesisers.synthesiser import samples
 BETWEEN = 2  # white pixels between two images of a grid
 STEPS = 8  # of a walk from one latent to the next
 NEAREST = 3  # real images beside a sample
+CELL = 128  # pixels in height of a picture in a table
 SHEET = 512  # pixels in height of the pictures at the end of a training, unless there is more to be seen
 
 
@@ -79,6 +80,11 @@ def neighbours(made: Tensor, features: Tensor, real: Tensor, real_features: Tens
     least = ", ".join(f"{distance:.3g}" for distance in distances[:, 0].tolist())
     caption = f"samples | their nearest training images by features ({extractor}); distances to the nearest: {least}"
     return Panel("nearest_training_images", enlarged(pixels, SHEET), caption)
+
+
+def one(image: Tensor, title: str) -> Panel:
+    """An image (C, S, S), values in [0, 1], as a picture of a table."""
+    return Panel(title, enlarged(grid(image[None], 1), CELL), title)
 
 
 def nearest_images(features: Tensor, real: Tensor, real_features: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from upsweep.common.errors import UserError
-from upsweep.imaging.tiles import Panel, side_by_side
+from upsweep.imaging.tiles import Cell, Panel, side_by_side
 from upsweep.metrics.distances import KID, MEASURES, Diversity
 from upsweep.metrics.extractors import Extractor, extractor_of
 from upsweep.metrics.figure import Figure, figures_of
@@ -20,7 +20,7 @@ from upsweep.networks.network import Network
 from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
 from upsweep.networks.synthesisers.vae import VAE
 from upsweep.tasks.generation.data import ImageData, Images, fixed_latents
-from upsweep.tasks.generation.pictures import latent_walk, neighbours, square
+from upsweep.tasks.generation.pictures import latent_walk, nearest_images, neighbours, one, square
 from upsweep.tasks.generation.reference import DataReference, as_batch
 from upsweep.tasks.task import Compared, Few, Task
 
@@ -137,10 +137,19 @@ class Generation(Task):
         """A latent walk, and some samples with the training images that are most like them."""
         latents = fixed_latents(SHOWN, _synthesiser(generator).latent)
         yield latent_walk(generator, latents)
-        made, reference = samples(generator, latents), self.reference
+        made = samples(generator, latents)
         extractor = self.extractor.cpu()
-        features = extractor(made)
-        yield neighbours(made, features, self.data.training_images(), reference.training, extractor.name)
+        yield neighbours(made, extractor(made), self.data.training_images(), self.reference.training, extractor.name)
+
+    def last_rows(self, generator: Network) -> Iterator[dict[str, Cell]]:
+        """A row a sample: it, its nearest training images by features, and the distance to the nearest."""
+        made = samples(generator, fixed_latents(SHOWN, _synthesiser(generator).latent))
+        features = self.extractor.cpu()(made)
+        distances, near = nearest_images(features, self.data.training_images(), self.reference.training)
+        for number, sample in enumerate(made):
+            nearest = {f"nearest {i}": one(image, f"nearest {i}") for i, image in enumerate(near[number], start=1)}
+            distance = float(distances[number, 0])
+            yield {"image": f"sample {number + 1}", "sample": one(sample, "sample"), **nearest, "distance": distance}
 
     def few(self, count: int) -> Few:
         return few_of(self.data, count)

@@ -124,6 +124,13 @@ class PatchData(ImageFeed):
         )
         return Contents(training, validation, self.passed_over)
 
+    @property
+    def image_sizes(self) -> dict[str, str]:
+        """Width and height of their HR: `training/a.png` -> `512x512`."""
+        parts = {"training": self.train_images, "validation": self.val_images}
+        each = ((f"{part}/{image.name}", image.hr.shape) for part, images in parts.items() for image in images)
+        return {name: f"{width}x{height}" for name, (_, height, width) in each}
+
     def prepared(self, files: Files, *, purpose: Purpose, lr_files: Files | None = None) -> StoredImages:
         """The images among `files` that can be used for a purpose; each that cannot is named in a warning.
 

@@ -7,10 +7,11 @@ from torch import Tensor
 from upsweep.imaging.colour import with_chroma
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge
-from upsweep.imaging.tiles import Panel, fullest, side_by_side
+from upsweep.imaging.tiles import Cell, Panel, fullest, side_by_side
 from upsweep.metrics.figure import Figure
 from upsweep.tasks.super_resolution.data import EvalImage
 
+SIZE = 320  # pixels: the side of a tile
 TILES = {"baseline": "bicubic", "made": "SR", "wanted": "HR"}
 
 
@@ -21,7 +22,7 @@ def comparison(
     figure: Figure | None = None,
     value: float | None = None,
     baseline: float | None = None,
-    size: int | None = 320,
+    size: int | None = SIZE,
 ) -> Panel:
     """Show LR enlarged bicubically | SR | HR, each cut to the square in which HR has the most detail.
 
@@ -47,6 +48,37 @@ def comparison(
     shows = "The same crop of the first validation image, where HR has the most detail"
     above = labels(figure, value, baseline)
     return Panel(name, pixels, f"{name}: {' | '.join(above)}", TILES, shows, above)
+
+
+def place(image: EvalImage, size: int = SIZE) -> tuple[int, int]:
+    """Top left corner of the square in which HR (with N = 1) has the most detail, at a pixel of LR."""
+    height, width = image.hr.shape[-2:]
+    scale = height // image.lr.shape[-2]
+    top, left = busiest(image.hr[0].detach().float().cpu(), (min(size, height), min(size, width)))
+    return top - top % scale, left - left % scale
+
+
+def cut(image: EvalImage, sr: Tensor, corner: tuple[int, int], size: int = SIZE) -> dict[str, Cell]:
+    """LR as it is, SR and HR of one square: pictures for a table, under these names.
+
+    Args:
+        image, sr: as for `comparison`; SR of luma has the colours of LR, enlarged bicubically.
+        corner: top and left of the square, see `place`.
+        size: height and width of it in HR; less at the border of an image.
+    """
+    scale = image.hr.shape[-1] // image.lr.shape[-1]
+
+    def window(x: Tensor, by: int = 1) -> Tensor:
+        top, left = (at // by for at in corner)
+        return x[..., top : top + size // by, left : left + size // by].detach().float().cpu()
+
+    lr, made, hr = window(image.lr, scale), window(sr), window(image.hr)
+    made, hr = (x[..., : lr.shape[-2] * scale, : lr.shape[-1] * scale] for x in (made, hr))
+    if image.rgb_lr is not None and image.rgb_hr is not None:
+        lr, hr = window(image.rgb_lr, scale), window(image.rgb_hr)[..., : hr.shape[-2], : hr.shape[-1]]
+        made = with_chroma(made, lr, scale) if made.shape[1] == 1 else made
+    pixels = {name: to_uint8(x[0]) for name, x in {"LR": lr, "SR": made, "HR": hr}.items()}
+    return {name: Panel(name, np.broadcast_to(x, (*x.shape[:2], 3)), name) for name, x in pixels.items()}
 
 
 def labels(

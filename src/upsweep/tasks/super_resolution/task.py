@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from upsweep.common.errors import UserError
 from upsweep.data.degradation import Window
 from upsweep.data.store import StoredImage
 from upsweep.imaging.resize import enlarge, shrink
-from upsweep.imaging.tiles import Panel
+from upsweep.imaging.tiles import Cell, Panel
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.metric import PSNR, SSIM, MeanOverImages
 from upsweep.metrics.own import OfAll, OfEach, Own
@@ -23,7 +23,7 @@ from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.tasks.super_resolution.data import EvalImage, PatchData, as_tensor
 from upsweep.tasks.super_resolution.judging import bicubic, pair
 from upsweep.tasks.super_resolution.pairs import images_in, pair_in
-from upsweep.tasks.super_resolution.pictures import comparison
+from upsweep.tasks.super_resolution.pictures import comparison, cut, place
 from upsweep.tasks.task import Compared, Task
 
 METRICS: dict[str, type[MeanOverImages]] = {"psnr": PSNR, "ssim": SSIM}
@@ -57,7 +57,8 @@ class SuperResolution(Task):
         measures = {name: partial(metric, protocol, scale) for name, metric in METRICS.items()}
         super().__init__(figures, data, measures)
         self.protocol, self.scale = protocol, scale
-        self._baselines: dict[str, float] = {}  # of the figure shown, by image
+        self._baselines: dict[str, dict[str, float]] = {}  # figures by image
+        self._places: dict[str, tuple[int, int]] = {}  # where in an image a table looks
         self._number = 0  # of images that were judged in this validation, where they have no names
         self._known = False  # whether the values of a batch have been looked at
 
@@ -87,9 +88,9 @@ class SuperResolution(Task):
         self.feed(*pair(sr, image, self.protocol, scale), grey=grey)
         if not self.baseline:
             self.feed_baseline(*pair(bicubic(image, self.protocol, scale), image, self.protocol, scale), grey=grey)
-            if self.shown.baseline:
-                self._baselines[image.name] = _last(self.baseline_metrics[self.shown.name])
-        self._judged = _last(self.metrics[self.shown.name]), self._baselines.get(image.name)
+            self._baselines[image.name] = _of_each(self.baseline_metrics)
+        baselines = self._baselines.get(image.name, {})
+        self._judged = _last(self.metrics[self.shown.name]), baselines.get(self.shown.name)
 
     def compute(self) -> dict[str, float]:
         self._number = 0
@@ -115,10 +116,25 @@ class SuperResolution(Task):
     def panel(self, batch: Any, made: Tensor, size: int = 320) -> Panel:
         """LR enlarged bicubically | SR | HR of the image judged last, with the figure `shown` of each."""
         value, baseline = self._judged
-        if not isinstance(batch, EvalImage):
-            given = pair_in(batch, self.scale, made.shape[1], known=True)
-            *_, batch = images_in(given, self._number - len(given.lr) + 1)
-        return comparison(batch, made, figure=self.shown, value=value, baseline=baseline, size=size)
+        image = self._judged_last(batch, made)
+        return comparison(image, made, figure=self.shown, value=value, baseline=baseline, size=size)
+
+    def row(self, batch: Any, made: Tensor) -> dict[str, Cell]:
+        """The name | LR, SR, HR of the place that a panel shows | every figure of that image, and bicubic's."""
+        image = self._judged_last(batch, made)
+        corner = self._places.get(image.name) or self._places.setdefault(image.name, place(image))
+        figures = _of_each(self.metrics)
+        baselines = self._baselines.get(image.name, {})
+        bicubic = {f"{f.baseline_name}": baselines[f.name] for f in self.figures if f.baseline and f.name in baselines}
+        return {"image": image.name, **cut(image, made, corner), **figures, **bicubic}
+
+    def _judged_last(self, batch: Any, made: Tensor) -> EvalImage:
+        """The last image of a batch."""
+        if isinstance(batch, EvalImage):
+            return batch
+        given = pair_in(batch, self.scale, made.shape[1], known=True)
+        *_, image = images_in(given, self._number - len(given.lr) + 1)
+        return image
 
     def judge_training(self, generator: Callable[[Tensor], Tensor], count: int) -> Iterator[tuple[float, float]]:
         """Of SR of the middle of some training images, each with that of its bicubic enlargement."""
@@ -140,6 +156,11 @@ class SuperResolution(Task):
 
 def _last(metric: Any) -> float:
     return float(metric.last.item())
+
+
+def _of_each(metrics: MetricCollection) -> dict[str, float]:
+    """The figures of the latest image, of those metrics that take one of each image."""
+    return {name: _last(metric) for name, metric in metrics.items() if isinstance(metric, MeanOverImages)}
 
 
 def _upscaler(generator: Network) -> Upscaler:
