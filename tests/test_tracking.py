@@ -455,8 +455,9 @@ def test_an_empty_variable_of_wandbs_is_none_and_the_name_stays(
 def explained(folder: Path, **options: Any) -> Path:
     """The part of a W&B run that an explanation adds."""
     before = set((folder / "wandb").glob("offline-run-*"))
-    log_explanation(folder, {"erf": 13.0, "diffusion": 12.5}, [PANEL], mode="offline", **options)
+    (said,) = log_explanation(folder, {"erf": 13.0, "diffusion": 12.5}, [PANEL], mode="offline", **options)
     (part,) = set((folder / "wandb").glob("offline-run-*")) - before
+    assert said.startswith("upload with wandb sync ") and str(part) in said
     return part
 
 

@@ -13,7 +13,7 @@ from upsweep.evaluation.methods import result_of
 from upsweep.evaluation.tables import COSTS, Comparison, Judged, Row
 from upsweep.imaging.tiles import Cell, Panel
 from upsweep.runs.layout import run_of
-from upsweep.tracking.reopened import reopened
+from upsweep.tracking.reopened import reopened, said_of
 
 EVALUATION = "evaluation"  # what all keys begin with
 
@@ -46,8 +46,7 @@ def log_evaluation(
             rows = [_row(image) for image in images if image.benchmark == title]
             run.log_table(f"{EVALUATION}/{safe_name(title)}", rows)
         run.finish(exit_code=0)
-        if run.directory is not None:  # it is where logger.mode=disabled
-            yield f"W&B: {run.directory}" if run.sync_command is None else f"upload with {run.sync_command}"
+        yield from said_of(run)
 
 
 def _owner(row: Row, folder: Path) -> Path | None:

@@ -89,11 +89,13 @@ class Request:
         figures = {name: figures_of(sections, name) for name in networks}
         table = figures_table([*networks], figures, explainer.figures)
         page = write_explanation(folder, f"Why: {title}", sections, table, explainer.notes)
+        said: list[str] = []
         if self.logger is not None:
             keys = {name: f"{safe_name(name)}/" if len(networks) > 1 else "" for name in networks}
             flat = {keys[name] + key: value for name, each in figures.items() for key, value in each.items()}
-            log_explanation(folder, flat, panels(sections), **self.logger)
+            said = log_explanation(folder, flat, panels(sections), **self.logger)
         yield table.plain()
+        yield from said
         yield f"Page: {page.resolve()}"
 
     def _files(self) -> list[Path]:
@@ -114,7 +116,7 @@ class Request:
         for run, why, sections in explain_jobs(jobs, explainer, overwrite=self.overwrite):
             done += 1
             if self.logger is not None:
-                log_explanation(run, why.figures, panels(sections), **self.logger)
+                yield from log_explanation(run, why.figures, panels(sections), **self.logger)
         if done < len(jobs.files):
             yield f"{done} jobs were explained now; earlier explanations are kept (overwrite=true makes them again)."
         yield f"Report: {write_report(folder).resolve()}"

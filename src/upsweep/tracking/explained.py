@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from upsweep.imaging.tiles import Panel
-from upsweep.tracking.reopened import reopened
+from upsweep.tracking.reopened import reopened, said_of
 
 WHY = "why"
 
 
 def log_explanation(
     folder: Path, figures: Mapping[str, float], pictures: Sequence[Panel], **logger_options: Any
-) -> None:
+) -> list[str]:
     """Log `why/<name>` of every figure and picture into the W&B run of a job's folder, or into a new one there.
+
+    Returns a sentence that says where the run is.
 
     Args:
         folder: of a job; or any other, see `reopened`.
@@ -28,3 +30,4 @@ def log_explanation(
     run.log_summary({f"{WHY}/{name}": value for name, value in figures.items()})
     run.log_pictures(WHY, pictures, step=None)
     run.finish(exit_code=0)
+    return said_of(run)

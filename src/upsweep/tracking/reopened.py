@@ -59,3 +59,10 @@ def reopened(folder: Path, options: Mapping[str, Any], config: Mapping[str, Any]
         "overrides": result.overrides,
     }
     return WandbRun(folder, **{**options, **own, **told})
+
+
+def said_of(run: WandbRun) -> list[str]:
+    """Where a finished run is: the command that uploads it, or its folder; nothing where W&B is disabled."""
+    if run.directory is None:
+        return []
+    return [f"W&B: {run.directory}" if run.sync_command is None else f"upload with {run.sync_command}"]
