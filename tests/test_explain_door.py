@@ -48,7 +48,8 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_one_command_leaves_a_page_and_six_pictures_and_says_the_table(tmp_path: Path, photo: Path) -> None:
-    done = door("explain", "checkpoint=fsrcnn_x2", f"input={photo}", "output=out", *QUICK, cwd=tmp_path)
+    # An empty list of loggers is none.
+    done = door("explain", "checkpoint=fsrcnn_x2", f"input={photo}", "output=out", "logger=[]", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     title, headers, row, page = done.stdout.splitlines()
     assert title.startswith("fsrcnn_x2 before my photo, the 8x8 HR pixels at [")

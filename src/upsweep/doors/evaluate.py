@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    logger = options_of(plain.pop("logger"))
+    logger = options_of(plain.pop("logger", {}))
     views = Views(cfg.self_ensemble, cfg.tile, cfg.ema)
     files = files_asked(plain["checkpoint"], cfg.sweep)
     made = synthesisers(files, views, own_targets())

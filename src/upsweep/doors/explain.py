@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
         from upsweep.tracking.reopened import options_of
 
     asked = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    logger = asked.pop("logger")
+    logger = asked.pop("logger", {})
     hold_to_signature(Request, asked)
     for line in Request(**asked, logger=options_of(logger), allow=own_targets()).answer():
         print(line, flush=True)
