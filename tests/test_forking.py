@@ -204,6 +204,19 @@ def test_jobs_of_a_server_that_was_killed_end_and_others_start_without_it(
     assert server.fork([sys.executable, "scripts/job.py"], environment((), 1, 0), home / "log") is None
 
 
+def test_one_more_ctrl_c_at_the_end_is_no_traceback(
+    home: Path, started: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    server = started()
+    assert "secret" not in repr(server), "Python prints it with an error in atexit"
+    assert server._process is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(server._process, "wait", lambda: signal.raise_signal(signal.SIGINT))
+        server.close()
+    assert server._process.wait(10) == 0, "it ends by itself"
+
+
 @pytest.mark.parametrize(
     ("module", "why"),
     [

@@ -61,7 +61,7 @@ class ForkServer:
 
     _process: subprocess.Popen[bytes] | None = None
     _ready: bool = False
-    _environment: dict[str, str] = field(default_factory=dict)
+    _environment: dict[str, str] = field(default_factory=dict, repr=False)  # may hold keys and passwords
     _children: dict[int, Forked] = field(default_factory=dict)  # the running ones
     _forked: list[Forked] = field(default_factory=list)  # not yet handed out
     _unread: bytes = b""
@@ -108,7 +108,8 @@ class ForkServer:
         """End the server; its jobs have ended before."""
         if self._process is not None:
             self._channel.close()
-            self._process.wait()
+            with suppress(KeyboardInterrupt):  # one more Ctrl-C; the server ends by itself
+                self._process.wait()
 
     def listen(self, patience: float | None = 0.0) -> None:
         """Hear what the server has said; wait for it so many seconds at most (None: for ever)."""
