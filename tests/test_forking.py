@@ -231,9 +231,11 @@ def test_what_cannot_be_forked_is_no_server(
     (home / "broken.py").write_text("raise RuntimeError('a bug')")
     (home / "threaded.py").write_text("import threading, time; threading.Thread(target=time.sleep, args=[60]).start()")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{home}")
-    server = started(module)
+    server, began = started(module), time.monotonic()
     assert why in str(server.lost)
     assert server.fork([sys.executable, "-m", "this"], environment((), 1, 0), home / "log") is None
+    server.close()
+    assert time.monotonic() - began < 30, "the sweep does not wait for a thread that never ends"
 
 
 def test_another_environment_is_no_job_of_this_server(home: Path, started: Callable[..., ForkServer]) -> None:

@@ -36,8 +36,10 @@ def main() -> None:
     put = len(json.loads(path)) + (not sys.flags.safe_path)  # by the launcher, and by -c
     own = sys.path[put:]
     channel = socket.socket(fileno=int(number))
-    job = _serve(channel, modules)
-    os._exit(_ended(lambda: None if job is None else _run(job["command"], own)))
+    if (job := _serve(channel, modules)) is None:
+        atexit._run_exitfuncs()  # temporary folders; a thread of a module's is not waited for
+        os._exit(0)
+    os._exit(_ended(lambda: _run(job["command"], own)))
 
 
 def _serve(channel: socket.socket, modules: Sequence[str]) -> dict[str, Any] | None:
