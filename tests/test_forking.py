@@ -226,13 +226,19 @@ def test_one_more_ctrl_c_at_the_end_is_no_traceback(
     ],
 )
 def test_what_cannot_be_forked_is_no_server(
-    home: Path, started: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch, module: str, why: str
+    home: Path,
+    started: Callable[..., ForkServer],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    module: str,
+    why: str,
 ) -> None:
     (home / "broken.py").write_text("raise RuntimeError('a bug')")
     (home / "threaded.py").write_text("import threading, time; threading.Thread(target=time.sleep, args=[60]).start()")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{home}")
     server, began = started(module), time.monotonic()
     assert why in str(server.lost)
+    assert f"Every job imports for itself (hydra.launcher.preload): {server.lost}." in capfd.readouterr().err
     assert server.fork([sys.executable, "-m", "this"], environment((), 1, 0), home / "log") is None
     server.close()
     assert time.monotonic() - began < 30, "the sweep does not wait for a thread that never ends"

@@ -140,6 +140,7 @@ class ForkServer:
                 self._children.pop(pid).code = code
             case {"lost": why}:
                 self.lost = why
+                print(f"Every job imports for itself (hydra.launcher.preload): {why}.", file=sys.stderr, flush=True)
             case _:
                 self._ready = True
 
