@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -111,7 +111,7 @@ def main() -> None:
     (HERE / "engines.md").write_text(page(machine, tables), encoding="utf-8")
 
 
-def page(machine: dict[str, str | int | float], tables: dict[str, list[Row]]) -> str:
+def page(machine: Mapping[str, object], tables: dict[str, list[Row]]) -> str:
     """The figures as Markdown."""
     lines = [
         "# Engines that enlarge photos",

@@ -426,7 +426,7 @@ def test_a_job_on_several_nodes_gets_what_torchrun_would_set(home: Path, nodes: 
     [
         ("trainer.devices=4", "No job can start: each takes 4 CPUs, and the Ray cluster does not have that ("),
         ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: "),
-        ("hydra.launcher.parallel=0", "hydra.launcher.parallel=0 would never start a job"),
+        ("hydra.launcher.parallel=0", "hydra.launcher.parallel=0 must be auto, or a whole number above 0"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(

@@ -56,7 +56,7 @@ def test_a_share_of_no_device_is_refused_also_where_there_are_none(machine, coun
 
 @pytest.mark.parametrize("parallel", [0, -1, "many", 1.5, True, None])
 def test_what_is_no_number_of_jobs_is_refused(machine, parallel):
-    with pytest.raises(UserError, match=f"hydra.launcher.parallel={parallel} would never start a job"):
+    with pytest.raises(UserError, match=f"hydra.launcher.parallel={parallel} must be auto, or a whole number"):
         of(1, parallel)
 
 

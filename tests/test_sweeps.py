@@ -663,7 +663,7 @@ def test_a_sweeper_learns_each_objective(door):
         (["act=user"], "Nothing to eat: buy bread."),
         (
             ["-m", "seed=1,2", "hydra.launcher.parallel=0"],
-            "hydra.launcher.parallel=0 would never start a job",
+            "hydra.launcher.parallel=0 must be auto, or a whole number above 0",
         ),
         (["-m", "seed=1,2", "hydra.sweep.subdir=x"], "hydra.sweep.subdir gives two jobs the folder 'x'"),
         (["hydra.run.dir=src/train.py/x"], "Cannot use src/train.py/x: Not a directory."),

@@ -142,7 +142,7 @@ class Ray:
         self._settings: dict[str, Any] = plain
         self._most = most
         if (said := settings["parallel"]) != AUTO and (type(said) is not int or said < 1):
-            raise UserError(f"hydra.launcher.parallel={said} would never start a job: give auto, or a number above 0.")
+            raise UserError(f"hydra.launcher.parallel={said} must be auto, or a whole number above 0.")
         self._running: list[_Running] = []
         self._clearing = list[Any]()
         self._about, self._idle_since, self._said = About.now(), time.monotonic(), False

@@ -54,7 +54,7 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
         UserError: a number is below 1 (OMP_NUM_THREADS, too), or a job needs more devices than are visible.
     """
     if parallel != AUTO and (type(parallel) is not int or parallel < 1):
-        raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give auto, or a number above 0.")
+        raise UserError(f"hydra.launcher.parallel={parallel} must be auto, or a whole number above 0.")
     if devices_per_job is not None and devices_per_job < 1:
         raise UserError(f"hydra.launcher.devices_per_job={devices_per_job} must be 1 or more, or null for all devices.")
     if type(parallel) is int:

@@ -120,7 +120,7 @@ class Slurm:
                 "or try it on this machine with hydra.launcher.cluster=local."
             )
         if type(parallel) is not int or parallel < 1:
-            raise UserError(f"hydra.launcher.parallel={parallel} would never start a job: give a number above 0.")
+            raise UserError(f"hydra.launcher.parallel={parallel} must be a whole number above 0.")
         self.parallel, self._folder, self._queued = parallel, folder, cluster == "slurm"
         self._cluster, self._asked = cluster, time.monotonic()
         self._running: dict[Planned, submitit.Job[None]] = {}
