@@ -61,6 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of scripts, in which this process works."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # which goes before what a test says
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/beside.py").touch()
     return tmp_path
