@@ -1,6 +1,7 @@
 """Where Hydra finds our launchers and our sweeper. Scanned at every start: it imports nothing it can put off."""
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,9 +38,9 @@ class SweepLauncher(Launcher):
 
         self._sweep = LaunchedSweep(config, hydra_context, self.machine(config), self._resume, self.here)
 
+    @abstractmethod
     def machine(self, config: DictConfig) -> "Open":
         """What opens the machine for jobs of a sweep with this config."""
-        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         return self._sweep.launch(job_overrides, initial_job_idx)

@@ -64,7 +64,6 @@ from upsweep.sweeps.overrides import (
 from upsweep.sweeps.resuming import resumed
 
 Task = Callable[[DictConfig], float | None]
-hydras_package = ConfigDefault.get_package
 HERE = Path(__file__).resolve().parent
 # what can be chosen: in the package that a wheel installs, beside src/ in a checkout
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"
@@ -82,8 +81,8 @@ def door(
     """Make a task function the entry point of a script whose config is `config_path/config_name.yaml`.
 
     What is typed arrives as it was (`overrides.readable`): `input=photo (1).jpg` is no syntax error. `paths` are keys
-    that name files although their names do not say so. `meant` has
-    beginnings of words, each with what it stands for: `args.` -> `++args.` for a node that holds any keys.
+    that name files although their names do not say so. `meant` has beginnings of words, each with what it stands for:
+    `args.` -> `++args.` for a node that holds any keys.
     With `claims` the output folder becomes this process's alone before Hydra writes into it (`folders.writable`), and
     SIGTERM ends it with the code by which a scheduler runs it again.
 
@@ -337,9 +336,12 @@ def _set_by(said: object, key: str) -> str:
     return ".".join([*above, match[2]])
 
 
+_hydras_package = ConfigDefault.get_package
+
+
 def _package(entry: ConfigDefault, default_to_package_header: bool = True) -> str | None:
     """Where a file of a list of choices goes: those of a group that stands `APART` are not merged into one node."""
-    package = hydras_package(entry, default_to_package_header)
+    package = _hydras_package(entry, default_to_package_header)
     group, _, name = (entry.path or "").partition("/")
     return f"{group}.{name}" if package is None and group in APART else package
 

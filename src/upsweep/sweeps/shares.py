@@ -58,17 +58,16 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
     if devices_per_job is not None and devices_per_job < 1:
         raise UserError(f"hydra.launcher.devices_per_job={devices_per_job} must be 1 or more, or null for all devices.")
     if type(parallel) is int:
-        groups = _groups(devices_per_job)[:parallel] if devices_per_job else []
+        groups = _groups(visible_cuda_devices(), devices_per_job)[:parallel] if devices_per_job else []
         many = len(groups) or parallel
         return Shares(tuple(groups) or ((),) * many, _threads(many, devices_per_job or 1))
     ranks = max([1, *(ranks_of(config) or 1 for config in configs)])
     if any(map(spans_all, configs)) and not devices_per_job:
         return Shares(((),), None, "each takes all devices")
-    gpus = any(_accelerator(config) in CUDA for config in configs) and (
-        devices_per_job or ranks <= len(visible_cuda_devices())
-    )
-    if groups := _groups(devices_per_job or ranks)[:most] if gpus else []:
-        why = f"each has {len(groups[0])} of {len(visible_cuda_devices())} CUDA devices"
+    devices = visible_cuda_devices() if any(_accelerator(config) in CUDA for config in configs) else []
+    size = devices_per_job or ranks
+    if groups := _groups(devices, size)[:most] if devices_per_job or size <= len(devices) else []:
+        why = f"each has {size} of {len(devices)} CUDA devices"
         return Shares(tuple(groups), _threads(len(groups), ranks), why)
     return _by_cores(most, ranks)
 
@@ -82,9 +81,8 @@ def _by_cores(most: int, ranks: int) -> Shares:
     return Shares(((),) * many, _threads(many, ranks), why)
 
 
-def _groups(size: int) -> list[tuple[str, ...]]:
-    """The visible CUDA devices in groups, none where there is no device. Raises UserError: there are too few."""
-    devices = visible_cuda_devices()
+def _groups(devices: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """Devices in groups, none where there is no device. Raises UserError: there are too few."""
     if devices and size > len(devices):
         raise UserError(
             f"hydra.launcher.devices_per_job={size} is not possible: "
