@@ -302,6 +302,24 @@ def test_even_draws_every_image_as_often(make) -> None:
     assert all(abs(count - 6000 / len(sizes)) < 200 for count in drawn.values()) and len(drawn) == len(sizes)
 
 
+def test_detail_takes_the_patch_of_most_energy_among_so_many(make) -> None:
+    data = make(detail=3, patches_per_epoch=64)
+    data.setup()
+    patches = cast(TrainPatches, data.train_dataloader().dataset)
+    for index in range(64):
+        places = [place_of(3, 1, index + 64 * k, patches.sizes, patches.ends, 8) for k in range(3)]
+        lrs = [data.train_images[c.image].lr[:, c.top : c.top + 8, c.left : c.left + 8] for c in places]
+        steps = [[(lr[..., 1:, :] - lr[..., :-1, :]).ravel(), (lr[..., 1:] - lr[..., :-1]).ravel()] for lr in lrs]
+        most = int(np.argmax([np.square(np.concatenate(each)).sum() for each in steps]))
+        assert np.array_equal(patches[1, index].lr.numpy(), turned(lrs[most], places[most].turn))
+
+
+@pytest.mark.parametrize("detail", [0, 1.5, None])
+def test_detail_is_a_number_of_patches(make, detail: object) -> None:
+    with pytest.raises(UserError, match="data.detail"):
+        make(detail=detail)
+
+
 def test_validation_images_are_whole_and_keep_their_colours(make, tmp_path: Path) -> None:
     val = tmp_path / "val"
     pixels = noise(51, 62)
@@ -766,6 +784,8 @@ SETS = {
     "t91": {"T91", "BSDS500-test"},
     "bsd200": {"BSD200", "BSDS500-test"},
     "t91_bsd200": {"T91", "BSD200", "BSDS500-test"},
+    "mixed": {"T91", "BSD200", "BSDS500-test", "Free", "Kodak24"},
+    "free": {"Free", "Kodak24"},
     "div2k": {"DIV2K_train_HR", "DIV2K_valid_HR"},
     "df2k": {"DIV2K_train_HR", "Flickr2K", "DIV2K_valid_HR"},
 }
@@ -785,7 +805,7 @@ def composed(*overrides: str, mine: Path | None = None) -> PatchData:
 def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Path) -> None:
     assert (ROOT / "conf" / "data" / f"{name}.yaml").read_text().startswith("# ")
     below(tmp_path, *(f"{known}/{n}.png" for known in ("T91", "BSD200") for n in range(3)))
-    below(tmp_path, *(f"BSDS500-test/{n}.png" for n in range(100, 103)))
+    below(tmp_path, *(f"{known}/{n}.png" for known in ("BSDS500-test", "Free", "Kodak24") for n in range(100, 103)))
     below(tmp_path, "DIV2K_train_HR/0001.png", "Flickr2K/1.png", "DIV2K_valid_HR/0801.png", "Set5/HR/baby.png")
     below(tmp_path, *(f"lr/{n}x2.png" for n in range(3)), size=(24, 28))
     below(tmp_path, *(f"hr/{n}.png" for n in range(3)))

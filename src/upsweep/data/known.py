@@ -47,6 +47,8 @@ SETS = {
     "div2k": ImageSet("DIV2K", 800, ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K/train/HR", "DIV2K/HR")),
     "div2k_valid": ImageSet("DIV2K valid", 100, ("DIV2K/DIV2K_valid_HR", "DIV2K_valid_HR", "DIV2K/valid/HR")),
     "flickr2k": ImageSet("Flickr2K", 2650, ("Flickr2K/Flickr2K_HR", "Flickr2K_HR", "Flickr2K")),
+    "free": ImageSet("Free", 65, ("Free",)),
+    "kodak24": ImageSet("Kodak24", 24, ("Kodak24", "Kodak", "kodim")),
     "set5": ImageSet("Set5", 5, ("Set5",)),
     "set14": ImageSet("Set14", 14, ("Set14",)),
     "bsd100": ImageSet("BSD100", 100, ("BSD100", "B100", "BSDS100", *_berkeley("val"), "BSDS300/images/test")),
@@ -61,7 +63,8 @@ TRAINING = {
     "t91_bsd200": ("t91", "bsd200"),
     "div2k": ("div2k",),
     "df2k": ("div2k", "flickr2k"),
-    **{name: (name,) for name in ("bsds500_test", "div2k_valid", "flickr2k")},
+    "mixed": ("t91", "bsd200", "bsds500_test", "free"),
+    **{name: (name,) for name in ("bsds500_test", "free", "kodak24", "div2k_valid", "flickr2k")},
 }
 
 

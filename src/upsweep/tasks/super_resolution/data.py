@@ -83,6 +83,7 @@ class PatchData(ImageFeed):
     augment: bool = True  # the 8 flips and rotations
     copies: Sequence[float] = ()  # shares of their size, in (0, 1), at which images are used too (FSRCNN: 0.9 to 0.6)
     even: bool = False  # draw every image equally often, not by its area
+    detail: int = 1  # of so many random patches take the one with the most detail
     strict: bool = False  # stop at a file that cannot be used instead of going on without it
     cache: str = "disk"  # "disk" keeps prepared images for all jobs, "none" prepares them in memory
     cache_dir: str = ".cache/upsweep"  # where "disk" keeps them; relative to the folder in which the command was given
@@ -93,7 +94,7 @@ class PatchData(ImageFeed):
 
     def __post_init__(self) -> None:
         super().__init__()
-        require_counts(self, "scale", "patch_size", "batch_size", "patches_per_epoch")
+        require_counts(self, "scale", "patch_size", "batch_size", "patches_per_epoch", "detail")
         require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
         require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
         self.copies = () if self.copies is None else self.copies
@@ -184,6 +185,7 @@ class PatchData(ImageFeed):
                 seed=self.seed,
                 augment=self.augment,
                 even=self.even,
+                detail=self.detail,
                 steps=self.chain.split()[1],
             ),
             batch_size=self.batch_size,

@@ -66,11 +66,18 @@ def turned(image: NDArray[Any], turn: int) -> NDArray[Any]:
     return image.swapaxes(-1, -2) if turn & 4 else image
 
 
+def energy(image: NDArray[Any]) -> float:
+    """The gradient energy of (C, h, w): the sum of the squared differences of neighbouring pixels."""
+    pixels = image.astype(np.float64)
+    return float(sum(np.square(np.diff(pixels, axis=axis)).sum() for axis in (1, 2)))
+
+
 class TrainPatches(Dataset[Patch]):
     """Random patches of the images, found under the key (epoch, index). A plain index means epoch 0.
 
     A patch touches only its own bytes. The LR is cut from the LR of the whole image, so no false
     border enters it; `steps` of a degradation that are left for each patch see what lies around it, too.
+    Of `detail` random patches the one with the most detail is taken.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class TrainPatches(Dataset[Patch]):
         seed: int,
         augment: bool = True,
         even: bool = False,
+        detail: int = 1,
         steps: Sequence[Step] = (),
     ) -> None:
         self.steps, self.from_hr = steps, any(step.shrinks for step in steps)
@@ -90,7 +98,7 @@ class TrainPatches(Dataset[Patch]):
         self.ends = list(accumulate(1 if even else height * width for height, width in self.sizes))
         self.scale = images[0].hr.shape[1] // images[0].lr.shape[1]
         self.channels = images[0].lr.shape[0]
-        self.patch_size, self.count, self.seed, self.augment = patch_size, count, seed, augment
+        self.patch_size, self.count, self.seed, self.augment, self.detail = patch_size, count, seed, augment, detail
         self._touched = 0
 
     def __len__(self) -> int:
@@ -107,13 +115,23 @@ class TrainPatches(Dataset[Patch]):
         hr = np.empty((len(keys), self.channels, p * s, p * s), np.uint8)
         for row, key in enumerate(keys):
             epoch, index = key if isinstance(key, tuple) else (0, key)
-            image, top, left, turn = place_of(self.seed, epoch, index, self.sizes, self.ends, p)
+            image, top, left, turn = self._place(epoch, index)
             turn *= self.augment
             whole, window = self.images[image], Window(top, top + p, left, left + p)
             lr[row] = turned(self._lr(whole, window, epoch, index), turn)
             hr[row] = turned(window.times(s).of(whole.hr), turn)
-        self._let_go(len(keys))
+        self._let_go(len(keys) * self.detail)
         return Patch(torch.from_numpy(lr), torch.from_numpy(hr).to(torch.float32).div_(255))
+
+    def _place(self, epoch: int, index: int) -> PatchPlace:
+        """Of `detail` random places, each under an index of its own, the one whose LR has the most energy."""
+        candidates = (index + self.count * further for further in range(self.detail))
+        places = [place_of(self.seed, epoch, each, self.sizes, self.ends, self.patch_size) for each in candidates]
+        return places[0] if self.detail == 1 else max(places, key=self._energy)
+
+    def _energy(self, place: PatchPlace) -> float:
+        window = Window(place.top, place.top + self.patch_size, place.left, place.left + self.patch_size)
+        return energy(window.of(self.images[place.image].lr))
 
     def _let_go(self, patches: int) -> None:
         """Unmap what was read, in time: a cache larger than the memory would else count as this process's own.
