@@ -805,7 +805,8 @@ def composed(*overrides: str, mine: Path | None = None) -> PatchData:
 def test_every_data_config_builds_its_data(name: str, folder: Path, tmp_path: Path) -> None:
     assert (ROOT / "conf" / "data" / f"{name}.yaml").read_text().startswith("# ")
     below(tmp_path, *(f"{known}/{n}.png" for known in ("T91", "BSD200") for n in range(3)))
-    below(tmp_path, *(f"{known}/{n}.png" for known in ("BSDS500-test", "Free", "Kodak24") for n in range(100, 103)))
+    below(tmp_path, *(f"{known}/{n}.png" for known in ("BSDS500-test", "Free") for n in range(100, 103)))
+    below(tmp_path, *(f"Kodak24/kodim0{n}.png" for n in range(3)))
     below(tmp_path, "DIV2K_train_HR/0001.png", "Flickr2K/1.png", "DIV2K_valid_HR/0801.png", "Set5/HR/baby.png")
     below(tmp_path, *(f"lr/{n}x2.png" for n in range(3)), size=(24, 28))
     below(tmp_path, *(f"hr/{n}.png" for n in range(3)))
