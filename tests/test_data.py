@@ -316,7 +316,7 @@ def test_detail_takes_the_patch_of_most_energy_among_so_many(make) -> None:
 
 @pytest.mark.parametrize("detail", [0, 1.5, None])
 def test_detail_is_a_number_of_patches(make, detail: object) -> None:
-    with pytest.raises(UserError, match="data.detail"):
+    with pytest.raises(UserError, match=r"data\.detail"):
         make(detail=detail)
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,16 @@ def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> N
         config = compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
     asked = OmegaConf.to_container(config.generator, resolve=True)
     assert checkpoints.load(release.path(name, scale))[1] == asked
+
+
+def test_model_without_a_name_lists_the_weights_with_their_figures() -> None:
+    door = [sys.executable, str(Path(__file__).parents[1] / "src" / "upscale.py"), "model="]
+    said = subprocess.run(door, check=True, capture_output=True, text=True).stdout
+    for name, scale in SHIPPED:
+        card = card_of(name, scale)
+        (row,) = [line for line in said.splitlines() if line.split()[:2] == [name, f"x{scale}"]]
+        assert f"{card['weights']:,}" in row and f" {card['macs_per_pixel']:,.0f} " in row
+        assert all(f" {figures['psnr']:.2f}" in row for figures in card["benchmarks"].values())
 
 
 def test_shipped_weights_are_found_by_name_and_others_by_their_path(tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from omegaconf import DictConfig
 
+from upsweep import release
 from upsweep.cli import door, hold_to_defaults, own_targets
 from upsweep.common.telling import tell
 
 
 @door("upscale")
 def main(cfg: DictConfig) -> None:
-    """Enlarge what the config names; exit code 1 if any of it was not."""
+    """Enlarge what the config names; exit code 1 if any of it was not. `model=` lists the package's weights."""
     hold_to_defaults(cfg)
+    if cfg.model == "":
+        release.listing().print()
+        tell(files=[])
+        return
     # torch takes seconds to import: only who really enlarges pays for it.
     from upsweep.common.devices import device_of
     from upsweep.upscaling.files import enlarge_all, plan, renamed

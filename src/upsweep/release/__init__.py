@@ -3,12 +3,14 @@
 A card says how the weights were trained and what they reach: `<name>_x<scale>.json` for programs, `.md` for people.
 """
 
+import json
 import os
 import re
 from pathlib import Path
 
 from upsweep.common.commands import command
 from upsweep.common.errors import UserError
+from upsweep.common.table import Table
 from upsweep.runs.layout import checkpoint_of
 
 FOLDER = Path(__file__).parent
@@ -19,6 +21,27 @@ def available() -> dict[tuple[str, int], Path]:
     """The weights that are here, by name and scale, sorted."""
     matches = {file: re.fullmatch(r"(.+)_x(\d+)", file.stem) for file in sorted(FOLDER.glob("*.safetensors"))}
     return {(match[1], int(match[2])): file for file, match in matches.items() if match is not None}
+
+
+def listing() -> Table:
+    """The weights that are here, a row each: their size, what they cost, and the PSNR of their cards."""
+    cards = {at: json.loads(file.with_suffix(".json").read_text("utf-8")) for at, file in available().items()}
+    benchmarks = list(dict.fromkeys(title for card in cards.values() for title in card["benchmarks"]))
+    rows = [
+        [
+            name,
+            f"x{scale}",
+            f"{card['weights']:,}",
+            f"{card['macs_per_pixel']:,.0f}",
+            f"{available()[name, scale].stat().st_size / 1000:,.0f} kB",
+            *(f"{card['benchmarks'][title]['psnr']:.2f}" for title in benchmarks),
+            "the default" if name == DEFAULT else "",
+        ]
+        for (name, scale), card in cards.items()
+    ]
+    headers = ["model", "scale", "weights", "multiply-adds a pixel", "file", *benchmarks, ""]
+    title = f"Trained weights of upsweep; PSNR in dB. {command('upscale', 'model=NAME scale=N input=PHOTO')}"
+    return Table(title, headers, rows, least=headers[3:5])
 
 
 def choices() -> str:
@@ -57,6 +80,7 @@ def path(name: str | None, scale: int) -> Path:
         there = ", ".join(f"{one} x{s}" for one, s in found) or "none at all"
         raise UserError(
             f"upsweep has no trained weights {f'{name} ' if name else ''}for scale={scale} (it has {there}): "
-            f"give a checkpoint of your own with checkpoint=PATH; {command('train')} makes one."
+            f"{command('upscale', 'model=')} lists them with their figures. "
+            f"Or give a checkpoint of your own with checkpoint=PATH; {command('train')} makes one."
         )
     return found[chosen, scale]
