@@ -16,7 +16,7 @@ from typing import Any
 
 from upsweep import release
 from upsweep.common.files import write_whole
-from upsweep.data.known import data_root
+from upsweep.data.known import SETS, TRAINING, data_root
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images
 from upsweep.evaluation.published import published
@@ -81,7 +81,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "weights": sum(p.numel() for p in generator.parameters() if p.ndim > 1),
         "parameters": price.parameters,
         "macs_per_pixel": price.macs_per_pixel,
-        "data": f"{config['data']['name']}, validated on {config['data']['val_count']} images of BSDS500-test",
+        "data": trained_on(config["data"]),
         "command": ["python", "src/train.py", *(a for a in about.command[2:] if not a.startswith("hydra."))],
         "commit": about.commit,
         "versions": about.versions,
@@ -94,6 +94,13 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "licence": LICENCE,
     }
+
+
+def trained_on(data: dict[str, Any]) -> str:
+    """The sets that a run was trained and validated on, in words."""
+    *others, last = (SETS[part].title for part in TRAINING[data["name"]])
+    sets = " and ".join([", ".join(others), last] if others else [last])
+    return f"{sets}, validated on {data['val_count']} images of {SETS[data['val_set']].title}"
 
 
 def page(card: dict[str, Any]) -> str:

@@ -132,7 +132,7 @@ def _trained_with(network: Network, state: Mapping[str, Any]) -> str:
     """What of a stored network differs from this one where no shape of a weight does, as arguments; or nothing."""
     stored = checkpoints.said_of(state)
     known = signature(type(network)).parameters if stored else {}
-    had = {key: stored.get(key, known[key].default) for key in ("skip", "centre") if key in known}
+    had = {key: stored.get(key, known[key].default) for key in ("skip", "centre", "views") if key in known}
     return " ".join(f"generator.{key}={value}" for key, value in had.items() if value != getattr(network, key))
 
 

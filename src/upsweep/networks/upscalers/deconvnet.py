@@ -26,8 +26,9 @@ class DeconvNet(Upscaler):
         kernel: int = 3,
         skip: Skip = "bicubic",
         centre: float = 0.0,
+        views: int = 1,
     ) -> None:
-        super().__init__(scale, channels, skip, centre)
+        super().__init__(scale, channels, skip, centre, views)
         at_least("generator", 1, width=width, depth=depth)
         self.convs = chain(recipe, [channels, *[width] * depth], kernel)
         self.upsampler = upsampling(recipe, width, scale)

@@ -27,8 +27,9 @@ class FSRCNN(Upscaler):
         m: int = 4,
         skip: Skip = "none",
         centre: float = 0.0,
+        views: int = 1,
     ) -> None:
-        super().__init__(scale, channels, skip, centre)
+        super().__init__(scale, channels, skip, centre, views)
         at_least("generator", 1, d=d, s=s)
         at_least("generator", 0, m=m)
         self.extract = Block(conv(channels, d, 5), d, recipe)

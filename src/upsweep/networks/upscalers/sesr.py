@@ -32,8 +32,9 @@ class SESR(Upscaler):
         kernel: int | None = None,
         skip: Skip = "bicubic",
         centre: float = 0.5,
+        views: int = 1,
     ) -> None:
-        super().__init__(scale, channels, skip, centre)
+        super().__init__(scale, channels, skip, centre, views)
         at_least("generator", 1, width=width, depth=depth)
         self.extract = Block(conv(channels, width, 5), width, recipe.linear())
         self.map = Residual(*chain(recipe, [width] * (depth + 1), before_last=True))

@@ -9,6 +9,7 @@ from upsweep.blocks import Block, Recipe
 from upsweep.common.errors import UserError
 from upsweep.imaging.resize import enlarge
 from upsweep.networks.network import Network
+from upsweep.networks.views import GROUPS, mean_over
 
 Skip = Literal["bicubic", "none"]
 
@@ -22,6 +23,9 @@ class Upscaler(Network):
         skip: what is added to the network's output: the bicubic enlargement of its input, or nothing.
         centre: what is taken off the network's input, but not off the skip's; beyond the border the network then
             sees this grey, and not black.
+        views: in how many of the eight flips and rotations the network sees an image: 1, 2 (turned by 180 degrees
+            too), 4 (flipped both ways) or 8; its output is the mean, each turned back. That costs as many times the
+            multiply-adds, and no weights.
 
     Moving the input by `stride` LR pixels only moves the output; it is more than 1 where a network pools.
 
@@ -35,7 +39,7 @@ class Upscaler(Network):
     scales: tuple[int, ...] = (2, 3, 4, 8)
     stride: int = 1
 
-    def __init__(self, scale: int, channels: int, skip: Skip = "none", centre: float = 0.0) -> None:
+    def __init__(self, scale: int, channels: int, skip: Skip = "none", centre: float = 0.0, views: int = 1) -> None:
         super().__init__(channels)
         if scale not in self.scales:
             known = ", ".join(map(str, self.scales))
@@ -44,7 +48,9 @@ class Upscaler(Network):
             raise UserError(f"generator.skip={skip} must be one of {', '.join(get_args(Skip))}.")
         if isinstance(centre, bool) or not isinstance(centre, int | float) or not math.isfinite(centre):
             raise UserError(f"generator.centre={centre} must be a number.")
-        self.scale, self.skip, self.centre = scale, skip, centre
+        if isinstance(views, bool) or views not in GROUPS:
+            raise UserError(f"generator.views={views} must be one of {', '.join(map(str, GROUPS))}.")
+        self.scale, self.skip, self.centre, self.views = scale, skip, centre, views
 
     def body(self, x: Tensor) -> Tensor:
         """The network itself, (N, C, H, W) -> (N, C, s H, s W): its parts in the order in which `__init__` set them."""
@@ -54,7 +60,7 @@ class Upscaler(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """LR images (N, C, H, W) in [0, 1] -> SR images (N, C, s H, s W), not clipped."""
-        y = self.body(x - self.centre if self.centre else x)
+        y = mean_over(self.views, self.body, x - self.centre if self.centre else x)
         return y + enlarge(x, self.scale) if self.skip == "bicubic" else y
 
     def pyramid(self, x: Tensor) -> list[Tensor]:

@@ -1,9 +1,8 @@
 """The geometric self-ensemble of EDSR+: the mean over the eight flips and rotations of the input."""
 
-from itertools import product
-
 from torch import Tensor
 
+from upsweep.networks.views import mean_over
 from upsweep.networks.wrappers.wrapper import Wrapper
 
 
@@ -15,8 +14,4 @@ class SelfEnsemble(Wrapper):
     """
 
     def body(self, x: Tensor) -> Tensor:
-        total = x.new_zeros(())
-        for flip, turns in product((False, True), range(4)):
-            y = self.generator((x.flip(-1) if flip else x).rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
-            total = total + (y.flip(-1) if flip else y)
-        return total / 8
+        return mean_over(8, self.generator, x)

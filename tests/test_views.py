@@ -1,0 +1,81 @@
+"""Networks that see an image in several flips and rotations: their groups, and what they promise."""
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from upsweep.blocks import Recipe
+from upsweep.blocks.dropout import Dropout
+from upsweep.blocks.init import He
+from upsweep.blocks.norm import Norm
+from upsweep.blocks.upsampler import Deconv
+from upsweep.common.errors import UserError
+from upsweep.networks.network import cost
+from upsweep.networks.upscalers.deconvnet import DeconvNet
+from upsweep.networks.upscalers.fsrcnn import FSRCNN
+from upsweep.networks.upscalers.sesr import SESR
+from upsweep.networks.views import GROUPS, back, mean_over, turned
+from upsweep.networks.wrappers import SelfEnsemble
+
+RECIPE = Recipe(He(), torch.nn.PReLU, Norm(), Dropout(), Deconv())
+SQUARE = torch.arange(9.0).view(3, 3)
+
+
+def image(height: int, width: int) -> Tensor:
+    return torch.rand(2, 1, height, width, generator=torch.Generator().manual_seed(height * width))
+
+
+def test_the_eight_turns_are_the_symmetries_of_the_square() -> None:
+    expected = {tuple(s.rot90(k).flatten().tolist()) for s in (SQUARE, SQUARE.flip(1)) for k in range(4)}
+    assert {tuple(turned(SQUARE, turn).flatten().tolist()) for turn in GROUPS[8]} == expected
+    for turn in GROUPS[8]:
+        assert torch.equal(back(turned(image(4, 6), turn), turn), image(4, 6))
+
+
+@pytest.mark.parametrize("views", GROUPS)
+def test_views_are_a_group(views: int) -> None:
+    assert len(set(GROUPS[views])) == views
+    seen = {tuple(turned(SQUARE, turn).flatten().tolist()) for turn in GROUPS[views]}
+    for one, other in product(GROUPS[views], repeat=2):
+        assert tuple(turned(turned(SQUARE, one), other).flatten().tolist()) in seen
+
+
+@given(st.sampled_from(list(GROUPS)), st.integers(2, 7), st.integers(2, 7))
+def test_what_is_made_turns_with_the_image(views: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    kernel = torch.rand(1, 1, 3, 3)  # without any symmetry
+    lr = image(height, width)
+
+    def seen(x: Tensor) -> Tensor:
+        return mean_over(views, lambda y: torch.conv2d(y, kernel, padding=1), x)
+
+    for turn in GROUPS[8]:
+        same = torch.allclose(seen(turned(lr, turn)), turned(seen(lr), turn), atol=1e-6)
+        assert same == (turn in GROUPS[views])
+
+
+@pytest.mark.parametrize("kind", [DeconvNet, FSRCNN, SESR])
+def test_a_network_of_eight_views_is_the_self_ensemble_of_one(kind: type) -> None:
+    made = []
+    for views in (1, 8):
+        torch.manual_seed(3)
+        made.append(kind(RECIPE, 2, centre=0.5, skip="bicubic", views=views).eval())
+    one, eight = made
+    lr = image(6, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(eight(lr), SelfEnsemble(one)(lr), rtol=0, atol=1e-6)
+        assert not torch.allclose(eight(lr), one(lr), atol=1e-4)
+    assert [name for name, _ in one.named_parameters()] == [name for name, _ in eight.named_parameters()]
+    skip = cost(kind(RECIPE, 2, skip="bicubic")).macs_per_pixel - cost(kind(RECIPE, 2, skip="none")).macs_per_pixel
+    priced = [cost(each).macs_per_pixel - skip for each in made]
+    assert priced[1] == pytest.approx(8 * priced[0])
+
+
+@pytest.mark.parametrize("views", [0, 3, True, None, "a", 2.5])
+def test_other_numbers_of_views_are_refused(views: object) -> None:
+    with pytest.raises(UserError, match=r"generator\.views=.* must be one of 1, 2, 4, 8"):
+        FSRCNN(RECIPE, views=views)  # type: ignore[arg-type]
