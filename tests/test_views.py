@@ -1,7 +1,5 @@
 """Networks that see an image in several flips and rotations: their groups, and what they promise."""
 
-from itertools import product
-
 import pytest
 import torch
 from hypothesis import given
@@ -18,7 +16,7 @@ from upsweep.networks.network import cost
 from upsweep.networks.upscalers.deconvnet import DeconvNet
 from upsweep.networks.upscalers.fsrcnn import FSRCNN
 from upsweep.networks.upscalers.sesr import SESR
-from upsweep.networks.views import GROUPS, back, mean_over, turned
+from upsweep.networks.views import TURNS, back, mean_over, turned
 from upsweep.networks.wrappers import SelfEnsemble
 
 RECIPE = Recipe(He(), torch.nn.PReLU, Norm(), Dropout(), Deconv())
@@ -31,31 +29,28 @@ def image(height: int, width: int) -> Tensor:
 
 def test_the_eight_turns_are_the_symmetries_of_the_square() -> None:
     expected = {tuple(s.rot90(k).flatten().tolist()) for s in (SQUARE, SQUARE.flip(1)) for k in range(4)}
-    assert {tuple(turned(SQUARE, turn).flatten().tolist()) for turn in GROUPS[8]} == expected
-    for turn in GROUPS[8]:
+    assert {tuple(turned(SQUARE, turn).flatten().tolist()) for turn in TURNS} == expected
+    for turn in TURNS:
         assert torch.equal(back(turned(image(4, 6), turn), turn), image(4, 6))
 
 
-@pytest.mark.parametrize("views", GROUPS)
-def test_views_are_a_group(views: int) -> None:
-    assert len(set(GROUPS[views])) == views
-    seen = {tuple(turned(SQUARE, turn).flatten().tolist()) for turn in GROUPS[views]}
-    for one, other in product(GROUPS[views], repeat=2):
-        assert tuple(turned(turned(SQUARE, one), other).flatten().tolist()) in seen
+def test_the_first_four_are_the_rotations() -> None:
+    for turn, quarters in zip(TURNS[:4], (0, 1, 3, 2), strict=True):
+        assert torch.equal(turned(SQUARE, turn), SQUARE.rot90(quarters))
 
 
-@given(st.sampled_from(list(GROUPS)), st.integers(2, 7), st.integers(2, 7))
+@given(st.sampled_from([1, 4, 8]), st.integers(5, 9), st.integers(5, 9))
 def test_what_is_made_turns_with_the_image(views: int, height: int, width: int) -> None:
     torch.manual_seed(0)
-    kernel = torch.rand(1, 1, 3, 3)  # without any symmetry
+    kernel = torch.rand(1, 1, 5, 5)  # a mean of 3x3 over rotations would be symmetric to flips, too
     lr = image(height, width)
 
     def seen(x: Tensor) -> Tensor:
-        return mean_over(views, lambda y: torch.conv2d(y, kernel, padding=1), x)
+        return mean_over(views, lambda y: torch.conv2d(y, kernel, padding=2), x)
 
-    for turn in GROUPS[8]:
+    for turn in TURNS:
         same = torch.allclose(seen(turned(lr, turn)), turned(seen(lr), turn), atol=1e-6)
-        assert same == (turn in GROUPS[views])
+        assert same == (turn in TURNS[:views])
 
 
 @pytest.mark.parametrize("kind", [DeconvNet, FSRCNN, SESR])
@@ -75,7 +70,7 @@ def test_a_network_of_eight_views_is_the_self_ensemble_of_one(kind: type) -> Non
     assert priced[1] == pytest.approx(8 * priced[0])
 
 
-@pytest.mark.parametrize("views", [0, 3, True, None, "a", 2.5])
+@pytest.mark.parametrize("views", [0, 9, True, None, "a", 2.5])
 def test_other_numbers_of_views_are_refused(views: object) -> None:
-    with pytest.raises(UserError, match=r"generator\.views=.* must be one of 1, 2, 4, 8"):
+    with pytest.raises(UserError, match=r"generator\.views=.* must be a whole number from 1 to 8"):
         FSRCNN(RECIPE, views=views)  # type: ignore[arg-type]

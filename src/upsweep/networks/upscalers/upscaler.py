@@ -9,7 +9,7 @@ from upsweep.blocks import Block, Recipe
 from upsweep.common.errors import UserError
 from upsweep.imaging.resize import enlarge
 from upsweep.networks.network import Network
-from upsweep.networks.views import GROUPS, mean_over
+from upsweep.networks.views import TURNS, mean_over
 
 Skip = Literal["bicubic", "none"]
 
@@ -23,9 +23,9 @@ class Upscaler(Network):
         skip: what is added to the network's output: the bicubic enlargement of its input, or nothing.
         centre: what is taken off the network's input, but not off the skip's; beyond the border the network then
             sees this grey, and not black.
-        views: in how many of the eight flips and rotations the network sees an image: 1, 2 (turned by 180 degrees
-            too), 4 (flipped both ways) or 8; its output is the mean, each turned back. That costs as many times the
-            multiply-adds, and no weights.
+        views: in how many ways the network sees an image, 1 to 8: turned by 0, 90, 270 and 180 degrees, then the same
+            flipped. Its output is the mean, each turned back. That costs as many times the multiply-adds, and no
+            weights.
 
     Moving the input by `stride` LR pixels only moves the output; it is more than 1 where a network pools.
 
@@ -48,8 +48,8 @@ class Upscaler(Network):
             raise UserError(f"generator.skip={skip} must be one of {', '.join(get_args(Skip))}.")
         if isinstance(centre, bool) or not isinstance(centre, int | float) or not math.isfinite(centre):
             raise UserError(f"generator.centre={centre} must be a number.")
-        if isinstance(views, bool) or views not in GROUPS:
-            raise UserError(f"generator.views={views} must be one of {', '.join(map(str, GROUPS))}.")
+        if type(views) is not int or not 1 <= views <= len(TURNS):
+            raise UserError(f"generator.views={views} must be a whole number from 1 to {len(TURNS)}.")
         self.scale, self.skip, self.centre, self.views = scale, skip, centre, views
 
     def body(self, x: Tensor) -> Tensor:
