@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ from upsweep.runs.result import Result
 
 BENCHMARKS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100"}
 PAPER = "FSRCNN(as re-run by later papers)"  # the rows that cover all three, within 0.05 dB of the paper's own
+# What stands beside ours: method in published.csv -> title, weights, multiply-adds for a pixel of the output.
+OTHERS: dict[str, tuple[str, int, Callable[[int], float]]] = {
+    PAPER: ("FSRCNN, as published", 12_464, lambda scale: 12_464 / scale**2),
+    "VDSR": ("VDSR, as published", 664_704, lambda _: 664_704),
+}
 OPENCV = {2: 34.82, 3: 30.57, 4: 28.39}  # its FSRCNN on Set5, measured elsewhere under the same protocol
 BEGIN, END = "<!-- weights: written by docs/cards.py -->", "<!-- end of weights -->"
 BEGIN_LICENCE, END_LICENCE = "<!-- licence: written by docs/cards.py -->", "<!-- end of licence -->"
@@ -145,15 +151,15 @@ def table() -> str:
     cards = {at: json.loads(file.with_suffix(".json").read_text()) for at, file in release.available().items()}
     scales = sorted({scale for _, scale in cards})
 
-    def row(name: str, weights: str, figure: Callable[[str, int], float | None]) -> str:
+    def row(name: str, weights: str, macs: str, figure: Callable[[str, int], float | None]) -> str:
         cells = [
             " / ".join("-" if (dB := figure(title, scale)) is None else f"{dB:.2f}" for scale in scales)
             for title in BENCHMARKS.values()
         ]
-        return f"| {' | '.join([name, weights, *cells])} |"
+        return f"| {' | '.join([name, weights, macs, *cells])} |"
 
-    def others(title: str, scale: int) -> float | None:
-        found = published(scale, list(BENCHMARKS.values())).get(PAPER, {}).get(title)
+    def others(method: str, title: str, scale: int) -> float | None:
+        found = published(scale, list(BENCHMARKS.values())).get(method, {}).get(title)
         return None if found is None else found.values["psnr"]
 
     def bicubic(title: str, scale: int) -> float | None:
@@ -164,16 +170,21 @@ def table() -> str:
 
     at_scales = " / ".join(f"x{scale}" for scale in scales)
     lines = [
-        f"| PSNR in dB at {at_scales} | weights | {' | '.join(BENCHMARKS.values())} |",
-        f"| --- | ---: | {' | '.join('---:' for _ in BENCHMARKS)} |",
-        row("bicubic", "-", bicubic),
-        row("OpenCV's FSRCNN", "12,464", lambda title, scale: OPENCV.get(scale) if title == "Set5" else None),
-        row("FSRCNN, as published", "12,464", others),
+        f"| PSNR in dB at {at_scales} | weights | multiply-adds a pixel | {' | '.join(BENCHMARKS.values())} |",
+        f"| --- | ---: | ---: | {' | '.join('---:' for _ in BENCHMARKS)} |",
+        row("bicubic", "-", "-", bicubic),
+        row("OpenCV's FSRCNN", "12,464", "-", lambda title, scale: OPENCV.get(scale) if title == "Set5" else None),
     ]
-    for name in sorted({name for name, _ in cards}, reverse=True):
+    for method, (title, count, macs) in OTHERS.items():
+        each = " / ".join(f"{macs(scale):,.0f}" for scale in scales)
+        lines.append(row(title, f"{count:,}", each, partial(others, method)))
+    for name in sorted(
+        {name for name, _ in cards}, key=lambda name: max(cards[a]["weights"] for a in cards if a[0] == name)
+    ):
         weights = {card["weights"] for at, card in cards.items() if at[0] == name}
         ends = " to ".join(f"{n:,}" for n in sorted({min(weights), max(weights)}))
-        lines.append(row(f"**{name}, shipped**", ends, shipped(name)))
+        each = " / ".join(f"{cards[name, s]['macs_per_pixel']:,.0f}" if (name, s) in cards else "-" for s in scales)
+        lines.append(row(f"**{name}, shipped**", ends, each, shipped(name)))
     return "\n".join(lines)
 
 
