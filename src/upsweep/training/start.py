@@ -138,4 +138,4 @@ def _trained_with(network: Network, state: Mapping[str, Any]) -> str:
 
 def _warn_of_another(network: Network, state: Mapping[str, Any], path: Path) -> None:
     if other := _trained_with(network, state):
-        log.warning("The weights of %s were trained with %s, and this generator is without.", path, other)
+        log.warning("The weights of %s were trained with %s, and this generator has another value.", path, other)
