@@ -12,10 +12,9 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from collected import Row, interval_of_mean, keep_about, made, table, write_or_check
 from PIL import Image
-from scipy import stats
 
 from upsweep.analysis.correlation import spearman
 from upsweep.analysis.effects import findings
@@ -27,8 +26,7 @@ from upsweep.common.files import as_csv, write_whole
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.reporting.report import forest
 from upsweep.runs.history import read as history
-from upsweep.runs.layout import ABOUT, DIAGNOSES, EFFECTS, HISTORY, TABLE
-from upsweep.runs.manifest import Manifest
+from upsweep.runs.layout import DIAGNOSES, EFFECTS, HISTORY, TABLE
 from upsweep.runs.result import Result
 from upsweep.runs.why import Why
 
@@ -67,7 +65,6 @@ WORDS = {
     "invented": "invented detail, %",
     "checkerboard": "checkerboard, grey levels",
 }
-Row = dict[str, str]
 
 # ------------------------------------------------------------------------------------------------ what is committed
 
@@ -97,11 +94,7 @@ def collect(name: str, sweep: Path) -> None:
         more = (seen.get(key, "") for key in (*DIAGNOSED, *explained_by))
         table.append([*(said[key] for key in (*settings, *measured)), *more])
     write_whole(folder / TABLE, as_csv(table))
-    manifest = Manifest.read(sweep)
-    assert manifest is not None, f"{sweep} is no sweep"
-    about = {key: getattr(manifest.about, key) for key in ("started", "commit", "versions", "machine")}
-    about["command"] = ["python", "src/train.py", *manifest.about.command[2:]]
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    keep_about(sweep, folder)
     (folder / EFFECTS).write_text(
         forest(findings(results(name, figure=measured[0])).effects, "What each choice is worth"), encoding="utf-8"
     )
@@ -163,12 +156,6 @@ def results(*names: str, figure: str = "psnr", **fixed: str) -> list[Result]:
 
 
 # ------------------------------------------------------------------------------------------------ what the page says
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown, words left and the figures right."""
-    lines = ["| " + " | ".join(headers) + " |", "| --- |" + " ---: |" * (len(headers) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def worth(*keys: str, of: Sequence[str] = ("study",), figure: str = "psnr", **fixed: str) -> str:
@@ -293,12 +280,6 @@ def relation(name: str, figures: Sequence[str], **fixed: str) -> str:
     )
 
 
-def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half of Student's 95 % interval for it."""
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return statistics.fmean(values), float(stats.t.ppf(0.975, len(values) - 1)) * error
-
-
 def explained_cells(name: str, keys: Sequence[str], figures: Sequence[str]) -> str:
     """Mean ± sd over seeds of a sweep's explanations, each choice at the rate of its best PSNR."""
     groups: dict[tuple[str, ...], list[Row]] = {}
@@ -330,15 +311,6 @@ def worth_at_best_psnr(name: str, key: str, figure: str) -> str:
     chosen = [r for r, row in zip(results(name, figure=figure), rows, strict=True) if row["job"] in kept]
     found = findings(chosen)
     return "\n".join(f"- {sentence(effect)}" for effect in found.effects if effect.key == key)
-
-
-def made(sweep: str) -> str:
-    """The command, commit and versions behind a sweep's figures."""
-    about: dict[str, Any] = json.loads((KEPT / sweep / ABOUT).read_text(encoding="utf-8"))
-    count = len(read(sweep))
-    done = sum(row["state"] == "finished" for row in read(sweep))
-    versions = f"torch {about['versions']['torch']}, commit {str(about['commit'])[:7]}"
-    return f"`{' '.join(about['command'])}`: {done} of {count} jobs finished; {versions}, {about['started'][:10]}."
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -379,19 +351,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "trained": lambda: explained_cells("trained", ("upsampler",), SPECTRA),
     "trained, restored": lambda: worth_at_best_psnr("trained", "upsampler", "restored"),
     "trained, psnr": lambda: worth_at_best_psnr("trained", "upsampler", "psnr"),
-    **{f"made {sweep}": (lambda sweep=sweep: made(sweep)) for sweep in SWEEPS},  # type: ignore[misc]
+    **{f"made {sweep}": (lambda sweep=sweep: made(KEPT / sweep, read(sweep))) for sweep in SWEEPS},  # type: ignore[misc]
 }
-
-
-def rendered(page: str) -> str:
-    """The page with every block of figures written anew."""
-    for name, block in BLOCKS.items():
-        begin, end = f"<!-- figures: {name} -->", "<!-- end of figures -->"
-        before, found, rest = page.partition(begin)
-        if not found or end not in rest:
-            sys.exit(f"{PAGE.name} has no block {begin} ... {end}.")
-        page = f"{before}{begin}\n\n{block()}\n\n{end}{rest.partition(end)[2]}"
-    return page
 
 
 def main(mode: str, *more: str) -> None:
@@ -408,11 +369,7 @@ def main(mode: str, *more: str) -> None:
         return
     if mode not in ("--write", "--check"):
         sys.exit(__doc__)
-    page = PAGE.read_text(encoding="utf-8")
-    if mode == "--write":
-        PAGE.write_text(rendered(page), encoding="utf-8")
-    elif page != rendered(page):
-        sys.exit("docs/claims.md differs from docs/claims/: run python docs/claims.py --write.")
+    write_or_check(mode, PAGE, BLOCKS, "claims.py")
 
 
 if __name__ == "__main__":

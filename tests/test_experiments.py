@@ -63,6 +63,23 @@ def test_the_study_of_generation_is_over_the_articles_choices_and_dcgans_init_wi
     assert math.prod(map(len, swept.values())) == 144, "what the README says"
 
 
+def test_the_zoo_is_every_upscaler_by_its_name_under_one_budget() -> None:
+    cfg = composed("experiment=zoo")
+    swept = {key: str(value).split(",") for key, value in cfg.hydra.sweeper.params.items()}
+    modules = (ROOT / "src" / "upsweep" / "networks" / "upscalers").glob("*.py")
+    others = {"__init__", "upscaler", "residual", "article_net", "bicubic"}
+    assert set(swept["generator"]) == {path.stem for path in modules} - others
+    assert len(swept["optimizer.lr"]) == len(swept["seed"]) == 3
+    for name in swept["generator"]:
+        own, plain = composed("experiment=zoo", f"generator={name}"), composed(f"generator={name}")
+        assert all(own[key] == plain[key] for key in ("generator", "init", "activation", "norm", "optimizer"))
+        assert own.objective._target_ == "torch.nn.MSELoss"
+        assert {"budget", "best", "ema"} <= {*own.callbacks} and own.callbacks.budget.core_minutes == 1
+    assert cfg.data.patches_per_epoch // cfg.data.batch_size > 1_000_000, "the budget ends the epoch"
+    same = composed("experiment=zoo", "generator=edsr", "init=xavier", "activation=tanh")
+    assert (same.init, same.activation) == (composed("init=xavier").init, composed("activation=tanh").activation)
+
+
 def test_fsrcnns_recipe_is_the_papers() -> None:
     cfg = composed("experiment=paper/fsrcnn")
     assert cfg.factors == {"upsampler": 0.1} and cfg.optimizer.lr == 1e-3

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from upsweep import release
@@ -58,7 +60,11 @@ def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> N
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parents[1] / "conf")):
         config = compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
     asked = OmegaConf.to_container(config.generator, resolve=True)
-    assert checkpoints.load(release.path(name, scale))[1] == asked
+    kind = get_class(asked["_target_"])
+    defaults = {
+        key: known.default for key, known in signature(kind).parameters.items() if key not in ("recipe", "scale")
+    }
+    assert {**defaults, **checkpoints.load(release.path(name, scale))[1]} == {**defaults, **asked}
 
 
 def test_model_without_a_name_lists_the_weights_with_their_figures() -> None:

@@ -104,6 +104,7 @@ class Training(pl.LightningModule):
         self.epochs_before = 0  # that the checkpoint has behind it from which the training goes on
         self.begun_as: str | None = None  # the digest of that in the checkpoint from which the training goes on
         self.iterations = 0  # steps of the generator's optimizer: Lightning's global_step counts those of all players
+        self.spent = 0.0  # the share of a budget, in [0, 1]: see upsweep.training.budget
         self.seconds_before = 0.0  # of training, before this process went on with it
         self._seed, self._spec, self._fresh, self._rule = seed, spec, fresh, rule or RateRule()
         self._started = time.perf_counter()
@@ -130,6 +131,16 @@ class Training(pl.LightningModule):
     def total(self) -> int:
         """Steps of the generator's optimizer in the whole training."""
         return self.steps_of(next(iter(self.players.values())))
+
+    @property
+    def progress(self) -> float:
+        """How far the training is, in [0, 1]: by its steps, or by a budget that ends it before."""
+        return min(1.0, max(self.iterations / self.total, self.spent))
+
+    @property
+    def expected(self) -> int:
+        """Steps of the generator's optimizer in the whole training, as its progress lets expect."""
+        return round(self.iterations / self.progress) if self.progress else self.total
 
     @property
     def accumulated(self) -> int:
@@ -291,8 +302,9 @@ class Training(pl.LightningModule):
         said = "%s; learning rate%s %.3g (lr_rule=%s%s)."
         rank_zero_only(log.info)(said, batch, whose, first["lr"], rule.name, meant)
         steps, epochs = self.steps_of(player), trainer.max_epochs or 1
+        length = {"steps": steps, "epochs": epochs}
         self.scheduled[name] = on = scheduled(
-            player.schedule, optimizer, steps=steps, epochs=epochs, headline=self.task.headline
+            player.schedule, optimizer, **length, spent=lambda: self.spent, headline=self.task.headline
         )
         return {"optimizer": optimizer, "lr_scheduler": on.told(by_hand=not self.automatic_optimization)}
 

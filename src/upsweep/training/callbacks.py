@@ -252,7 +252,8 @@ class Throughput(Accessory):
         module.log("time/epoch_seconds", seconds)
         size = getattr(trainer.train_dataloader, "batch_size", None)
         if size is not None:  # not every loader knows it
-            samples = trainer.num_training_batches * size * trainer.world_size
+            batches = trainer.fit_loop.epoch_loop.batch_idx + 1  # fewer than an epoch has, where its time has ended it
+            samples = batches * size * trainer.world_size
             module.log("time/images_per_second", samples / seconds)
 
 
@@ -270,9 +271,9 @@ class ShowProgress(Accessory):
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         if trainer.is_global_zero:
-            self._started_at, self._first = time.time(), module.iterations
+            self._started_at, self._first = time.time(), module.progress
             said = partial(self._said, trainer, module)
-            self._bar = Bar(module.total, shown=not self.quiet, lines=False, stays=True, said=said).__enter__()
+            self._bar = Bar(1.0, shown=not self.quiet, lines=False, stays=True, said=said).__enter__()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Training, outputs: Mapping[str, Tensor], *_: Any) -> None:  # type: ignore[override]
         self._loss = outputs["loss"].detach()
@@ -299,21 +300,21 @@ class ShowProgress(Accessory):
 
     def _show(self, bar: Bar, trainer: pl.Trainer, module: Training) -> None:
         self._written = time.monotonic()
-        bar.update(module.iterations, doing=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        bar.update(module.progress, doing=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
         Progress(
             state="training",
             epoch=trainer.current_epoch,
             epochs=trainer.max_epochs or 0,
             step=module.iterations,
-            steps=module.total,
+            steps=module.expected,
             figures=module.last,
             started_at=self._started_at,
             seconds_left=self._seconds_left(module),
         ).write(self.folder)
 
     def _seconds_left(self, module: Training) -> float | None:
-        done, left = module.iterations - self._first, max(0, module.total - module.iterations)
-        return (time.time() - self._started_at) / done * left if done > 0 else None
+        done = module.progress - self._first
+        return (time.time() - self._started_at) / done * (1 - module.progress) if done > 0 else None
 
     def _said(self, trainer: pl.Trainer, module: Training, *_: float | None) -> str:
         headline, loss = module.task.headline, "-" if self._loss is None else f"{float(self._loss):.4g}"

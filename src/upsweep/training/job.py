@@ -26,6 +26,7 @@ from upsweep.runs.result import INTERRUPTED, REQUEUE, TUNED, Result, State
 from upsweep.tasks import Task
 from upsweep.tracking.run_log import RunLog
 from upsweep.training.base import Best, Diverged, Pruned, Training
+from upsweep.training.budget import Budget
 from upsweep.training.callbacks import EarlyStopping
 from upsweep.training.records import KeepIdentity, Score
 from upsweep.training.saving import Preemption, killed_rank, no_room
@@ -220,7 +221,7 @@ def interrupted(error: BaseException) -> bool:
 
 def _stopped_early(job: Job, module: Training | None) -> str | None:
     """Why the training ended before its last epoch, where a callback or its time ended it."""
-    if said := next((c.reason for c in job.callbacks if isinstance(c, EarlyStopping) and c.reason), None):
+    if said := next((c.reason for c in job.callbacks if isinstance(c, EarlyStopping | Budget) and c.reason), None):
         return said
     if job.trainer.get("max_time") and module is not None and 0 < module.iterations < module.total:
         return f"ended by trainer.max_time={job.trainer['max_time']} after {module.iterations} of {module.total} steps"

@@ -70,8 +70,12 @@ def scheduled(
     steps: int,
     epochs: int,
     headline: Figure,
+    spent: Callable[[], float] = lambda: 0.0,
 ) -> Scheduled:
     """Put a schedule on an optimizer for a training of so many steps and epochs.
+
+    `spent` gives the share of a budget that may end the training before: a schedule of ours follows whichever is
+    further, a scheduler of torch its steps and epochs alone.
 
     A scheduler of torch may be given, beside its own arguments, the `interval` (`step` or `epoch`) by which it steps,
     and ReduceLROnPlateau what it watches, `monitor` (the headline, whose better direction it knows).
@@ -80,7 +84,7 @@ def scheduled(
         UserError: torch refuses its arguments, or it has another interval.
     """
     if not is_torchs(schedule):
-        return Scheduled(LambdaLR(optimizer, lambda done: cast(Schedule, schedule)(done / steps)))
+        return Scheduled(LambdaLR(optimizer, lambda done: cast(Schedule, schedule)(max(done / steps, spent()))))
     given = cast("partial[LRScheduler]", schedule if isinstance(schedule, partial) else partial(schedule))
     arguments = dict(given.keywords)
     made = given.func if isinstance(given.func, type) else LRScheduler  # a function may make any

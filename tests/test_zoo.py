@@ -1,0 +1,194 @@
+"""The tables of docs/zoo.md: from sweeps that were really trained to judged checkpoints and Markdown."""
+
+import csv
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.small_job import NET, small_job
+
+from upsweep.runs.about import About
+from upsweep.runs.layout import BEST
+from upsweep.runs.manifest import Entry, Manifest
+from upsweep.training.budget import Budget
+from upsweep.training.job import train
+from upsweep.training.records import History
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs"))  # as for `python docs/zoo.py`
+zoo: Any = import_module("zoo")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+WIDTHS = {"fsrcnn": 4, "vdsr": 2}  # two small networks under names that published tables have
+JOBS = [(name, rate, seed) for name in WIDTHS for rate in ("1e-3", "1e-2") for seed in (1, 2)]
+
+
+def swept(folder: Path, cache: Path, jobs: list[tuple[str, str, int]]) -> Path:
+    """A sweep of trainings of a fraction of a second."""
+    entries = []
+    for number, (name, rate, seed) in enumerate(jobs):
+        overrides = [f"generator={name}", f"optimizer.lr={rate}", f"seed={seed}"]
+        run, spec = folder / str(number), {**NET, "width": WIDTHS[name]}
+        said: dict[str, Any] = {"generator": spec, "choices": {"generator": name}, "overrides": overrides, "seed": seed}
+        job = small_job(run, cache, patches_per_epoch=4_000, **said)
+        train(replace(job, callbacks=[*job.callbacks, Budget(0.1 / 60), History(run)]))
+        entries.append(Entry(str(number), number, overrides))
+    Manifest(about=About.now(), jobs=tuple(entries)).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    return swept(tmp_path_factory.mktemp("zoo"), cache, JOBS)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what is collected goes, with data sets of three small images each, judged within the process."""
+    for name in zoo.JUDGED_ON:
+        folder = tmp_path / "data" / zoo.SETS[name].folders[0]
+        folder.mkdir(parents=True)
+        for seed in range(3):
+            pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{seed}.png")
+    monkeypatch.setenv("UPSWEEP_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(zoo, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(zoo, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(zoo, "as_completed", list)
+    monkeypatch.setattr("upsweep.evaluation.speed.WIDTH", 64)
+    monkeypatch.setattr("upsweep.evaluation.speed.HEIGHT", 64)
+    return tmp_path / "kept"
+
+
+class Here:
+    """A pool that works at once, in this process."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, function: Callable[..., float], *arguments: Any) -> "Done":
+        return Done(function(*arguments))
+
+
+class Done:
+    """What was done."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def result(self) -> float:
+        return self.value
+
+
+def judged(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def columns(markdown: str, row: str) -> list[str]:
+    (line,) = (line for line in markdown.splitlines() if line.startswith(f"| {row} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_each_generator_is_judged_at_its_best_rate_on_every_set_with_each_seed(sweep: Path, kept: Path) -> None:
+    zoo.main("--collect", f"networks={sweep}", "--without", "vdsr=bsd100")
+    lines = judged(kept / "networks.csv")
+    assert len(lines) == 4 + 2 * 4 + 2 * 3, "bicubic, two seeds on four sets, and on three"
+    chosen = zoo.best(zoo.jobs_of(sweep))
+    assert {len({line["rate"] for line in lines if line["generator"] == name}) for name in WIDTHS} == {1}
+    for name, runs in chosen.items():
+        every = [row for row in zoo.jobs_of(sweep) if row["generator"] == name]
+        psnr = {rate: sum(float(row["psnr"]) for row in every if row[zoo.RATE] == rate) for rate in ("1e-3", "1e-2")}
+        assert [run["seed"] for run in runs] == ["1", "2"] and runs[0][zoo.RATE] == max(psnr, key=psnr.__getitem__)
+    first = chosen["fsrcnn"][0]
+    (line,) = (x for x in lines if (x["generator"], x["seed"], x["set"]) == ("fsrcnn", first["seed"], "set5"))
+    assert float(line["psnr"]) == pytest.approx(zoo.judge(sweep / first["job"] / BEST, "set5"), abs=1e-6)
+
+
+def test_the_table_has_costs_means_intervals_and_what_the_paper_reached(sweep: Path, kept: Path) -> None:
+    zoo.main("--collect", f"networks={sweep}", "--without", "vdsr=bsd100")
+    table = zoo.of_networks()
+    cells, (run, other) = columns(table, "**vdsr**"), zoo.best(zoo.jobs_of(sweep))["vdsr"]
+    assert cells[1] == run["parameters"] and float(cells[3]) >= 0 and cells[5] == run[zoo.RATE]
+    assert cells[4] == f"{(int(run['steps']) + int(other['steps'])) / 2:.0f}" and int(run["steps"]) > 0
+    a, b = zoo.scores("networks", "set5")["vdsr"].values()
+    assert cells[7] == f"{(a + b) / 2:.2f} ± {12.706 * abs(a - b) / 2:.2f}", "Student's t of one degree of freedom"
+    assert cells[9:] == ["-", "37.53"] and columns(table, "**fsrcnn**")[-1] == "37.00"
+    assert columns(table, "bicubic")[1:6] == ["-"] * 5 and float(columns(table, "bicubic")[9]) > 0
+    firsts = [float(line.split("|")[7].split("±")[0]) for line in table.splitlines()[2:5]]
+    assert firsts == sorted(firsts, reverse=True)
+    assert "8 of 8 jobs finished" in table and "report.png" not in table, "there is no page to show"
+
+
+def test_what_is_judged_is_kept_unless_the_weights_are_others(
+    sweep: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo.main("--collect", f"networks={sweep}", "--sets", "set5")
+    asked: list[str] = []
+
+    def judge(_: Path | None, name: str) -> float:
+        asked.append(name)
+        return 1.0
+
+    monkeypatch.setattr(zoo, "judge", judge)
+    monkeypatch.setattr(zoo, "speed_of", lambda *_: pytest.fail("it is timed already"))
+    zoo.main("--collect", f"networks={sweep}", "--sets", "set5", "set14")
+    assert asked == ["set14"] * 5, "bicubic and four checkpoints"
+    before = (kept / "networks.csv").read_text(encoding="utf-8")
+    (kept / "networks.csv").write_text(before.replace("fsrcnn,", "gone,"), encoding="utf-8")
+    zoo.main("--collect", f"networks={sweep}", "--sets", "set5", "set14")
+    assert len(asked) == 9 and "gone" not in (kept / "networks.csv").read_text(encoding="utf-8")
+
+
+def test_the_choices_are_paired_by_seed_with_the_generators_own(sweep: Path, kept: Path) -> None:
+    zoo.main("--collect", f"networks={sweep}", "--sets", "kodak24")
+    assert "not measured yet" in zoo.of_choices()
+    zoo.main("--collect", f"bn={sweep}", "--sets", "kodak24")
+    worse = {cell: psnr - 1 for cell, psnr in zoo.read_judged(kept / "bn.csv").items()}
+    zoo.write_judged(kept / "bn.csv", worse)
+    table = zoo.of_choices()
+    assert "init=he activation=prelu norm=bn" in table and "init=xavier" not in table
+    assert columns(table, "**vdsr**")[2].endswith("(-1.00 ± 0.00)") and "bicubic" not in table
+
+
+def test_a_generator_of_which_no_job_finished_says_so(sweep: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row | {"state": "diverged"} if row["generator"] == "vdsr" else row for row in zoo.jobs_of(sweep)]
+    monkeypatch.setattr(zoo, "jobs_of", lambda _: rows)
+    for name in ("networks", "relu"):
+        zoo.main("--collect", f"{name}={sweep}", "--sets", "kodak24")
+    assert columns(zoo.of_networks(), "vdsr (no job finished)")[1:] == ["-"] * 9 + ["37.53"]
+    assert columns(zoo.of_choices(), "**vdsr**")[1:] == ["-", "no job finished"]
+
+
+def test_wrong_names_are_refused(sweep: Path, kept: Path) -> None:
+    with pytest.raises(SystemExit, match="studies is none of networks, relu, prelu, bn"):
+        zoo.main("--collect", f"studies={sweep}")
+    with pytest.raises(SystemExit, match="set6: choose from kodak24, set5, set14, bsd100"):
+        zoo.main("--collect", f"networks={sweep}", "--without", "vdsr=set6")
+    with pytest.raises(SystemExit, match="is not the folder of a sweep"):
+        zoo.main("--collect", f"networks={kept}")
+
+
+def test_the_page_is_that_of_what_was_collected() -> None:
+    zoo.main("--check")
+
+
+def test_a_page_that_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "zoo.md"
+    begin = "<!-- figures: networks -->"
+    page.write_text(zoo.ZOO.read_text(encoding="utf-8").replace(begin, f"{begin}\n\n| 40.00 |"), encoding="utf-8")
+    monkeypatch.setattr(zoo, "ZOO", page)
+    with pytest.raises(SystemExit, match=r"run python docs/zoo\.py --write"):
+        zoo.main("--check")
+    zoo.main("--write")
+    zoo.main("--check")
