@@ -122,7 +122,10 @@ def page(card: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: |",
     ]
     for title, row in card["benchmarks"].items():
-        said = str(paper[title]).replace("/", " / ") if title in paper else "-"
+        said = " / ".join(
+            "-" if title not in paper else f"{paper[title].values[key]:.{digits}f}"
+            for key, digits in (("psnr", 2), ("ssim", 4))
+        )
         lines.append(
             f"| {title} | {row['psnr']:.2f} / {row['ssim']:.4f} | {row['bicubic_psnr']:.2f} / "
             f"{row['bicubic_ssim']:.4f} | {said} |"

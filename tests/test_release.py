@@ -60,11 +60,9 @@ def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> N
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parents[1] / "conf")):
         config = compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
     asked = OmegaConf.to_container(config.generator, resolve=True)
-    kind = get_class(asked["_target_"])
-    defaults = {
-        key: known.default for key, known in signature(kind).parameters.items() if key not in ("recipe", "scale")
-    }
-    assert {**defaults, **checkpoints.load(release.path(name, scale))[1]} == {**defaults, **asked}
+    takes = signature(get_class(asked["_target_"])).parameters
+    defaults = {key: each.default for key, each in takes.items() if key not in ("recipe", "scale")}
+    assert {**defaults, **checkpoints.load(release.path(name, scale))[1]} == asked
 
 
 def test_model_without_a_name_lists_the_weights_with_their_figures() -> None:
