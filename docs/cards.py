@@ -3,8 +3,8 @@
     UPSWEEP_DATA=PATH python docs/cards.py fsrcnn=outputs/release_fsrcnn_x2 fsrcnn=outputs/release_fsrcnn_x3
 
 The run's best checkpoint (chosen on its validation images) is judged on Set5, Set14 and BSD100 under the papers'
-protocol, and everything that the card says is read from the run or measured here. The table of
-docs/zoo.md is written from all cards that lie there; without arguments nothing else is done.
+protocol, and everything that the card says is read from the run or measured here. All pages and the table of
+docs/zoo.md are written again from the cards that lie there; without arguments nothing else is done.
 """
 
 import hashlib
@@ -41,9 +41,10 @@ BEGIN, END = "<!-- weights: written by docs/cards.py -->", "<!-- end of weights 
 BEGIN_LICENCE, END_LICENCE = "<!-- licence: written by docs/cards.py -->", "<!-- end of licence -->"
 LICENCE = (
     "The weights are under the project's MIT licence. They were trained on T91 (Yang et al. 2010) and on images of the "
-    "Berkeley segmentation data sets, which their authors offer for non-commercial research and education: none of "
-    "these images is part of the package. Whether weights inherit anything from the images that they were trained on "
-    "is not settled; for commercial use train on images of your own, with the command of its card."
+    "Berkeley segmentation data sets, which their authors offer for non-commercial research and education; deconvnet "
+    "also on 65 photographs under the Unsplash licence, CC BY-SA or the GPL. None of these images is part of the "
+    "package. Whether weights inherit anything from the images that they were trained on is not settled; for "
+    "commercial use train on images of your own, with the command of its card."
 )
 
 
@@ -57,9 +58,14 @@ def ship(name: str, run: Path) -> str:
     weights = release.FOLDER / f"{name}_x{generator.scale}.safetensors"
     checkpoints.save_release(generator, spec, weights)
     card = described(name, run, result, weights)
+    write(card, weights)
+    return f"{weights.name}: " + ", ".join(f"{title} {row['psnr']:.2f}" for title, row in card["benchmarks"].items())
+
+
+def write(card: dict[str, Any], weights: Path) -> None:
+    """The card for programs and for people, beside its weights."""
     write_whole(weights.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
     write_whole(weights.with_suffix(".md"), page(card))
-    return f"{weights.name}: " + ", ".join(f"{title} {row['psnr']:.2f}" for title, row in card["benchmarks"].items())
 
 
 def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, Any]:
@@ -205,5 +211,7 @@ if __name__ == "__main__":
     for asked in sys.argv[1:]:
         name, _, folder = asked.partition("=")
         print(ship(name, Path(folder)))
+    for weights in release.available().values():
+        write({**json.loads(weights.with_suffix(".json").read_text(encoding="utf-8")), "licence": LICENCE}, weights)
     zoo = Path(__file__).resolve().parent / "zoo.md"
     write_whole(zoo, rendered(zoo.read_text(encoding="utf-8")))
