@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from tests.small_duel import small_duel
 from tests.small_job import TRAINER, small_job
 from torch import nn
 from torch.optim import SGD
@@ -106,6 +107,14 @@ def test_a_resumed_training_whose_budget_is_spent_trains_no_more_unless_it_is_gi
     assert (same.reason, none.rates) == (ended.reason, [])
     train(with_more(small_job(job.folder, cache, **on), Budget(60), some := Rates()))
     assert len(some.rates) == 6
+
+
+def test_two_players_share_one_budget_and_their_losses_are_kept(tmp_path: Path, cache: Path) -> None:
+    job = with_more(small_duel(tmp_path / "run", cache, trainer={**TRAINER, "max_epochs": 2}), Budget(1e-9))
+    result = train(job)
+    assert result.reason is not None and "after 1 step" in result.reason
+    (epoch,) = history(job.folder / HISTORY)
+    assert epoch.loss is not None, "the mean loss of an epoch that was cut short"
 
 
 def test_validation_costs_nothing_of_the_budget(tmp_path: Path, cache: Path) -> None:

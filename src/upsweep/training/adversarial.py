@@ -155,14 +155,14 @@ class Adversarial(Training):
         if due:
             self._loss = losses["train/loss"] = self._generate(pairs, batch, steps=steps)
         self.watch(torch.stack(list(losses.values())).sum(), batch_idx)
-        self._log(losses)
-        return self._loss
-
-    def _log(self, losses: Mapping[str, Tensor]) -> None:
-        """Log the means of an epoch at its end: Lightning takes a millisecond for every batch that is logged."""
         for name, loss in losses.items():
             self._losses.setdefault(name, []).append(loss)
-        if self.trainer.is_last_batch:
+        return self._loss
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Log the means of an epoch at its end: Lightning takes a millisecond for every batch that is logged."""
+        super().on_train_batch_end(*args)
+        if self.trainer.is_last_batch or self.trainer.should_stop:  # by a budget, say
             means = {name: torch.stack(each).mean() for name, each in self._losses.items()}
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
