@@ -7,7 +7,7 @@ import subprocess
 import sys
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -59,7 +59,7 @@ def test_weights_are_those_of_their_card(name: str, scale: int) -> None:
 def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parents[1] / "conf")):
         config = compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
-    asked = OmegaConf.to_container(config.generator, resolve=True)
+    asked = cast(dict[str, Any], OmegaConf.to_container(config.generator, resolve=True))
     takes = signature(get_class(asked["_target_"])).parameters
     defaults = {key: each.default for key, each in takes.items() if key not in ("recipe", "scale")}
     assert {**defaults, **checkpoints.load(release.path(name, scale))[1]} == asked
