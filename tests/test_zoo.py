@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from tests.small_job import NET, small_job
 
 from upsweep.runs.about import About
@@ -122,7 +123,9 @@ def test_the_table_has_costs_means_intervals_and_what_the_paper_reached(sweep: P
     assert cells[1] == run["parameters"] and float(cells[3]) >= 0 and cells[5] == run[zoo.RATE]
     assert cells[4] == f"{(int(run['steps']) + int(other['steps'])) / 2:.0f}" and int(run["steps"]) > 0
     a, b = zoo.scores("networks", "set5")["vdsr"].values()
-    assert cells[7] == f"{(a + b) / 2:.2f} ± {12.706 * abs(a - b) / 2:.2f}", "Student's t of one degree of freedom"
+    assert cells[7] == f"{(a + b) / 2:.2f} ± {stats.t.ppf(0.975, 1) * abs(a - b) / 2:.2f}", (
+        "Student's t of one degree of freedom"
+    )
     assert cells[9:] == ["-", "37.53"] and columns(table, "**fsrcnn**")[-1] == "37.00"
     assert columns(table, "bicubic")[1:6] == ["-"] * 5 and float(columns(table, "bicubic")[9]) > 0
     firsts = [float(line.split("|")[7].split("±")[0]) for line in table.splitlines()[2:5]]

@@ -16,7 +16,17 @@ from upsweep.runs.result import Result
 JUDGED = "judged on"
 YARDSTICK = ("scale", "protocol", "degradation", "data", "task")  # groups and numbers that say what is judged, and how
 # What `data` says of feeding alone: it moves no yardstick, and is worth comparing.
-FEEDING = {"patch_size", "batch_size", "patches_per_epoch", "num_workers", "augment", "copies", "even", "cache"}
+FEEDING = {
+    "patch_size",
+    "batch_size",
+    "patches_per_epoch",
+    "num_workers",
+    "augment",
+    "copies",
+    "even",
+    "detail",
+    "cache",
+}
 FEEDING |= {"cache_dir", "strict", "flip"}
 
 

@@ -77,10 +77,10 @@ def path(name: str | None, scale: int) -> Path:
     names = [one for one, s in found if s == scale]
     chosen = name or (DEFAULT if DEFAULT in names or not names else names[0])
     if (chosen, scale) not in found:
-        there = ", ".join(f"{one} x{s}" for one, s in found) or "none at all"
+        there = ", ".join(f"{one} x{s}" for one, s in found)
+        there = f"{there}; {command('upscale', 'model=')} lists them" if there else "none at all"
         raise UserError(
             f"upsweep has no trained weights {f'{name} ' if name else ''}for scale={scale} (it has {there}): "
-            f"{command('upscale', 'model=')} lists them with their figures. "
-            f"Or give a checkpoint of your own with checkpoint=PATH; {command('train')} makes one."
+            f"give a checkpoint of your own with checkpoint=PATH; {command('train')} makes one."
         )
     return found[chosen, scale]
