@@ -25,7 +25,8 @@ def available() -> dict[tuple[str, int], Path]:
 
 def listing() -> Table:
     """The weights that are here, a row each: their size, what they cost, and the PSNR of their cards."""
-    cards = {at: json.loads(file.with_suffix(".json").read_text("utf-8")) for at, file in available().items()}
+    files = available()
+    cards = {at: json.loads(file.with_suffix(".json").read_text("utf-8")) for at, file in files.items()}
     benchmarks = list(dict.fromkeys(title for card in cards.values() for title in card["benchmarks"]))
     rows = [
         [
@@ -33,7 +34,7 @@ def listing() -> Table:
             f"x{scale}",
             f"{card['weights']:,}",
             f"{card['macs_per_pixel']:,.0f}",
-            f"{available()[name, scale].stat().st_size / 1000:,.0f} kB",
+            f"{files[name, scale].stat().st_size / 1000:,.0f} kB",
             *(f"{card['benchmarks'][title]['psnr']:.2f}" for title in benchmarks),
             "the default" if name == DEFAULT else "",
         ]

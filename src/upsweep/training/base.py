@@ -301,10 +301,13 @@ class Training(pl.LightningModule):
         whose = f" of the {name}" if len(self.players) > 1 else ""
         said = "%s; learning rate%s %.3g (lr_rule=%s%s)."
         rank_zero_only(log.info)(said, batch, whose, first["lr"], rule.name, meant)
-        steps, epochs = self.steps_of(player), trainer.max_epochs or 1
-        length = {"steps": steps, "epochs": epochs}
         self.scheduled[name] = on = scheduled(
-            player.schedule, optimizer, **length, spent=lambda: self.spent, headline=self.task.headline
+            player.schedule,
+            optimizer,
+            steps=self.steps_of(player),
+            epochs=trainer.max_epochs or 1,
+            headline=self.task.headline,
+            spent=lambda: self.spent,
         )
         return {"optimizer": optimizer, "lr_scheduler": on.told(by_hand=not self.automatic_optimization)}
 
