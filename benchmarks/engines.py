@@ -39,7 +39,7 @@ ENGINES = (*PREPARED, "auto")
 CASES = {  # height, width, channels
     "small colour, 300x200": (200, 300, 3),
     "grey, to 1280x720": (360, 640, 1),
-    "colour, 6 megapixels": (2000, 3000, 3),
+    "colour, 2 megapixels": (1200, 1800, 3),
 }
 Row = dict[str, str | int | float]
 
