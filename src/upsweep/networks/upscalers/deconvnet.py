@@ -1,6 +1,7 @@
 """The network of the article (docs/claims.md) made general: convolutions, then deconvolutions up to the scale."""
 
 from upsweep.blocks import Recipe, chain, conv
+from upsweep.blocks.symmetry import Symmetry
 from upsweep.common.checks import at_least
 from upsweep.networks.upscalers.upscaler import Skip, Upscaler, upsampling
 
@@ -27,8 +28,9 @@ class DeconvNet(Upscaler):
         skip: Skip = "bicubic",
         centre: float = 0.0,
         views: int = 1,
+        symmetry: Symmetry = "none",
     ) -> None:
-        super().__init__(scale, channels, skip, centre, views)
+        super().__init__(scale, channels, skip, centre, views, symmetry)
         at_least("generator", 1, width=width, depth=depth)
         self.convs = chain(recipe, [channels, *[width] * depth], kernel)
         self.upsampler = upsampling(recipe, width, scale)

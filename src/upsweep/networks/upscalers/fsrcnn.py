@@ -1,6 +1,7 @@
 """FSRCNN: Dong, Loy and Tang, Accelerating the Super-Resolution Convolutional Neural Network, ECCV 2016."""
 
 from upsweep.blocks import Block, Recipe, chain, conv
+from upsweep.blocks.symmetry import Symmetry
 from upsweep.common.checks import at_least
 from upsweep.networks.upscalers.upscaler import Skip, Upscaler
 
@@ -28,8 +29,9 @@ class FSRCNN(Upscaler):
         skip: Skip = "none",
         centre: float = 0.0,
         views: int = 1,
+        symmetry: Symmetry = "none",
     ) -> None:
-        super().__init__(scale, channels, skip, centre, views)
+        super().__init__(scale, channels, skip, centre, views, symmetry)
         at_least("generator", 1, d=d, s=s)
         at_least("generator", 0, m=m)
         self.extract = Block(conv(channels, d, 5), d, recipe)

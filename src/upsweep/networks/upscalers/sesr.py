@@ -1,6 +1,7 @@
 """SESR: Bhardwaj et al., Collapsible Linear Blocks for Super-Efficient Super Resolution, MLSys 2022."""
 
 from upsweep.blocks import Block, Recipe, chain, conv
+from upsweep.blocks.symmetry import Symmetry
 from upsweep.common.checks import at_least
 from upsweep.networks.upscalers.residual import Residual
 from upsweep.networks.upscalers.upscaler import Skip, Upscaler
@@ -33,8 +34,9 @@ class SESR(Upscaler):
         skip: Skip = "bicubic",
         centre: float = 0.5,
         views: int = 1,
+        symmetry: Symmetry = "none",
     ) -> None:
-        super().__init__(scale, channels, skip, centre, views)
+        super().__init__(scale, channels, skip, centre, views, symmetry)
         at_least("generator", 1, width=width, depth=depth)
         self.extract = Block(conv(channels, width, 5), width, recipe.linear())
         self.map = Residual(*chain(recipe, [width] * (depth + 1), before_last=True))

@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor, nn
 
 from upsweep.blocks import Block, Recipe
+from upsweep.blocks.symmetry import Symmetry, share
 from upsweep.common.errors import UserError
 from upsweep.imaging.resize import enlarge
+from upsweep.imaging.turns import TURNS, mean_over
 from upsweep.networks.network import Network
-from upsweep.networks.views import TURNS, mean_over
 
 Skip = Literal["bicubic", "none"]
 
@@ -26,6 +27,8 @@ class Upscaler(Network):
         views: in how many ways the network sees an image, 1 to 8: turned by 0, 90, 270 and 180 degrees, then the same
             flipped. Its output is the mean, each turned back. That costs as many times the multiply-adds, and no
             weights.
+        symmetry: the rotations (p4), or rotations and flips (p4m), among which its layers share their weights (see
+            `upsweep.blocks.symmetry`). Turning the input then turns the output, exactly.
 
     Moving the input by `stride` LR pixels only moves the output; it is more than 1 where a network pools.
 
@@ -39,7 +42,15 @@ class Upscaler(Network):
     scales: tuple[int, ...] = (2, 3, 4, 8)
     stride: int = 1
 
-    def __init__(self, scale: int, channels: int, skip: Skip = "none", centre: float = 0.0, views: int = 1) -> None:
+    def __init__(
+        self,
+        scale: int,
+        channels: int,
+        skip: Skip = "none",
+        centre: float = 0.0,
+        views: int = 1,
+        symmetry: Symmetry = "none",
+    ) -> None:
         super().__init__(channels)
         if scale not in self.scales:
             known = ", ".join(map(str, self.scales))
@@ -50,7 +61,11 @@ class Upscaler(Network):
             raise UserError(f"generator.centre={centre} must be a number.")
         if type(views) is not int or not 1 <= views <= len(TURNS):
             raise UserError(f"generator.views={views} must be a whole number from 1 to {len(TURNS)}.")
-        self.scale, self.skip, self.centre, self.views = scale, skip, centre, views
+        self.scale, self.skip, self.centre, self.views, self.symmetry = scale, skip, centre, views, symmetry
+
+    def initialise(self, recipe: Recipe, last: nn.Module | None = None) -> None:
+        super().initialise(recipe, last)
+        share(self, self.symmetry, recipe, last)
 
     def body(self, x: Tensor) -> Tensor:
         """The network itself, (N, C, H, W) -> (N, C, s H, s W): its parts in the order in which `__init__` set them."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from upsweep.networks.views import mean_over
+from upsweep.imaging.turns import mean_over
 from upsweep.networks.wrappers.wrapper import Wrapper
 
 

@@ -12,11 +12,11 @@ from upsweep.blocks.init import He
 from upsweep.blocks.norm import Norm
 from upsweep.blocks.upsampler import Deconv
 from upsweep.common.errors import UserError
+from upsweep.imaging.turns import TURNS, back, mean_over, turned
 from upsweep.networks.network import cost
 from upsweep.networks.upscalers.deconvnet import DeconvNet
 from upsweep.networks.upscalers.fsrcnn import FSRCNN
 from upsweep.networks.upscalers.sesr import SESR
-from upsweep.networks.views import TURNS, back, mean_over, turned
 from upsweep.networks.wrappers import SelfEnsemble
 
 RECIPE = Recipe(He(), torch.nn.PReLU, Norm(), Dropout(), Deconv())
