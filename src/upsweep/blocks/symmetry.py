@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from upsweep.blocks.conv import SubPixelConv2d
+from upsweep.blocks.init import Layer
 from upsweep.blocks.recipe import Recipe
 from upsweep.common.errors import UserError
 from upsweep.imaging.turns import TURNS, turned
@@ -95,38 +96,31 @@ def share(network: nn.Module, symmetry: Symmetry, recipe: Recipe, last: nn.Modul
         return
     if recipe.norm.layer(order) is not None or any(map(parametrize.is_parametrized, network.modules())):
         raise UserError(f"generator.symmetry={symmetry} needs norm=none.")
-    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    layers = [m for m in network.modules() if isinstance(m, Layer)]
     of_last = set() if last is None else set(last.modules())
     for module in list(network.modules()):
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        names = [name for name, p in module.named_parameters(recurse=False) if p.ndim == 1 and p.numel() > 1]
+        if isinstance(module, Layer):
             sees, makes = module is layers[0], module in of_last
-            _check(
-                module,
-                symmetry,
-                [n for n, images in ((module.in_channels, sees), (module.out_channels, makes)) if not images],
-            )
+            features = [module.in_channels] * (not sees) + [module.out_channels] * (not makes)
+            _check(module, symmetry, features)
             kernel = Turned(order, module, sees_images=sees, makes_images=makes)
             parametrize.register_parametrization(module, "weight", kernel)
-            own = [] if makes or module.bias is None else ["bias"]
-        else:  # slopes of PReLU; a single one is shared already
-            own = [name for name, p in module.named_parameters(recurse=False) if p.numel() > 1]
-        for name in own:
+            names = [] if makes else names  # an image has no orientations
+        for name in names:  # biases, and slopes of PReLU; a single one is shared already
             parametrize.register_parametrization(module, name, Repeated(order))
 
 
-def _check(layer: nn.Conv2d | nn.ConvTranspose2d, symmetry: str, widths: list[int]) -> None:
-    """Raise UserError where a layer cannot share its weights."""
-    order = ORDER[symmetry]
-    if odd := [width for width in widths if width % order]:
-        raise UserError(
-            f"generator.symmetry={symmetry} needs features whose channels are a multiple of {order}, not {odd[0]}."
-        )
+def _check(layer: Layer, symmetry: Symmetry, widths: list[int]) -> None:
+    """Raise UserError where a layer, with features of these widths, cannot share its weights."""
+    said, order = f"generator.symmetry={symmetry} needs", ORDER[symmetry]
+    if odd := next((width for width in widths if width % order), None):
+        raise UserError(f"{said} features whose channels are a multiple of {order}, not {odd}.")
     if isinstance(layer, SubPixelConv2d):
-        raise UserError(
-            f"generator.symmetry={symmetry} needs upsampler=deconv or resize: a pixel shuffle does not turn."
-        )
+        raise UserError(f"{said} upsampler=deconv or resize: a pixel shuffle does not turn.")
     if isinstance(layer, nn.ConvTranspose2d) and any(layer.output_padding):
+        kernel, stride = layer.kernel_size[0], layer.stride[0]
         raise UserError(
-            f"generator.symmetry={symmetry} needs a deconvolution that lies evenly on its pixels: a kernel of "
-            f"{layer.kernel_size[0]} at stride {layer.stride[0]} does not; take {layer.kernel_size[0] + 1}."
+            f"{said} a deconvolution that lies evenly on its pixels: a kernel of {kernel} at stride {stride} does not; "
+            f"take {kernel + 1}."
         )
