@@ -72,7 +72,7 @@ class Repeated(nn.Module):
 
 def quotients(order: int) -> list[list[int]]:
     """For each element g of the group, and each h: which element g^-1 h is."""
-    grid = torch.arange(9).view(3, 3)
+    grid = torch.arange(9, device="cpu").view(3, 3)  # also where a network is built on the meta device
     turns = TURNS[:order]
 
     def quotient(g: int, h: int) -> int:
