@@ -106,6 +106,14 @@ def test_every_upscaler_exports(tmp_path: Path, name: str) -> None:
     exported(tmp_path, described(name))
 
 
+def test_weights_that_orientations_share_are_kept_and_exported(tmp_path: Path) -> None:
+    spec = described("sesr", "generator.symmetry=p4", "generator.depth=1")
+    checkpoints.save(state_of(spec), tmp_path / "x.ckpt")
+    kept, lr = load_upscaler(tmp_path / "x.ckpt"), torch.rand(1, 1, 5, 6)
+    torch.testing.assert_close(kept(lr.rot90(1, (2, 3))), kept(lr).rot90(1, (2, 3)))
+    exported(tmp_path, spec)
+
+
 @pytest.mark.parametrize(
     "name", ["dcgan", pytest.param("resnet", marks=pytest.mark.slow), pytest.param("vae", marks=pytest.mark.slow)]
 )
