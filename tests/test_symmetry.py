@@ -1,5 +1,6 @@
 """Layers that share weights among rotations and flips: what turns with the image, and what that costs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from upsweep.blocks import Recipe
+from upsweep.blocks import Recipe, conv
 from upsweep.blocks.activation import PReLU
 from upsweep.blocks.dropout import Dropout
 from upsweep.blocks.init import LSUV, He, Identity, Init
 from upsweep.blocks.norm import BatchNorm, Norm, WeightNorm
-from upsweep.blocks.symmetry import ORDER, Symmetry, quotients
+from upsweep.blocks.symmetry import ORDER, Symmetry, quotients, share
 from upsweep.blocks.upsampler import Deconv, Resize, SubPixel
 from upsweep.common.errors import UserError
 from upsweep.imaging.turns import TURNS, turned
@@ -27,6 +28,17 @@ KINDS: list[tuple[type[Any], dict[str, int]]] = [
     (DeconvNet, {"width": 8, "depth": 2}),
     (FSRCNN, {"d": 16, "s": 8, "m": 2}),
 ]
+
+
+class Slopes(nn.Module):
+    """An activation of somebody's, with a parameter whose orientations nobody knows."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.linspace(0.1, 1, channels).view(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, x * self.slope)
 
 
 def recipe(init: Init | None = None, norm: Norm | None = None, upsampler: Any = None) -> Recipe:
@@ -70,6 +82,32 @@ def test_the_output_turns_with_the_image(
             assert same == (number < ORDER[symmetry]), turn
 
 
+def test_views_may_add_the_flips() -> None:
+    network, lr = built(*KINDS[0], "p4", views=8), image(1, 5, 6)
+    for turn in TURNS:
+        torch.testing.assert_close(network(turned(lr, turn)), turned(network(lr), turn))
+
+
+@pytest.mark.parametrize(("scale", "kernel"), [(2, 6), (3, 7), (3, 9)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kernel_that_lies_evenly_turns(kind: tuple[type[Any], dict[str, int]], scale: int, kernel: int) -> None:
+    network = built(*kind, "p4", scale, recipe=recipe(upsampler=Deconv(kernel=kernel)))
+    lr = image(1, 5, 6)
+    torch.testing.assert_close(network(turned(lr, TURNS[1])), turned(network(lr), TURNS[1]))
+
+
+def test_layers_that_cannot_turn_are_refused() -> None:
+    for layer, said in (
+        (nn.Conv2d(8, 8, 3, groups=2), "parts that turn"),
+        (nn.Conv2d(8, 8, 3, stride=2), "parts that turn"),
+        (nn.Conv2d(8, 8, (3, 1)), "parts that turn"),
+        (nn.BatchNorm2d(8), "norm=none"),
+    ):
+        last = conv(8, 1, 3)
+        with pytest.raises(UserError, match=said):
+            share(nn.Sequential(conv(1, 8, 3), layer, last), "p4", last)
+
+
 def test_colours_are_not_orientations() -> None:
     network, lr = built(*KINDS[0], "p4", channels=3), image(3, 5, 6)
     torch.testing.assert_close(network(turned(lr, TURNS[1])), turned(network(lr), TURNS[1]))
@@ -85,7 +123,9 @@ def test_a_nearest_enlargement_turns_too(scale: int) -> None:
 
 @pytest.mark.parametrize("symmetry", ["p4", "p4m"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_divided_and_multiply_adds_are_not(kind: tuple[type[Any], dict[str, int]], symmetry: str) -> None:
+def test_weights_are_divided_and_multiply_adds_are_not(
+    kind: tuple[type[Any], dict[str, int]], symmetry: Symmetry
+) -> None:
     plain, shared = (cost(built(*kind, each)) for each in ("none", symmetry))
     biases = 1  # of the image that is made; it has no orientation
     assert shared.parameters - biases == (plain.parameters - biases) / ORDER[symmetry]
@@ -139,7 +179,14 @@ def test_training_keeps_the_symmetry() -> None:
         ({"symmetry": "p4", "recipe": recipe(norm=BatchNorm())}, "symmetry=p4 needs norm=none"),
         ({"symmetry": "p4", "recipe": recipe(norm=WeightNorm())}, "symmetry=p4 needs norm=none"),
         ({"symmetry": "p4", "recipe": recipe(upsampler=SubPixel())}, "needs upsampler=deconv or resize"),
-        ({"symmetry": "p4", "recipe": recipe(upsampler=Deconv(kernel=9))}, "a kernel of 9 at stride 2 .* take 10"),
+        ({"symmetry": "p4", "recipe": recipe(upsampler=Deconv(kernel=9))}, r"set upsampler\.kernel=10"),
+        (
+            {"symmetry": "p4", "recipe": recipe(upsampler=Deconv(kernel=7, padding=3)), "scale": 3},
+            r"upsampler\.kernel=7",
+        ),
+        ({"symmetry": "p4", "views": 4}, r"views=4 adds nothing to generator\.symmetry=p4"),
+        ({"symmetry": "p4m", "views": 8}, r"views=8 adds nothing to generator\.symmetry=p4m"),
+        ({"symmetry": "p4", "recipe": replace(recipe(), activation=Slopes)}, "parts that turn, and Slopes does not"),
     ],
 )
 def test_what_cannot_turn_is_refused(given: dict[str, Any], said: str) -> None:

@@ -521,7 +521,7 @@ def test_weights_of_another_skip_or_centre_are_refused_to_a_resumed_run_and_told
     silent = {**NET, "_target_": "upsweep.networks.upscalers.sesr.SESR"}  # whose own centre is 0.5
     for more in ({}, {"resume": True, "trainer": longer}):
         train(make_job(tmp_path / "silent", cache, generator=silent, **more))
-    for other in ({"centre": 0.5}, {"skip": "none"}):
+    for other in ({"centre": 0.5}, {"skip": "none"}, {"symmetry": "p4"}):
         with pytest.raises(UserError, match=rf"was trained with generator\.{next(iter(other))}="):
             train(make_job(tmp_path / "run", cache, generator={**NET, **other}, resume=True, trainer=longer))
     assert "were trained with" not in caplog.text

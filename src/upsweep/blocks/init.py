@@ -330,7 +330,9 @@ class LSUV(Orthogonal):
         std = output.std()  # one step is enough, as the layer is linear
         rounding = 1e-6 * output.abs().max().item()  # what the deviation of a constant may come to
         if not rounding < std.item() < math.inf:
-            raise UserError(f"init=lsuv cannot scale {layer}: its output on the batch has a deviation of {std.item()}.")
+            kind = type(layer).__name__.removeprefix("Parametrized")
+            size = f"{layer.in_channels} to {layer.out_channels} channels"
+            raise UserError(f"init=lsuv cannot scale a {kind} of {size}: on the batch its output deviates by {std:g}.")
         put(layer, layer.weight / std)
 
 

@@ -270,10 +270,10 @@ def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
 
 def _remedy(found: Collection[str], wanted: Collection[str]) -> str:
     """What to add where a norm of weights covers other layers in the file than in the network."""
-    mark = ".parametrizations.weight."
+    marks = (".parametrizations.weight.original0", ".parametrizations.weight.0._u")  # of weight norm, spectral norm
     for covers, fewer, more in (("blocks", found, wanted), ("all", wanted, found)):
-        bare = any(name.partition(mark)[0] + ".weight" in fewer for name in more if mark in name)
-        if bare and any(mark in name for name in fewer):
+        bare = any(name.partition(".parametrizations")[0] + ".weight" in fewer for name in more if name.endswith(marks))
+        if bare and any(name.endswith(marks) for name in fewer):
             return f" (it was trained with norm.covers={covers}: add that)"
     return ""
 

@@ -103,7 +103,7 @@ class Probe:
         if not self._passed or not isinstance(y, Tensor):
             return
         passed, y = self._passed[-1], y.detach()
-        passed.activation = type(module).__name__
+        passed.activation = type(module).__name__.removeprefix("Parametrized")
         found = {**_spread(y), "silent": silent(module, y), "saturated": saturated(module, y)}
         passed.values.update({key: value for key, value in found.items() if value is not None})
 

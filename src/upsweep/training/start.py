@@ -41,9 +41,9 @@ def all_weights(path: Path, spec: dict[str, Any]) -> Started:
     """The weights of a checkpoint, all of which must fit (`checkpoint=`)."""
     network, state = checkpoints.build(spec), checkpoints.read(path)
     weights = checkpoints.generator_weights(state)
+    _warn_of_another(network, state, path)
     checkpoints.fit(network, weights, path)
     network.load_state_dict(weights)
-    _warn_of_another(network, state, path)
     return Started(network, f"The weights are those of {path}.")
 
 
@@ -72,9 +72,9 @@ def going_on(folder: Path, config: Mapping[str, Any], epochs: int, otherwise: St
     state = checkpoints.read(path)
     _refuse_another(folder, config)
     network = checkpoints.build(spec)
-    checkpoints.fit(network, checkpoints.generator_weights(state, ema=False), path)
     if other := _trained_with(network, state):
         raise UserError(f"{folder} was trained with {other}: add that, or begin a new run.")
+    checkpoints.fit(network, checkpoints.generator_weights(state, ema=False), path)
     done = int(state["epoch"]) + 1
     if done > epochs:
         raise UserError(f"{path} has {done} epochs behind it: trainer.max_epochs={epochs} must be {done} or more.")
@@ -129,10 +129,10 @@ def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _trained_with(network: Network, state: Mapping[str, Any]) -> str:
-    """What of a stored network differs from this one where no shape of a weight does, as arguments; or nothing."""
+    """What of a stored network differs from this one and shows in no shape of a weight, as arguments; or nothing."""
     stored = checkpoints.said_of(state)
     known = signature(type(network)).parameters if stored else {}
-    had = {key: stored.get(key, known[key].default) for key in ("skip", "centre", "views") if key in known}
+    had = {key: stored.get(key, known[key].default) for key in ("skip", "centre", "views", "symmetry") if key in known}
     return " ".join(f"generator.{key}={value}" for key, value in had.items() if value != getattr(network, key))
 
 

@@ -181,7 +181,8 @@ def appetite(generator: Upscaler, side: int = 16) -> int:
     def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         sizes.append(sum(t.numel() * t.element_size() for t in (*inputs, output) if isinstance(t, Tensor)))
 
-    for module in probe.modules():
-        module.register_forward_hook(look)
+    for name, module in probe.named_modules():
+        if "parametrizations" not in name:  # those make kernels, and not features
+            module.register_forward_hook(look)
     probe(torch.zeros(1, generator.channels, side, side))
     return 2 * -(-max(sizes) // side**2)

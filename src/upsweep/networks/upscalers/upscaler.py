@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor, nn
 
 from upsweep.blocks import Block, Recipe
-from upsweep.blocks.symmetry import Symmetry, share
+from upsweep.blocks.symmetry import ORDER, Symmetry, share
 from upsweep.common.errors import UserError
 from upsweep.imaging.resize import enlarge
 from upsweep.imaging.turns import TURNS, mean_over
@@ -61,11 +61,18 @@ class Upscaler(Network):
             raise UserError(f"generator.centre={centre} must be a number.")
         if type(views) is not int or not 1 <= views <= len(TURNS):
             raise UserError(f"generator.views={views} must be a whole number from 1 to {len(TURNS)}.")
+        if symmetry not in ORDER:
+            raise UserError(f"generator.symmetry={symmetry} must be one of {', '.join(ORDER)}.")
+        if 1 < views <= ORDER[symmetry]:
+            raise UserError(
+                f"generator.views={views} adds nothing to generator.symmetry={symmetry}, which turns with its image: "
+                "leave one of them out."
+            )
         self.scale, self.skip, self.centre, self.views, self.symmetry = scale, skip, centre, views, symmetry
 
     def initialise(self, recipe: Recipe, last: nn.Module | None = None) -> None:
         super().initialise(recipe, last)
-        share(self, self.symmetry, recipe, last)
+        share(self, self.symmetry, last)
 
     def body(self, x: Tensor) -> Tensor:
         """The network itself, (N, C, H, W) -> (N, C, s H, s W): its parts in the order in which `__init__` set them."""
