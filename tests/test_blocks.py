@@ -948,7 +948,10 @@ def test_rules_for_kinds_of_layers_are_chosen_by_name() -> None:
         (lambda: Normal(norm_std=-1), r"init\.norm_std=-1"),
         (lambda: Interpolation(kernel="cubic"), r"init\.kernel=cubic must be one of bilinear"),  # type: ignore[arg-type]
         (lambda: Interpolation()(conv(1, 1, 3), nn.ReLU), r"init\.deconv"),
-        (lambda: LSUV().calibrate(conv(1, 1, 3), lambda: torch.zeros(1, 1, 8, 8)), r"init=lsuv cannot scale a Conv2d of 1 to 1 channels"),
+        (
+            lambda: LSUV().calibrate(conv(1, 1, 3), lambda: torch.zeros(1, 1, 8, 8)),
+            r"init=lsuv cannot scale a Conv2d of 1 to 1 channels",
+        ),
         (lambda: GroupNorm(groups=0), r"norm\.groups=0"),
         (lambda: SpectralNorm(iterations=0), r"norm\.iterations=0"),
         (lambda: WeightNorm(covers="last"), r"norm\.covers=last"),  # type: ignore[arg-type]
