@@ -20,6 +20,7 @@ from upsweep.blocks import activation
 from upsweep.blocks.conv import SubPixelConv2d
 from upsweep.common.checks import at_least, hold_to_literals
 from upsweep.common.errors import UserError
+from upsweep.common.names import kind_of
 from upsweep.imaging.resize import cubic
 
 Layer = nn.Conv2d | nn.ConvTranspose2d
@@ -330,9 +331,10 @@ class LSUV(Orthogonal):
         std = output.std()  # one step is enough, as the layer is linear
         rounding = 1e-6 * output.abs().max().item()  # what the deviation of a constant may come to
         if not rounding < std.item() < math.inf:
-            kind = type(layer).__name__.removeprefix("Parametrized")
             size = f"{layer.in_channels} to {layer.out_channels} channels"
-            raise UserError(f"init=lsuv cannot scale a {kind} of {size}: on the batch its output deviates by {std:g}.")
+            raise UserError(
+                f"init=lsuv cannot scale a {kind_of(layer)} of {size}: on the batch its output deviates by {std:g}."
+            )
         put(layer, layer.weight / std)
 
 

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from upsweep.blocks.conv import SubPixelConv2d
 from upsweep.blocks.init import FeatureNorm, Layer
 from upsweep.common.errors import UserError
+from upsweep.common.names import kind_of
 from upsweep.imaging.turns import TURNS, turned
 
 Symmetry = Literal["none", "p4", "p4m"]
@@ -146,4 +147,4 @@ def _check(module: nn.Module, own: Collection[nn.Parameter], symmetry: Symmetry)
     else:
         turns = all(p.ndim == 1 for p in own)
     if not turns:
-        raise UserError(f"{said} parts that turn, and {type(module).__name__} does not.")
+        raise UserError(f"{said} parts that turn, and {kind_of(module)} does not.")

@@ -1,4 +1,4 @@
-"""Names of files and of keys in a log, made from names that somebody else chose; and the first few, in a sentence."""
+"""Names of files and of keys in a log, made from names that somebody else chose; of kinds of layers; the first few."""
 
 import hashlib
 import re
@@ -51,3 +51,8 @@ def _marked(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     start = _plain(text).encode()[: LONGEST - 1 - len(digest)].decode(errors="ignore").strip("_")
     return f"{start}-{digest}" if start else digest
+
+
+def kind_of(layer: object) -> str:
+    """The name of a layer's class, as its author wrote it: torch renames those whose weights are parametrised."""
+    return type(layer).__name__.removeprefix("Parametrized")

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upsweep.common.names import kind_of
 from upsweep.explaining.case import Case
 from upsweep.explaining.drawing import COLOURS, SIGNED, TEXT, drawn, plain, row_title, sheet, show
 from upsweep.explaining.section import Section
@@ -370,7 +371,7 @@ def _sentence(name: str, one: Behaviour | None, energy: float) -> str:
     network = f"Of a flat image the whole network makes a checkerboard of {energy:.2f} grey levels."
     if one is None:
         return f"No linear layer of {name} enlarges, so there is no learned upsampler to show. {network}"
-    kind = " and ".join(type(part).__name__.removeprefix("Parametrized") for part in one.layer.parts)
+    kind = " and ".join(kind_of(part) for part in one.layer.parts)
     learned = "" if one.layer.learned else "; nothing of it is learned"
     return (
         f"The last upsampler of {name} ({kind}) enlarges {one.layer.stride} times and paints {one.extent}x{one.extent} "

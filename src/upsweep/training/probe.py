@@ -11,6 +11,7 @@ from torch.nn.modules import activation as activations
 from torch.nn.utils import get_total_norm
 from torch.utils.hooks import RemovableHandle
 
+from upsweep.common.names import kind_of
 from upsweep.runs.verdicts import Layer
 
 END = 0.05  # of its range: so near to an end of it, a sigmoid and a tanh have a fifth of their largest slope
@@ -103,7 +104,7 @@ class Probe:
         if not self._passed or not isinstance(y, Tensor):
             return
         passed, y = self._passed[-1], y.detach()
-        passed.activation = type(module).__name__.removeprefix("Parametrized")
+        passed.activation = kind_of(module)
         found = {**_spread(y), "silent": silent(module, y), "saturated": saturated(module, y)}
         passed.values.update({key: value for key, value in found.items() if value is not None})
 
