@@ -331,10 +331,8 @@ class LSUV(Orthogonal):
         std = output.std()  # one step is enough, as the layer is linear
         rounding = 1e-6 * output.abs().max().item()  # what the deviation of a constant may come to
         if not rounding < std.item() < math.inf:
-            size = f"{layer.in_channels} to {layer.out_channels} channels"
-            raise UserError(
-                f"init=lsuv cannot scale a {kind_of(layer)} of {size}: on the batch its output deviates by {std:g}."
-            )
+            which = f"{kind_of(layer)} of {layer.in_channels} to {layer.out_channels} channels"
+            raise UserError(f"init=lsuv cannot scale a {which}: on the batch its output deviates by {std:g}.")
         put(layer, layer.weight / std)
 
 
