@@ -10,11 +10,11 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from tests.small_duel import adversary, small_duel
 from tests.small_job import TRAINER, small_job
 
-from upsweep.cli import _of_the_trainer
 from upsweep.common.errors import UserError
 from upsweep.runs import history
 from upsweep.runs.layout import BEST, HISTORY
 from upsweep.runs.result import Result
+from upsweep.sentences import of_the_trainer
 from upsweep.training.job import train
 from upsweep.training.records import History
 from upsweep.training.schedules import Schedule
@@ -126,10 +126,10 @@ def test_an_unknown_key_is_told_to_be_an_argument_of_lightning_or_what_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.argv", ["train.py", "trainer.max_steps=4"])
-    assert (_of_the_trainer("max_steps") or "").endswith("write +trainer.max_steps=4 to add it.")
-    assert (_of_the_trainer("max_step") or "").startswith("There is no trainer.max_step; Lightning's Trainer takes acc")
-    assert (_of_the_trainer("max_step") or "").endswith("Did you mean trainer.max_steps?")
-    assert "hydra.run.dir=FOLDER" in (_of_the_trainer("default_root_dir") or "")
+    assert (of_the_trainer("max_steps") or "").endswith("write +trainer.max_steps=4 to add it.")
+    assert (of_the_trainer("max_step") or "").startswith("There is no trainer.max_step; Lightning's Trainer takes acc")
+    assert (of_the_trainer("max_step") or "").endswith("Did you mean trainer.max_steps?")
+    assert "hydra.run.dir=FOLDER" in (of_the_trainer("default_root_dir") or "")
 
 
 @pytest.mark.parametrize(

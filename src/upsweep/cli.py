@@ -14,7 +14,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -25,24 +24,15 @@ from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ConfigDefault
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.utils import run_job as hydras_run_job
-from hydra.errors import (
-    CompactHydraException,
-    ConfigCompositionException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
+from upsweep import sentences
 from upsweep.common import telling
 from upsweep.common.checks import as_typed, fits, hold_to_signature, wanted
-from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.common.memory import keep_freed
 from upsweep.common.parents import watch_parent
@@ -57,7 +47,6 @@ from upsweep.sweeps.overrides import (
     hold_to_one_each,
     in_place,
     of_the_task,
-    plain,
     readable,
     together,
 )
@@ -67,8 +56,6 @@ Task = Callable[[DictConfig], float | None]
 HERE = Path(__file__).resolve().parent
 # what can be chosen: in the package that a wheel installs, beside src/ in a checkout
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"
-# how Hydra refuses the values of a sweep where there is one job alone
-SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
 
 
 def door(
@@ -97,12 +84,14 @@ def door(
         @functools.wraps(task)
         def civil(config: DictConfig) -> float | None:
             begun.set()
-            with _ending_with(_of_the_user):
+            with _ending_with(sentences.of_the_task):
                 return task(config)
 
         def report(func: Callable[[], Any]) -> Any:
             """Hydra's way to run and to print what went wrong, unless we have a sentence for it."""
-            return hydras_report(_ending_with(lambda error: None if begun.is_set() else _sentence(error))(func))
+            return hydras_report(
+                _ending_with(lambda error: None if begun.is_set() else sentences.of_the_config(error))(func)
+            )
 
         entry = hydra.main(version_base="1.3", config_path=str(config_path), config_name=config_name)(civil)
         hydras_report = hydra_utils.run_and_report
@@ -137,33 +126,6 @@ def _ending_with(tell: Callable[[Exception], object]) -> Iterator[None]:
         sys.exit(1)
 
 
-def _of_the_user(error: Exception) -> object:
-    """The user's part in an error of the task; a `debug` choice asks for the traceback where it is not our sentence."""
-    links = list(_chain(error))
-    ours = next((link for link in links if isinstance(link, UserError)), None)
-    if ours or HydraConfig.get().runtime.choices.get("debug") is not None:
-        return ours
-    return next(filter(None, map(_refused, links)), None)
-
-
-def _refused(error: BaseException) -> str | None:
-    """What is told of a config that cannot be read, or of which nothing can be made, and of a file; None of others."""
-    if (full := full_disk(error, Path.cwd())) is not None:
-        return f"{full}: free some space, and start again."
-    key = getattr(error, "full_key", None) or "".join(re.findall(r"full_key: (\S+)", str(error))[:1])
-    reason = " ".join(re.split(r"\n *full_key", str(error.__cause__ or error))[0].split())
-    match error:
-        case InterpolationKeyError():
-            return f"{key} needs what the config does not have: {reason}. Choose it, or leave out what removes it."
-        case ConfigKeyError() | ConfigAttributeError():
-            return f"{key} is needed, but not in the config: choose it, or leave out what removes it (~{key})."
-        case InstantiationException() | OmegaConfBaseException():
-            return f"{key}: {reason}." if key else f"{reason}."
-        case OSError(filename=str() as file, strerror=str() as why):
-            return f"Cannot use {file}: {why}."
-    return None
-
-
 def _claiming_run_job(*, config: DictConfig, **others: Any) -> Any:
     folder = writable(Path(str(config.hydra.run.dir)), resume=config.get("resume") is not None)
     try:
@@ -194,7 +156,7 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
     if claims and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))
     try:
-        with _ending_with(_before_the_report):
+        with _ending_with(sentences.of_the_door):
             settle_ranks(os.environ)
             arguments = resumed(readable(together([_meant(word, meant) for word in sys.argv[1:]]), paths))
             folders = [conf, *config_dirs(arguments)]
@@ -212,13 +174,6 @@ def _enter(entry: Callable[[], Any], paths: Sequence[str], claims: bool, conf: P
 def _meant(word: str, meant: Mapping[str, str]) -> str:
     """A word of the command line, with its beginning replaced by what that stands for."""
     return next((new + word.removeprefix(old) for old, new in meant.items() if word.startswith(old)), word)
-
-
-def _before_the_report(error: Exception) -> object:
-    """What is told of an error that does not pass through the report, as in --help and --info."""
-    if isinstance(error, (CompactHydraException, UserError)):
-        return _sentence(error) or error
-    return _sentence(error) if isinstance(error, ValueError) else None
 
 
 @contextmanager
@@ -391,73 +346,3 @@ def _groups(repository: IConfigRepository, parent: str = "") -> Iterator[str]:
         if repository.get_group_options(group):
             yield group
         yield from _groups(repository, group)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes: `hydra.utils.instantiate` wraps what a constructor raises."""
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _sentence(error: Exception) -> str | None:
-    """What to tell a user of an error outside the task; None where Hydra's own words are best."""
-    for link in _chain(error):
-        if isinstance(link, UserError):
-            return str(link)
-        if isinstance(link, OverrideParseException) and not re.match(r"~|[^=]+=", link.override):
-            return f"{link.override} is not understood: write KEY=VALUE, as in seed=1."
-        if isinstance(link, ConfigCompositionException) and (swept := SEVERAL.match(str(link))):
-            key = swept[1].partition("=")[0]
-            return f"{swept[1]} has several values: add -m to run a job for each, or write '{key}=[...]' for a list."
-        if isinstance(link, (ConfigKeyError, ConfigAttributeError)) and isinstance(link.parent_node, DictConfig):
-            key = str(link.key)
-            if str(link.full_key) == f"trainer.{key}" and (said := _of_the_trainer(key)):
-                return said
-            if where := _in_one_of_several(link.parent_node, str(link.full_key), key):
-                return f"There is no {link.full_key}: with several, write {' or '.join(where)}."
-            return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
-        if isinstance(link, MissingConfigException):
-            group, _, name = (link.missing_cfg_file or "").rpartition("/")
-            # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown.
-            options = link.options or GlobalHydra.instance().config_loader().get_group_options(group)
-            return _unknown(f"{group}=", name, sorted(options)) if options else None
-        if isinstance(link, ValueError) and "Config group override must be" in str(link):
-            return _no_choice()
-        if isinstance(link, ValueError) and str(link).startswith("Only one of --run"):
-            return "--cfg and --info show the config of one job: leave -m out."
-        if isinstance(link, OSError):
-            what = full_disk(link, Path.cwd()) or f"Cannot use {link.filename}: {link.strerror}"
-            return f"{what}. Choose another output folder with hydra.run.dir=... or, for a sweep, hydra.sweep.dir=..."
-    return None
-
-
-def _in_one_of_several(parent: DictConfig, full_key: str, key: str) -> list[str]:
-    """The keys that an unknown one may mean, where several choices of a group stand `APART`: `logger.wandb.mode`."""
-    group = full_key.removesuffix(f".{key}")
-    nodes = {name: parent.get(name) for name in map(str, parent)} if group in APART else {}
-    return [f"{group}.{name}.{key}" for name, node in nodes.items() if isinstance(node, DictConfig) and key in node]
-
-
-def _of_the_trainer(key: str) -> str | None:
-    """What to tell of `trainer.<key>`, which the config does not have."""
-    from upsweep.training.trainer import refusal
-
-    value = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith(f"trainer.{key}=")), "...")
-    return refusal(key, value)
-
-
-def _no_choice() -> str | None:
-    """What to tell of a group for which null, or a number, was chosen."""
-    loader = GlobalHydra.instance().config_loader()
-    for key, _, value in (argument.partition("=") for argument in sys.argv[1:]):
-        group = key.lstrip("+").partition("@")[0]
-        if plain(value) not in (known := sorted(loader.get_group_options(group))) and known:
-            return _unknown(f"{group}=", value, known)
-    return None
-
-
-def _unknown(prefix: str, word: str, known: list[str]) -> str:
-    meant = "".join(f" Did you mean {prefix}{match}?" for match in get_close_matches(word, known, n=1))
-    choices = f"; choose from {', '.join(known)}" if known else ""
-    return f"There is no {prefix}{word}{choices}.{meant}"
