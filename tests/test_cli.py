@@ -222,6 +222,7 @@ KEYS = [
     "+mine.lr_path",
     "data.cache_dir",
     "init_from",
+    "objective.teacher",
 ]
 
 

@@ -65,10 +65,12 @@ def test_images_that_are_not_there_are_named(photo: Path, source: dict[str, Any]
     assert str(told.value).startswith(sentence)
 
 
-@pytest.mark.parametrize("key", ["checkpoint", "init_from"])
+@pytest.mark.parametrize("key", ["checkpoint", "init_from", "objective.teacher"])
 def test_weights_that_are_not_there_are_named(key: str) -> None:
+    asking = OmegaConf.create({})
+    OmegaConf.update(asking, key, "none.ckpt")
     with pytest.raises(UserError, match=f"^{key}=none.ckpt: there is no such checkpoint"):
-        check_inputs([config(), OmegaConf.create({key: "none.ckpt"})])
+        check_inputs([config(), asking])
 
 
 @pytest.mark.parametrize("said", ["fsrcnn_x2", "photos/a.png", "run", ["a", "b"]])

@@ -11,7 +11,10 @@ from torch import nn
 
 from upsweep.common.errors import UserError
 from upsweep.imaging.resize import imresize
+from upsweep.networks.checkpoints import load_upscaler
+from upsweep.networks.wrappers.self_ensemble import SelfEnsemble
 from upsweep.objectives.charbonnier import Charbonnier
+from upsweep.objectives.distilled import Distilled
 from upsweep.objectives.ssim import SSIM
 from upsweep.objectives.weighted import WeightedSum
 
@@ -34,7 +37,7 @@ def chosen(name: str, *overrides: str) -> nn.Module:
     return objective
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "distilled"])  # which may lead to the teacher's
 def test_every_objective_is_least_at_hr_and_its_gradient_leads_there(name: str) -> None:
     objective = chosen(name)
     sr, hr = images()
@@ -82,3 +85,41 @@ def test_a_weighted_sum_is_the_sum_of_its_weighted_terms_and_the_weights_are_set
 def test_a_term_without_a_weight_is_one_sentence() -> None:
     with pytest.raises(UserError, match="must have the same names"):
         WeightedSum({"l1": nn.L1Loss(), "c": Charbonnier()}, {"l1": 1.0})
+
+
+@pytest.mark.parametrize("self_ensemble", [False, True])
+def test_distillation_is_the_weighted_mean_of_the_errors_against_hr_and_against_the_teacher_s_image(
+    self_ensemble: bool,
+) -> None:
+    sr, hr = images(channels=1)
+    lr = imresize(hr, 0.5)
+    objective = chosen("distilled", "objective.weight=0.25", f"objective.self_ensemble={self_ensemble}").train()
+    teacher = load_upscaler("deconvnet_x2")
+    with torch.no_grad():
+        taught = (SelfEnsemble(teacher) if self_ensemble else teacher)(lr)
+    expected = 0.75 * (sr - hr).square().mean() + 0.25 * (sr - taught).square().mean()
+    assert objective(sr.requires_grad_(), hr, lr).item() == pytest.approx(expected.item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(objective(sr, hr, lr), sr)
+    wanted = 2 * (sr - 0.75 * hr - 0.25 * taught) / sr.numel()
+    assert torch.allclose(gradient, wanted, atol=1e-9), "towards the mean of HR and what the teacher makes"
+
+
+def test_the_teacher_does_not_learn_and_stays_as_it_is_in_training() -> None:
+    objective = Distilled(nn.MSELoss(), "fsrcnn_x2").train()
+    assert objective.training and objective.of.training and not objective.teacher.training
+    assert not any(parameter.requires_grad for parameter in objective.parameters())
+
+
+@pytest.mark.parametrize(("channels", "scale"), [(3, 2), (1, 3)])
+def test_a_teacher_of_another_scale_or_other_channels_is_one_sentence(channels: int, scale: int) -> None:
+    lr = torch.rand(2, channels, 8, 8)
+    sr = torch.rand(2, channels, 8 * scale, 8 * scale)
+    with pytest.raises(UserError, match=r"objective\.teacher=fsrcnn_x2 enlarges 1 channels x2; the generator makes"):
+        Distilled(nn.MSELoss(), "fsrcnn_x2")(sr, sr, lr)
+
+
+def test_what_is_no_teacher_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="There is no checkpoint at deconvnet_x5"):
+        Distilled(nn.MSELoss(), "deconvnet_x5")
+    with pytest.raises(UserError, match=r"objective.weight=1.5 must be from 0 to 1\."):
+        Distilled(nn.MSELoss(), "fsrcnn_x2", weight=1.5)

@@ -184,12 +184,16 @@ def learning(cfg: DictConfig) -> "MakeTraining":
     """How the generator learns."""
     from torch import nn
 
+    from upsweep.tracking.weights import PREFIX, located
     from upsweep.training.adversarial import Adversarial
     from upsweep.training.optimizers import by_dotted_name
     from upsweep.training.own import own_training
     from upsweep.training.scaling import RateRule
     from upsweep.training.supervised import Supervised
 
+    for key, said in cfg.objective.items():
+        if str(said).startswith(PREFIX):
+            cfg.objective[key] = str(located(said, f"objective.{key}"))  # a teacher that lies at W&B
     objective = made(cfg.objective, "objective", nn.Module)
     if (reduction := getattr(objective, "reduction", "mean")) not in ("mean", "sum"):
         raise UserError(f"objective.reduction={reduction} must be mean or sum.")

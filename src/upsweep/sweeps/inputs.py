@@ -13,7 +13,7 @@ from upsweep.common.commands import installing
 from upsweep.common.errors import UserError
 from upsweep.release import choices
 from upsweep.tracking.nodes import nodes_of
-from upsweep.tracking.weights import located
+from upsweep.tracking.weights import WEIGHTS, located
 
 # class of a logger -> the extra that has its package, and the packages of which one must be there
 PACKAGES = {
@@ -55,7 +55,7 @@ def _hold_to_package(target: str) -> None:
 
 
 def _inputs(config: DictConfig) -> tuple[dict[str, Any], Any]:
-    weights = {key: OmegaConf.select(config, key) for key in ("checkpoint", "init_from")}
+    weights = {key: OmegaConf.select(config, key) for key in WEIGHTS}
     with suppress(Exception):  # a config that makes no sense is the job's to tell
         return weights, OmegaConf.to_container(config.data.source, resolve=True)
     return weights, None

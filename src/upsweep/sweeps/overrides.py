@@ -25,7 +25,9 @@ WITH_VALUE = {*SHORT, *SHORT.values(), "--cfg", "-c", "--experimental-rerun"}
 INFO = {"--info", "-i"}  # may have a value
 
 # The last word of a key that names a file or folder, in anybody's config: data.val_root, hydra.run.dir, checkpoint.
-PATH = re.compile(r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_from|resume|sweep|study|input|output)")
+PATH = re.compile(
+    r"(.*[._])?(root|dir|subdir|folder|path|file|checkpoint|init_from|teacher|resume|sweep|study|input|output)"
+)
 SWITCH = re.compile(r".*\.(file|checkpoint|sweep|input|output)")  # a user's own class may also have such a key
 FUNCTION = re.compile(rf"({'|'.join(create_functions().functions)})\(.*\)", re.DOTALL)
 ONE = re.compile(r"^(_target_|source):", re.MULTILINE)  # in the file of a choice that stands alone

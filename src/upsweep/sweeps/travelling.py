@@ -11,10 +11,10 @@ from upsweep.runs.layout import CHECKPOINTS, RUNS, SWEEPS, WANDB, checkpoint_of
 from upsweep.sweeps.node import Site
 from upsweep.sweeps.overrides import plain, quoted
 from upsweep.sweeps.resuming import absolute
+from upsweep.tracking.weights import WEIGHTS
 
 EXCLUDED = [".?*", "__pycache__", "*.egg-info", "*.ckpt", RUNS, SWEEPS, WANDB, CHECKPOINTS, "node_modules", "venv"]
 OURS = ("WANDB_", "MLFLOW_", "UPSWEEP_", "HYDRA_")  # variables of the launcher's that its jobs are given
-WEIGHTS = ("checkpoint", "init_from")
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # of a job, which are given as whole paths
 FLAGS = ("--config-path", "--config-dir")
 

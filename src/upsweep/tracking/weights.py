@@ -16,6 +16,7 @@ from upsweep.tracking.server import asking, no_way_online
 
 log = logging.getLogger("upsweep")
 
+WEIGHTS = ("checkpoint", "init_from", "objective.teacher")  # keys of a training that name a checkpoint
 PREFIX = "wandb:"
 CACHE = Path(".cache/upsweep/wandb")  # below the folder of the command, as that of prepared images
 SUFFIXES = (".ckpt", ".safetensors")
