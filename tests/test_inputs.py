@@ -14,6 +14,7 @@ from upsweep.data.sources import Folder
 from upsweep.imaging.files import Picture, write_image
 from upsweep.sweeps import inputs
 from upsweep.sweeps.inputs import check_inputs
+from upsweep.tracking.weights import DISTILLED
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ROOT / "src" / "train.py"
@@ -67,10 +68,21 @@ def test_images_that_are_not_there_are_named(photo: Path, source: dict[str, Any]
 
 @pytest.mark.parametrize("key", ["checkpoint", "init_from", "objective.teacher"])
 def test_weights_that_are_not_there_are_named(key: str) -> None:
-    asking = OmegaConf.create({})
+    asking = OmegaConf.create({"objective": {"_target_": DISTILLED}})
     OmegaConf.update(asking, key, "none.ckpt")
     with pytest.raises(UserError, match=f"^{key}=none.ckpt: there is no such checkpoint"):
         check_inputs([config(), asking])
+
+
+def test_a_teacher_of_an_objective_of_one_s_own_is_its_own_matter() -> None:
+    objective = {"_target_": "mine.Perceptual", "teacher": "resnet50"}
+    check_inputs([config(objective=objective)])
+    terms = {
+        "_target_": "upsweep.objectives.weighted.WeightedSum",
+        "terms": {"a": {**objective, "_target_": DISTILLED}},
+    }
+    with pytest.raises(UserError, match=r"^objective\.terms\.a\.teacher=resnet50: there is no such checkpoint"):
+        check_inputs([config(objective=terms)])
 
 
 @pytest.mark.parametrize("said", ["fsrcnn_x2", "photos/a.png", "run", ["a", "b"]])

@@ -1,6 +1,7 @@
 """What the objectives promise: the metric's own figures, gradients that lead to HR, sums as the YAML says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,12 +111,36 @@ def test_the_teacher_does_not_learn_and_stays_as_it_is_in_training() -> None:
     assert not any(parameter.requires_grad for parameter in objective.parameters())
 
 
-@pytest.mark.parametrize(("channels", "scale"), [(3, 2), (1, 3)])
-def test_a_teacher_of_another_scale_or_other_channels_is_one_sentence(channels: int, scale: int) -> None:
-    lr = torch.rand(2, channels, 8, 8)
-    sr = torch.rand(2, channels, 8 * scale, 8 * scale)
-    with pytest.raises(UserError, match=r"objective\.teacher=fsrcnn_x2 enlarges 1 channels x2; the generator makes"):
-        Distilled(nn.MSELoss(), "fsrcnn_x2")(sr, sr, lr)
+def test_a_smaller_level_of_a_pyramid_is_held_to_the_teacher_s_image_shrunk() -> None:
+    lr, level = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 16, 16)
+    with torch.no_grad():
+        taught = imresize(load_upscaler("fsrcnn_x4")(lr), 0.5)
+    objective = Distilled(nn.MSELoss(), "fsrcnn_x4", weight=1.0)
+    expected = (level - taught).square().mean().item()
+    assert objective(level, level, lr).item() == pytest.approx(expected, rel=1e-5)
+
+
+class Consistent(nn.Module):
+    """An objective that asks for what the network took."""
+
+    taps = ("convs.0",)
+
+    def forward(self, made: torch.Tensor, wanted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        return (made - wanted).abs().mean() + (imresize(made, 0.5) - given).abs().mean()
+
+
+def test_what_the_objective_within_asks_for_is_given_to_it() -> None:
+    sr, hr = images(channels=1)
+    lr = imresize(hr, 0.5)
+    objective = Distilled(Consistent(), "fsrcnn_x2", weight=0.0)
+    assert objective.asks == ("given",) and objective.taps == ("convs.0",)
+    assert objective(sr, hr, given=lr).item() == pytest.approx(Consistent()(sr, hr, lr).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("said", [{"scale": 3}, {"channels": 3}])
+def test_a_teacher_of_another_scale_or_other_channels_is_one_sentence(said: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="The teacher fsrcnn_x2 is one for scale=2 and channels=1, and the generator"):
+        Distilled(nn.MSELoss(), "fsrcnn_x2", **said)
 
 
 def test_what_is_no_teacher_is_one_sentence() -> None:

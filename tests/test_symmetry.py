@@ -192,3 +192,15 @@ def test_training_keeps_the_symmetry() -> None:
 def test_what_cannot_turn_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         build(SESR, {"width": 16, "depth": 2} | given)
+
+
+@pytest.mark.parametrize(("kind", "widths"), KINDS)
+def test_at_x2_a_flat_image_stays_flat_because_its_four_phases_are_turned_into_one_another(
+    kind: type[Any], widths: dict[str, int]
+) -> None:
+    flat = torch.full((1, 1, 32, 32), 0.3, dtype=torch.float64)
+    spread = {
+        symmetry: built(kind, widths, symmetry, skip="none")(flat)[..., 28:36, 28:36].std().item()
+        for symmetry in ("none", "p4")
+    }
+    assert spread["p4"] < 1e-9 < 1e-3 < spread["none"], "no checkerboard, whatever the weights are"

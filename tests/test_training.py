@@ -27,10 +27,11 @@ from upsweep.common.errors import UserError
 from upsweep.data.photos import TRAIN, photo_files
 from upsweep.data.sources import Folder, Photos
 from upsweep.imaging.files import to_uint8
-from upsweep.imaging.resize import enlarge, shrink
+from upsweep.imaging.resize import enlarge, level_of, shrink
 from upsweep.metrics.metric import PSNR, SSIM
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks import checkpoints
+from upsweep.objectives.distilled import Distilled
 from upsweep.runs import history
 from upsweep.runs.about import About
 from upsweep.runs.identity import Identity
@@ -38,7 +39,6 @@ from upsweep.runs.progress import Progress
 from upsweep.runs.result import Result
 from upsweep.tasks.super_resolution.data import PatchData
 from upsweep.tasks.super_resolution.pictures import busiest
-from upsweep.tasks.super_resolution.task import level_of
 from upsweep.tracking.csv_run import CsvRun
 from upsweep.training.accessory import Accessory
 from upsweep.training.callbacks import EMA, EarlyStopping, Pictures, ShowProgress, Throughput
@@ -713,3 +713,21 @@ def test_what_a_data_worker_cannot_hand_over_ends_the_loader_with_its_cause() ->
     assert watched.why(raised.value) == "The cache has vanished."
     assert watched.why(RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ")) is not None
     assert watched.why(ValueError("another")) is None
+
+
+def test_a_teacher_and_its_statistics_are_no_part_of_a_checkpoint(tmp_path: Path, cache: Path) -> None:
+    recipe = {**RECIPE, "norm": {"_target_": "upsweep.blocks.norm.BatchNorm"}}
+    train(make_job(tmp_path / "teacher", cache, generator={**NET, "recipe": recipe}))
+    for resume in (False, True):
+        objective = Distilled(nn.MSELoss(), tmp_path / "teacher")
+        assert any(name.endswith("running_mean") for name in objective.state_dict()), "it has some"
+        trainer = {**TRAINER, "max_epochs": 3 if resume else 2}
+        result = train(make_job(tmp_path / "run", cache, objective=objective, resume=resume, trainer=trainer))
+        assert result.state == "finished"
+    saved = checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert not [name for name in saved["state_dict"] if name.startswith("objective.")]
+
+
+def test_an_objective_that_gives_many_values_is_one_sentence(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(UserError, match=r"The objective gives \(4, 1, 16, 16\) values, and must give one"):
+        train(make_job(tmp_path, cache, objective=nn.MSELoss(reduction="none")))

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from upsweep.common.errors import UserError
+from upsweep.imaging.turns import TURNS, mean_over
 from upsweep.networks import checkpoints
 from upsweep.networks.network import cost
 from upsweep.networks.upscalers import Upscaler
@@ -232,3 +233,27 @@ def test_a_wrapped_generator_looks_like_the_one_inside() -> None:
         assert (wrapped.scale, wrapped.channels, wrapped.stride, wrapped.training) == (3, 3, 4, False)
         assert cost(wrapped).parameters == cost(generator).parameters
         assert torch.equal(wrapped.pyramid(image(3, 9, 9))[-1], wrapped(image(3, 9, 9)))
+
+
+@pytest.mark.parametrize(
+    ("how", "passes"),
+    [
+        ({}, 8),
+        ({"symmetry": "p4"}, 2),
+        ({"symmetry": "p4m"}, 1),
+        ({"views": 4}, 2),
+        ({"views": 3}, 8),
+        ({"views": 8, "symmetry": "p4"}, 1),
+    ],
+)
+def test_the_self_ensemble_sees_an_image_in_no_two_ways_that_are_the_same_for_its_network(
+    how: dict[str, Any], passes: int
+) -> None:
+    generator = build("sesr", "generator.kernel=8", **{"width": 16, "depth": 2, **how}).double()
+    lr, seen = image(1, 7, 9).double(), list[Tensor]()
+    with torch.no_grad():
+        expected = mean_over(TURNS, generator, lr)
+        ensemble = SelfEnsemble(Tiled(generator, tile=64))
+        generator.register_forward_hook(lambda *_: seen.append(lr))
+        torch.testing.assert_close(ensemble(lr), expected, rtol=0, atol=1e-12)
+    assert len(seen) == passes

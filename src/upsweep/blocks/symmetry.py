@@ -3,7 +3,8 @@
 The channels of features are sorted by orientation, then by field: channel [g F + f] shows field f as the group's g-th
 TURN of an image does. Turning the image turns the features, and moves them from one orientation to another; it turns
 the output, exactly. So one kernel serves in all orientations: with the same width, and the same multiply-adds, a layer
-has a fourth (p4) or an eighth (p4m) of the weights.
+has a fourth (p4) or an eighth (p4m) of the weights. At x2 a flat image stays flat, away from its border: the four
+phases of a deconvolution turn into one another, so that there is no checkerboard (Odena et al. 2016).
 """
 
 from collections.abc import Collection, Iterable

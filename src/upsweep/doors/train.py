@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from upsweep.cli import door, hold_to_types, importing
+from upsweep.cli import door, hold_to_types, importing, own_targets
 from upsweep.common.errors import UserError, first_line
 from upsweep.sweeps.inputs import check_inputs
 
@@ -180,20 +180,30 @@ def refuse_unknown(data: DictConfig) -> None:
         raise UserError(f"data.{unknown[0]} is read by nothing: a file in conf/data may say {', '.join(known)}.")
 
 
+def prepare_teachers(cfg: DictConfig) -> None:
+    """Tell the teachers of an objective their files, the classes that they may be of, and what they must fit."""
+    from upsweep.tracking.weights import located, teachers_of
+
+    for key, teacher in teachers_of(cfg.objective).items():
+        if cfg.scale is None:
+            raise UserError(f"{key} makes images larger, which this task does not: choose another objective.")
+        fits = {"scale": cfg.scale, "channels": cfg.generator.get("channels")}
+        node = OmegaConf.select(cfg, key.removesuffix(".teacher"))
+        with open_dict(node):
+            node.update({"teacher": str(located(teacher, key)), "allow": sorted(own_targets()), **fits})
+
+
 def learning(cfg: DictConfig) -> "MakeTraining":
     """How the generator learns."""
     from torch import nn
 
-    from upsweep.tracking.weights import PREFIX, located
     from upsweep.training.adversarial import Adversarial
     from upsweep.training.optimizers import by_dotted_name
     from upsweep.training.own import own_training
     from upsweep.training.scaling import RateRule
     from upsweep.training.supervised import Supervised
 
-    for key, said in cfg.objective.items():
-        if str(said).startswith(PREFIX):
-            cfg.objective[key] = str(located(said, f"objective.{key}"))  # a teacher that lies at W&B
+    prepare_teachers(cfg)
     objective = made(cfg.objective, "objective", nn.Module)
     if (reduction := getattr(objective, "reduction", "mean")) not in ("mean", "sum"):
         raise UserError(f"objective.reduction={reduction} must be mean or sum.")

@@ -51,6 +51,11 @@ def shrink(image: Tensor, scale: int) -> Tensor:
     return imresize(image, Fraction(1, scale))
 
 
+def level_of(hr: Tensor, width: int) -> Tensor:
+    """HR (N, C, H, W) shrunk bicubically to `width`: what a level of a pyramid is held to (LapSRN, Lai et al. 2017)."""
+    return hr if width == hr.shape[-1] else shrink(hr, hr.shape[-1] // width)
+
+
 def enlarge(image: Tensor, scale: int) -> Tensor:
     """Enlarge (N, C, H, W) to (N, C, H * scale, W * scale) as `imresize(image, scale)` does, only faster.
 

@@ -1,6 +1,6 @@
 """The flips and rotations of an image: a network may see it in several of them, and give the mean."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -9,14 +9,14 @@ from torch import Tensor
 TURNS = (0, 5, 6, 3, 1, 4, 7, 2)
 
 
-def mean_over(views: int, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The mean of what a function makes of the first `views` TURNS of images (N, C, H, W), each turned back.
+def mean_over(turns: Sequence[int], function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The mean of what a function makes of some of the TURNS of images (N, C, H, W), each turned back.
 
     With all 8 it is the geometric self-ensemble of Lim et al. 2017, section 3.4.
     """
-    if views == 1:
-        return function(x)
-    return sum((back(function(turned(x, turn)), turn) for turn in TURNS[:views]), x.new_zeros(())) / views
+    if len(turns) == 1:
+        return back(function(turned(x, turns[0])), turns[0])
+    return sum((back(function(turned(x, turn)), turn) for turn in turns), x.new_zeros(())) / len(turns)
 
 
 def turned(x: Tensor, turn: int) -> Tensor:

@@ -143,11 +143,11 @@ def key_and_value(override: str) -> tuple[str, str]:
 def placed(key: str) -> str:
     """The name of a choice: `norm`, and where its group is chosen in another place, that: `adversary.recipe.norm`.
 
-    >>> placed("norm@adversary.recipe.norm"), placed("feed@task.data"), placed("norm")
-    ('adversary.recipe.norm', 'feed', 'norm')
+    >>> placed("norm@adversary.recipe.norm"), placed("feed@task.data"), placed("norm"), placed("objective@objective.of")
+    ('adversary.recipe.norm', 'feed', 'norm', 'objective.of')
     """
     group, _, place = key.partition("@")
-    return place if place.endswith(f".{group}") else group
+    return place if place.endswith(f".{group}") or place.startswith(f"{group}.") else group
 
 
 def said_at_first(overrides: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from upsweep.common.commands import installing
 from upsweep.common.errors import UserError
 from upsweep.release import choices
 from upsweep.tracking.nodes import nodes_of
-from upsweep.tracking.weights import WEIGHTS, located
+from upsweep.tracking.weights import START, located, teachers_of
 
 # class of a logger -> the extra that has its package, and the packages of which one must be there
 PACKAGES = {
@@ -55,8 +55,9 @@ def _hold_to_package(target: str) -> None:
 
 
 def _inputs(config: DictConfig) -> tuple[dict[str, Any], Any]:
-    weights = {key: OmegaConf.select(config, key) for key in WEIGHTS}
+    weights = {key: OmegaConf.select(config, key) for key in START}
     with suppress(Exception):  # a config that makes no sense is the job's to tell
+        weights |= teachers_of(config.get("objective"))
         return weights, OmegaConf.to_container(config.data.source, resolve=True)
     return weights, None
 

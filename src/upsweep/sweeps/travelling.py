@@ -11,7 +11,7 @@ from upsweep.runs.layout import CHECKPOINTS, RUNS, SWEEPS, WANDB, checkpoint_of
 from upsweep.sweeps.node import Site
 from upsweep.sweeps.overrides import plain, quoted
 from upsweep.sweeps.resuming import absolute
-from upsweep.tracking.weights import WEIGHTS
+from upsweep.tracking.weights import names_weights
 
 EXCLUDED = [".?*", "__pycache__", "*.egg-info", "*.ckpt", RUNS, SWEEPS, WANDB, CHECKPOINTS, "node_modules", "venv"]
 OURS = ("WANDB_", "MLFLOW_", "UPSWEEP_", "HYDRA_")  # variables of the launcher's that its jobs are given
@@ -58,7 +58,8 @@ def environment(site: Site) -> dict[str, str]:
 def translated(command: Sequence[str], site: Site) -> tuple[list[str], dict[str, Path]]:
     """A job's command line as it holds on a node, and the launcher's files that it needs there, by their path there.
 
-    Checkpoints that the job starts from travel. Other relative paths become whole ones: of the node's own files.
+    Checkpoints that the job starts from, or learns from, travel. Other relative paths become whole ones: of the node's
+    own files.
     """
     _, *arguments = command
     if not site.home:
@@ -71,7 +72,7 @@ def translated(command: Sequence[str], site: Site) -> tuple[list[str], dict[str,
             value = str(below(site.home, Path(configs[argument])))
         elif key in PLACES and value != "null":
             value = quoted(str(below(site.scratch, Path(plain(value)))))
-        elif key in WEIGHTS and (path := Path(plain(value)).expanduser()).exists():
+        elif names_weights(key) and (path := Path(plain(value)).expanduser()).exists():
             path = checkpoint_of(path).absolute()
             there = below(site.scratch, path)
             files[str(there)], value = path, quoted(str(there))

@@ -27,7 +27,7 @@ from upsweep.runs.layout import WANDB, sweep_of
 from upsweep.runs.result import said_at_first
 from upsweep.tracking import artifacts
 from upsweep.tracking.server import PATIENCE, STEP, no_way_online
-from upsweep.tracking.weights import PREFIX, version_of
+from upsweep.tracking.weights import PREFIX, version_of, weights_of
 
 log = logging.getLogger("upsweep")
 
@@ -173,8 +173,11 @@ class WandbRun(Logger):
             "config": {**choices, **(flat or {}), **declared, "config": dict(config or {})},
         }
         self.artifacts = artifacts
-        said = [(config or {}).get(key) for key in ("checkpoint", "init_from")]
-        named = [str(one) for each in said for one in (each if isinstance(each, list) else [each])]
+        named = [
+            str(one)
+            for each in weights_of(config or {}).values()
+            for one in (each if isinstance(each, list) else [each])
+        ]
         self._weights = [weights for weights in named if weights.startswith(PREFIX)]
         self.directory: Path | None = None
         self._run: Any = None

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from upsweep.tracking.server import asking, no_way_online
 
 log = logging.getLogger("upsweep")
 
-WEIGHTS = ("checkpoint", "init_from", "objective.teacher")  # keys of a training that name a checkpoint
+START = ("checkpoint", "init_from")  # keys of a training that name a checkpoint to start from
+DISTILLED = "upsweep.objectives.distilled.Distilled"  # whose key teacher names one, too
 PREFIX = "wandb:"
 CACHE = Path(".cache/upsweep/wandb")  # below the folder of the command, as that of prepared images
 SUFFIXES = (".ckpt", ".safetensors")
@@ -32,6 +34,26 @@ class Fetched(NamedTuple):
 
     file: Path
     version: str
+
+
+def weights_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a training names a checkpoint: key -> value, those to start from and the teachers of its objective."""
+    return {key: config.get(key) for key in START} | teachers_of(config.get("objective"))
+
+
+def teachers_of(node: Any, key: str = "objective") -> dict[str, Any]:
+    """The teachers that an objective learns from, it or one of its terms: key -> value."""
+    if not isinstance(node, Mapping):
+        return {}
+    found = {f"{key}.teacher": node.get("teacher")} if node.get("_target_") == DISTILLED else {}
+    for name in node:
+        found |= teachers_of(node[name], f"{key}.{name}")
+    return found
+
+
+def names_weights(key: str) -> bool:
+    """Whether a key may name a checkpoint that a training starts from or learns from."""
+    return key in START or re.fullmatch(r"objective\.(.+\.)?teacher", key) is not None
 
 
 def located(checkpoint: str | os.PathLike[str], key: str = "checkpoint") -> Path:

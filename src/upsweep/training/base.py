@@ -312,9 +312,14 @@ class Training(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": on.told(by_hand=not self.automatic_optimization)}
 
     def _frozen(self) -> dict[str, Tensor]:
-        """Parameters of the objective that nobody trains, a perceptual loss's: they are no part of a checkpoint."""
-        named = self.named_parameters(remove_duplicate=False)  # as a state has them
-        return {name: p for name, p in named if name.startswith("objective.") and not p.requires_grad}
+        """What of the objective nobody trains, such as a network inside a loss: it is no part of a checkpoint."""
+        parts = self.named_modules(remove_duplicate=False)  # as a state has them
+        idle = tuple(f"{name}." for name, part in parts if f"{name}.".startswith("objective.") and _idle(part))
+        return {
+            name: value
+            for name, value in self.state_dict(keep_vars=True).items()
+            if name.startswith(idle) or (name.startswith("objective.") and _idle(value))
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name in self._frozen():
@@ -341,3 +346,10 @@ class Training(pl.LightningModule):
             best = {"epoch": best["epoch"], "figures": figures, "baseline": baseline}
         known = best and self.task.headline.name in best["figures"]  # not where another figure ranks now
         self.best, self.last = Best(**best) if known else None, dict(said.get("last", {}))
+
+
+def _idle(what: nn.Module | Tensor) -> bool:
+    """Whether a part has parameters, none of which is trained; or a value is such a parameter."""
+    parameters = [*what.parameters()] if isinstance(what, nn.Module) else [what]
+    known = [each for each in parameters if isinstance(each, nn.Parameter)]
+    return bool(known) and not any(each.requires_grad for each in known)

@@ -233,6 +233,8 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     # A run of upsweep 0.1 goes on without Lightning's ModelCheckpoint, whose place SaveBest has taken.
     warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided")
+    # A network inside a loss, a teacher, is in evaluation mode, and is meant to be.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # Where torch is to be deterministic it fills new memory with NaN besides, which shows mistakes and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     hold_to_loaders(job.task.data, job.trainer)

@@ -67,4 +67,10 @@ class Supervision:
         known = {**more, "features": self._taps.take()}
         besides = {name: known[name] for name in self._asked}
         costs = [pair.cost for pair in pairs if pair.cost is not None]
-        return torch.stack([*(self._objective(p.made, p.wanted, **besides) for p in pairs), *costs]).sum()
+        losses = [self._objective(pair.made, pair.wanted, **besides) for pair in pairs]
+        if several := [loss for loss in losses if loss.numel() > 1]:
+            shape = tuple(several[0].shape)
+            raise UserError(
+                f"The objective gives {shape} values, and must give one: choose its mean (reduction: mean)."
+            )
+        return torch.stack([*losses, *costs]).sum()

@@ -82,8 +82,17 @@ class Upscaler(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """LR images (N, C, H, W) in [0, 1] -> SR images (N, C, s H, s W), not clipped."""
-        y = mean_over(self.views, self.body, x - self.centre if self.centre else x)
+        y = mean_over(TURNS[: self.views], self.body, x - self.centre if self.centre else x)
         return y + enlarge(x, self.scale) if self.skip == "bicubic" else y
+
+    @property
+    def distinct(self) -> tuple[int, ...]:
+        """Those of TURNS that make a difference: turning the input in any other way turns the output like one of them.
+
+        The first 4 of TURNS, and all 8, are groups, so that the mean over them turns with the image.
+        """
+        group = max(ORDER[self.symmetry], self.views if self.views in (4, 8) else 1)
+        return TURNS[::group]
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """SR images of every level that can be supervised, smallest first; the last is `self(x)`."""

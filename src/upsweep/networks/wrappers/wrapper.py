@@ -12,3 +12,7 @@ class Wrapper(Upscaler):
         self.channels = generator.channels  # may be those of a wrapper inside: more than a generator has
         self.generator = generator
         self.training = generator.training
+
+    @property
+    def distinct(self) -> tuple[int, ...]:
+        return self.generator.distinct

@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from upsweep.common.errors import UserError
 from upsweep.data.degradation import Window
 from upsweep.data.store import StoredImage
-from upsweep.imaging.resize import enlarge, shrink
+from upsweep.imaging.resize import enlarge, level_of
 from upsweep.imaging.tiles import Cell, Panel
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.metric import PSNR, SSIM, MeanOverImages
@@ -171,11 +171,6 @@ def _upscaler(generator: Network) -> Upscaler:
             f"{type(generator).__name__} does not: choose another generator, or the task it is for."
         )
     return generator
-
-
-def level_of(hr: Tensor, width: int) -> Tensor:
-    """HR (N, C, H, W) shrunk bicubically to `width`: what a level of a pyramid is held to (LapSRN, Lai et al. 2017)."""
-    return hr if width == hr.shape[-1] else shrink(hr, hr.shape[-1] // width)
 
 
 def crops(images: Sequence[StoredImage], count: int) -> Iterator[tuple[Tensor, Tensor]]:
