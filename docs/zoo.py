@@ -87,13 +87,13 @@ def collect(name: str, sweep: Path, wanted: Wanted, workers: int) -> None:
     keep_about(sweep, folder)
     rows = jobs_of(sweep)
     write_whole(folder / TABLE, as_csv([[*rows[0]], *([*row.values()] for row in rows)]))
-    photograph(sweep / PAGE, folder / "report.png")
     runs = {row["job"]: row for chosen in best(rows).values() for row in chosen}
     files = {job: sweep / job / BEST for job in runs}
     cells = {cell: files[job] for job, row in runs.items() for cell in cells_of(row, files[job], wanted)}
     without = dict.fromkeys(Cell(BICUBIC, "", "", "", each) for each in wanted[BICUBIC] if name == OWN)
     judge_all(KEPT / f"{name}.csv", cells | without, workers)
     if name == OWN:
+        photograph(sweep / PAGE, folder / "report.png")
         time_all({row["generator"]: files[job] for job, row in runs.items()})
 
 
