@@ -74,6 +74,11 @@ def test_weights_that_are_not_there_are_named(key: str) -> None:
         check_inputs([config(), asking])
 
 
+def test_the_config_names_the_objective_whose_teacher_is_looked_for() -> None:
+    said = OmegaConf.load(ROOT / "conf" / "objective" / "distilled.yaml")
+    assert isinstance(said, DictConfig) and said["_target_"] == DISTILLED
+
+
 def test_a_teacher_of_an_objective_of_one_s_own_is_its_own_matter() -> None:
     objective = {"_target_": "mine.Perceptual", "teacher": "resnet50"}
     check_inputs([config(objective=objective)])
