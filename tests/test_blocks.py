@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from upsweep.blocks import Block, PreBlock, Recipe, activation
-from upsweep.blocks.conv import SubPixelConv2d, conv, separable
+from upsweep.blocks.conv import SubPixelConv2d, conv
 from upsweep.blocks.deconv import Deconv2d, Form, deconv_as_subpixel, run_as
 from upsweep.blocks.dropout import Dropout
 from upsweep.blocks.init import (
@@ -373,19 +373,6 @@ def test_bicubic_learns_nothing_but_the_change_of_channels() -> None:
     x = torch.rand(1, 3, 5, 6)
     assert torch.equal(FixedBicubic().layer(3, 3, 2)(x), enlarge(x, 2))
     assert [p.numel() for p in FixedBicubic().layer(3, 5, 2).parameters()] == [15, 5]
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3, 5]))
-def test_a_separable_convolution_is_one_whose_kernels_are_products(into: int, out: int, kernel: int) -> None:
-    layer = separable(into, out, kernel).double()
-    within, among = (part for part in layer if isinstance(part, nn.Conv2d))
-    assert sum(p.numel() for p in layer.parameters() if p.ndim > 1) == into * kernel**2 + into * out
-    whole = torch.einsum("oi,ikl->oikl", among.weight[:, :, 0, 0], within.weight[:, 0])
-    assert among.bias is not None and within.bias is not None
-    bias = among.weight[:, :, 0, 0] @ within.bias + among.bias
-    x = torch.rand(2, into, 7, 6, dtype=torch.float64)
-    torch.testing.assert_close(layer(x), F.conv2d(x, whole, bias, padding=kernel // 2))
 
 
 # ---------------------------------------------------------------------------------------------------------

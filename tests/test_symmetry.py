@@ -25,7 +25,6 @@ from upsweep.networks.upscalers.sesr import SESR
 
 KINDS: list[tuple[type[Any], dict[str, int]]] = [
     (SESR, {"width": 16, "depth": 2}),
-    (SESR, {"width": 16, "depth": 2, "depthwise": 5}),
     (DeconvNet, {"width": 8, "depth": 2}),
     (FSRCNN, {"d": 16, "s": 8, "m": 2}),
 ]

@@ -1,6 +1,6 @@
 """The block that joins the knobs: layer, norm, activation, dropout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -50,21 +50,15 @@ class PreBlock(Block):
 
 
 def chain(
-    recipe: Recipe,
-    widths: Sequence[int],
-    kernel: int | Sequence[int] = 3,
-    *,
-    layer: Callable[[int, int, int], nn.Module] = conv,
-    before_last: bool = False,
+    recipe: Recipe, widths: Sequence[int], kernel: int | Sequence[int] = 3, *, before_last: bool = False
 ) -> nn.Sequential:
     """Blocks of convolutions, one for each step from a number of channels in `widths` to the next.
 
-    `kernel` is the side of each kernel, or of all. `layer` makes a layer of the channels in, those out, and the side.
-    `before_last`: whether the network's last layer follows the chain.
+    `kernel` is the side of each kernel, or of all. `before_last`: whether the network's last layer follows the chain.
     """
     last = len(widths) - 1
     kernels = [kernel] * last if isinstance(kernel, int) else kernel
     steps = enumerate(zip(pairwise(widths), kernels, strict=True), start=1)
     return nn.Sequential(
-        *(Block(layer(a, b, side), b, recipe, before_last=before_last and i == last) for i, ((a, b), side) in steps)
+        *(Block(conv(a, b, side), b, recipe, before_last=before_last and i == last) for i, ((a, b), side) in steps)
     )

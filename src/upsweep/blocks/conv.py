@@ -11,15 +11,6 @@ def conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel, padding=_padding(kernel))
 
 
-def separable(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """A convolution in two: within each channel, kernel x kernel, then among channels, 1x1 (Chollet 2017, Xception).
-
-    It keeps height and width, and takes in k^2 + in out weights instead of in out k^2; UserError as for `conv`.
-    """
-    within = nn.Conv2d(in_channels, in_channels, kernel, padding=_padding(kernel), groups=in_channels)
-    return nn.Sequential(within, conv(in_channels, out_channels, 1))
-
-
 class SubPixelConv2d(nn.Conv2d):
     """A convolution to stride^2 times the channels, then pixel shuffle (ESPCN, Shi et al. 2016).
 

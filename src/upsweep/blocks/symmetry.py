@@ -29,16 +29,17 @@ class Turned(nn.Module):
     """The kernel of a layer, (V F', V F, k, k), from that of its first orientation, (F', V F, k, k).
 
     The part of output orientation g that sees input orientation h is turned by g, and is the one by which the first
-    output orientation sees g^-1 h. A layer that sees images has (F, C, k, k), one that makes them (C, F, k, k), and one
-    that is depthwise (F, 1, k, k): they are turned alone. For a deconvolution the first two axes are swapped.
+    output orientation sees g^-1 h. A layer that sees images has (F, C, k, k), one that makes them (C, F, k, k), turned.
+    For a deconvolution the first two axes are swapped.
     """
 
     index: Tensor  # for each weight of the whole kernel, its place in that of the first orientation
 
-    def __init__(self, order: int, layer: Layer, *, mixes: bool, makes_images: bool) -> None:
+    def __init__(self, order: int, layer: Layer, *, sees_images: bool, makes_images: bool) -> None:
         super().__init__()
         self.order, self.makes_images = order, makes_images
         self.swapped = isinstance(layer, nn.ConvTranspose2d)
+        mixes = not (sees_images or makes_images)
         first = self.right_inverse(torch.empty(layer.weight.shape, device="cpu")).shape
         places = torch.arange(first.numel(), device="cpu").view(first)
         self.register_buffer("index", self._whole(places, mixes).to(layer.weight.device), persistent=False)
@@ -111,8 +112,7 @@ def share(network: nn.Module, symmetry: Symmetry, last: nn.Module | None) -> Non
         if isinstance(module, Layer):
             sees, makes = module is layers[0], module in of_last
             _check_widths([module.in_channels] * (not sees) + [module.out_channels] * (not makes), symmetry)
-            mixes = not (sees or makes or module.groups > 1)
-            kernel = Turned(order, module, mixes=mixes, makes_images=makes)
+            kernel = Turned(order, module, sees_images=sees, makes_images=makes)
             parametrize.register_parametrization(module, "weight", kernel)
             own = {} if makes else own  # an image has no orientations
         for name in (name for name, p in own.items() if p.ndim == 1 and p.numel() > 1):  # one slope is shared already
@@ -144,8 +144,7 @@ def _check(module: nn.Module, own: Collection[nn.Parameter], symmetry: Symmetry)
         )
     if isinstance(module, Layer):
         steps = (1, 1) if isinstance(module, nn.Conv2d) else module.stride[:1] * 2
-        whole = module.groups in (1, module.in_channels)
-        turns = whole and module.stride == steps and len(set(module.kernel_size)) == 1
+        turns = module.groups == 1 and module.stride == steps and len(set(module.kernel_size)) == 1
     else:
         turns = all(p.ndim == 1 for p in own)
     if not turns:

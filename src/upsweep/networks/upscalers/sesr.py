@@ -1,6 +1,6 @@
 """SESR: Bhardwaj et al., Collapsible Linear Blocks for Super-Efficient Super Resolution, MLSys 2022."""
 
-from upsweep.blocks import Block, Recipe, chain, conv, separable
+from upsweep.blocks import Block, Recipe, chain, conv
 from upsweep.blocks.symmetry import Symmetry
 from upsweep.common.checks import at_least
 from upsweep.networks.upscalers.residual import Residual
@@ -19,8 +19,6 @@ class SESR(Upscaler):
         recipe: the choices (the paper's: PReLU, no norm, no dropout, the identity in every 3x3).
         depth: 3x3 convolutions (the paper's 3, 5, 7 and 11).
         kernel: side of the deconvolution's kernel; None: 5 times the scale (the paper's).
-        depthwise: side of the kernels of a map whose convolutions are separable: each a convolution within channels,
-            then a 1x1; None: 3x3 convolutions (the paper's).
         skip: the paper adds the input's nearest enlargement.
         centre: 0.5 as in the authors' code.
     """
@@ -33,7 +31,6 @@ class SESR(Upscaler):
         width: int = 16,
         depth: int = 5,
         kernel: int | None = None,
-        depthwise: int | None = None,
         skip: Skip = "bicubic",
         centre: float = 0.5,
         views: int = 1,
@@ -42,7 +39,6 @@ class SESR(Upscaler):
         super().__init__(scale, channels, skip, centre, views, symmetry)
         at_least("generator", 1, width=width, depth=depth)
         self.extract = Block(conv(channels, width, 5), width, recipe.linear())
-        side, layer = (3, conv) if depthwise is None else (depthwise, separable)
-        self.map = Residual(*chain(recipe, [width] * (depth + 1), side, layer=layer, before_last=True))
+        self.map = Residual(*chain(recipe, [width] * (depth + 1), before_last=True))
         self.upsampler = recipe.upsampler.layer(width, channels, scale, kernel=5 * scale if kernel is None else kernel)
         self.initialise(recipe, self.upsampler)
