@@ -39,13 +39,13 @@ OTHERS: dict[str, tuple[str, int, Callable[[int], float]]] = {
 OPENCV = {2: 34.82, 3: 30.57, 4: 28.39}  # its FSRCNN on Set5, measured elsewhere under the same protocol
 BEGIN, END = "<!-- weights: written by docs/cards.py -->", "<!-- end of weights -->"
 BEGIN_LICENCE, END_LICENCE = "<!-- licence: written by docs/cards.py -->", "<!-- end of licence -->"
-LICENCE = (
-    "The weights are under the project's MIT licence. They were trained on T91 (Yang et al. 2010) and on images of the "
-    "Berkeley segmentation data sets, which their authors offer for non-commercial research and education; deconvnet "
-    "also on 65 photographs under the Unsplash licence, CC BY-SA or the GPL. None of these images is part of the "
-    "package. Whether weights inherit anything from the images that they were trained on is not settled; for "
-    "commercial use train on images of your own, with the command of its card."
-)
+SOURCES = {  # a word of what weights were trained on -> what that is, and on what terms it is offered
+    "T91": "T91 (Yang et al. 2010)",
+    "BSD": "images of the Berkeley segmentation data sets, which their authors offer for non-commercial research and "
+    "education",
+    "Free": "65 photographs under the Unsplash licence, CC BY-SA or the GPL, which allow commercial use",
+}
+FREE = {"Free"}  # the SOURCES that are not for research alone
 
 
 def ship(name: str, run: Path) -> str:
@@ -104,7 +104,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "protocol": Protocol().name,
         "benchmarks": rows,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "licence": LICENCE,
+        "licence": licence(trained_on(config["data"])),
     }
 
 
@@ -113,6 +113,23 @@ def trained_on(data: dict[str, Any]) -> str:
     *others, last = (SETS[part].title for part in TRAINING[data["name"]])
     sets = " and ".join([", ".join(others), last] if others else [last])
     return f"{sets}, validated on {data['val_count']} images of {SETS[data['val_set']].title}"
+
+
+def licence(data: str) -> str:
+    """The licence of weights that were trained on `data`, in the words of their card."""
+    words = {word for word in SOURCES if word in data.partition(", validated")[0]}
+    *others, last = (said for word, said in SOURCES.items() if word in words)
+    sources = ", and on ".join([", on ".join(others), last] if others else [last])
+    advice = (
+        "none of these licences forbids commercial use."
+        if words <= FREE
+        else "for commercial use take sesr_free, or train on images of your own, with the command of its card."
+    )
+    return (
+        f"The weights are under the project's MIT licence. They were trained on {sources}. None of these images is "
+        f"part of the package. Whether weights inherit anything from the images that they were trained on is not "
+        f"settled; {advice}"
+    )
 
 
 def page(card: dict[str, Any]) -> str:
@@ -198,8 +215,15 @@ def table() -> str:
 
 
 def rendered(zoo: str) -> str:
-    """docs/zoo.md with its table and its licence as the cards have them."""
-    for begin, end, block in ((BEGIN, END, table()), (BEGIN_LICENCE, END_LICENCE, LICENCE)):
+    """docs/zoo.md with its table and its licences as the cards have them."""
+    names = dict[str, list[str]]()
+    for file in release.available().values():
+        card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        names.setdefault(card["licence"], []).append(card["name"])
+    licences = "\n\n".join(
+        f"{', '.join(f'`{name}`' for name in dict.fromkeys(which))}: {said}" for said, which in names.items()
+    )
+    for begin, end, block in ((BEGIN, END, table()), (BEGIN_LICENCE, END_LICENCE, licences)):
         before, _, rest = zoo.partition(begin)
         zoo = f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
     return zoo
@@ -212,6 +236,7 @@ if __name__ == "__main__":
         name, _, folder = asked.partition("=")
         print(ship(name, Path(folder)))
     for weights in release.available().values():
-        write({**json.loads(weights.with_suffix(".json").read_text(encoding="utf-8")), "licence": LICENCE}, weights)
+        card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+        write({**card, "licence": licence(card["data"])}, weights)
     zoo = Path(__file__).resolve().parent / "zoo.md"
     write_whole(zoo, rendered(zoo.read_text(encoding="utf-8")))
