@@ -93,7 +93,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "weights": sum(p.numel() for p in generator.parameters() if p.ndim > 1),
         "parameters": price.parameters,
         "macs_per_pixel": price.macs_per_pixel,
-        "data": trained_on(config["data"]),
+        "data": trained_on(config),
         "command": ["python", "src/train.py", *(a for a in about.command[2:] if not a.startswith("hydra."))],
         "commit": about.commit,
         "versions": about.versions,
@@ -104,14 +104,18 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "protocol": Protocol().name,
         "benchmarks": rows,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "licence": licence(trained_on(config["data"])),
+        "licence": licence(trained_on(config)),
     }
 
 
-def trained_on(data: dict[str, Any]) -> str:
-    """The sets that a run was trained and validated on, in words."""
+def trained_on(config: dict[str, Any]) -> str:
+    """The sets that a run was trained and validated on, and its teacher's, in words."""
+    data, teacher = config["data"], config["objective"].get("teacher")
     *others, last = (SETS[part].title for part in TRAINING[data["name"]])
     sets = " and ".join([", ".join(others), last] if others else [last])
+    if teacher is not None:
+        its = json.loads(release.located(teacher).with_suffix(".json").read_text(encoding="utf-8"))["data"]
+        sets = f"{sets}, taught by {teacher} ({its.partition(', validated')[0]})"
     return f"{sets}, validated on {data['val_count']} images of {SETS[data['val_set']].title}"
 
 

@@ -52,13 +52,27 @@ def test_weights_are_those_of_their_card(name: str, scale: int) -> None:
     for row in card["benchmarks"].values():
         assert row["psnr"] > row["bicubic_psnr"] + 0.5
     page = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert card["sha256"] in page and " ".join(card["command"]) in page and "non-commercial" in page
+    assert card["sha256"] in page and " ".join(card["command"]) in page and card["licence"] in page
+
+
+def recipe_of(name: str, scale: int) -> Any:
+    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parents[1] / "conf")):
+        return compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
+
+
+@pytest.mark.parametrize(("name", "scale"), SHIPPED)
+def test_weights_for_commercial_use_have_seen_nothing_but_free_photographs(name: str, scale: int) -> None:
+    config = recipe_of(name, scale)
+    from_whom = {config.init_from, config.objective.get("teacher")} - {None}
+    is_free = config.data.name == "free" and all(other.startswith("sesr_free_") for other in from_whom)
+    licence = card_of(name, scale)["licence"]
+    assert ("none of these licences forbids commercial use" in licence) == is_free == (name == "sesr_free")
+    assert ("non-commercial research" in licence) != is_free
 
 
 @pytest.mark.parametrize(("name", "scale"), SHIPPED)
 def test_the_recipe_of_its_name_makes_that_generator(name: str, scale: int) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parents[1] / "conf")):
-        config = compose("train", overrides=[f"experiment=release/{name}_x{scale}"])
+    config = recipe_of(name, scale)
     asked = cast(dict[str, Any], OmegaConf.to_container(config.generator, resolve=True))
     takes = signature(get_class(asked["_target_"])).parameters
     defaults = {key: each.default for key, each in takes.items() if key not in ("recipe", "scale")}
