@@ -100,7 +100,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "seed": result.seed,
         "steps": int(steps),
         "seconds": None if result.seconds is None else round(result.seconds),
-        "validation_psnr": result.value,
+        "validation_psnr": result.figures["psnr"],  # the checkpoint's, not the last epoch's
         "protocol": Protocol().name,
         "benchmarks": rows,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -167,8 +167,8 @@ def page(card: dict[str, Any]) -> str:
             f"- **Data**: {card['data']}, on which the checkpoint was chosen (docs/recipe.md).",
             f"- **Command**: `{' '.join(card['command'])}`, seed {card['seed']}, commit {str(card['commit'])[:7]}, "
             f"torch {card['versions']['torch']}.",
-            f"- **Training**: {card['steps']:,} steps, {card['seconds']:,} s on CPU; {card['validation_psnr']:.2f} dB "
-            "on its validation images.",
+            f"- **Training**: {card['steps']:,} steps, {card['seconds']:,} s on CPU; its best checkpoint, "
+            f"these weights, has {card['validation_psnr']:.2f} dB on the validation images.",
             f"- **sha256**: `{card['sha256']}`",
             f"- **Licence**: {card['licence']}",
             "",

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 
 from upsweep import release
 from upsweep.common.errors import UserError
+from upsweep.data.known import find
 from upsweep.evaluation import evaluate, mean
-from upsweep.evaluation.benchmarks import benchmark_images
+from upsweep.evaluation.benchmarks import Benchmark, benchmark_images
 from upsweep.networks import checkpoints
 from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.network import cost
@@ -122,3 +123,13 @@ def test_set5_gives_the_cards_figures_again(name: str, scale: int) -> None:
     psnr, ssim = mean(evaluate(generator, images))
     assert psnr == pytest.approx(said["psnr"], abs=0.005)
     assert ssim == pytest.approx(said["ssim"], abs=0.0002)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ROOT or not find("kodak24", Path(ROOT)), reason="UPSWEEP_DATA has no Kodak24")
+@pytest.mark.parametrize(("name", "scale"), [at for at in SHIPPED if at[0] not in ("fsrcnn", "deconvnet")])
+def test_kodak24_gives_the_validation_figure_again(name: str, scale: int) -> None:
+    generator, card = load_upscaler(release.path(name, scale)), card_of(name, scale)
+    assert card["data"].endswith("validated on 24 images of Kodak24")
+    images = Benchmark("Kodak24", tuple(find("kodak24", Path(ROOT)))).images(scale, generator.channels)
+    assert mean(evaluate(generator, images))[0] == pytest.approx(card["validation_psnr"], abs=0.002)
