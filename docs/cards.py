@@ -223,10 +223,8 @@ def rendered(zoo: str) -> str:
     names = dict[str, list[str]]()
     for file in release.available().values():
         card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        names.setdefault(card["licence"], []).append(card["name"])
-    licences = "\n\n".join(
-        f"{', '.join(f'`{name}`' for name in dict.fromkeys(which))}: {said}" for said, which in names.items()
-    )
+        names.setdefault(card["licence"], []).append(file.stem)
+    licences = "\n\n".join(f"{', '.join(f'`{name}`' for name in which)}: {said}" for said, which in names.items())
     for begin, end, block in ((BEGIN, END, table()), (BEGIN_LICENCE, END_LICENCE, licences)):
         before, _, rest = zoo.partition(begin)
         zoo = f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
