@@ -43,7 +43,7 @@ SOURCES = {  # a word of what weights were trained on -> what that is, and on wh
     "T91": "T91 (Yang et al. 2010)",
     "BSD": "images of the Berkeley segmentation data sets, which their authors offer for non-commercial research and "
     "education",
-    "Free": "65 photographs under the Unsplash licence, CC BY-SA or the GPL, which allow commercial use",
+    "Free": "65 photographs under the Unsplash licence, CC BY-SA, the GPL or the LGPL, which allow commercial use",
 }
 FREE = {"Free"}  # the SOURCES that are not for research alone
 
@@ -75,7 +75,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         sys.exit(f"{run} does not say how it was made: it has no {ABOUT}.")
     config = about.config
     generator = checkpoints.load_upscaler(weights)
-    price, root = cost(generator), data_root(None)
+    price, root, data = cost(generator), data_root(None), trained_on(config)
     steps = checkpoints.read(run / LAST)["global_step"]
     rows: dict[str, Any] = {}
     for key, title in BENCHMARKS.items():
@@ -93,7 +93,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "weights": sum(p.numel() for p in generator.parameters() if p.ndim > 1),
         "parameters": price.parameters,
         "macs_per_pixel": price.macs_per_pixel,
-        "data": trained_on(config),
+        "data": data,
         "command": ["python", "src/train.py", *(a for a in about.command[2:] if not a.startswith("hydra."))],
         "commit": about.commit,
         "versions": about.versions,
@@ -104,7 +104,7 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "protocol": Protocol().name,
         "benchmarks": rows,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "licence": licence(trained_on(config)),
+        "licence": licence(data),
     }
 
 
@@ -114,8 +114,10 @@ def trained_on(config: dict[str, Any]) -> str:
     *others, last = (SETS[part].title for part in TRAINING[data["name"]])
     sets = " and ".join([", ".join(others), last] if others else [last])
     if teacher is not None:
-        its = json.loads(release.located(teacher).with_suffix(".json").read_text(encoding="utf-8"))["data"]
-        sets = f"{sets}, taught by {teacher} ({its.partition(', validated')[0]})"
+        its = {f"{name}_x{scale}": card["data"] for (name, scale), card in release.cards().items()}
+        if teacher not in its:
+            sys.exit(f"The teacher {teacher} has no card: ship it first, so that its data are known.")
+        sets = f"{sets}, taught by {teacher} ({its[teacher].partition(', validated')[0]})"
     return f"{sets}, validated on {data['val_count']} images of {SETS[data['val_set']].title}"
 
 
@@ -131,7 +133,7 @@ def licence(data: str) -> str:
     )
     return (
         f"The weights are under the project's MIT licence. They were trained on {sources}. None of these images is "
-        f"part of the package. Whether weights inherit anything from the images that they were trained on is not "
+        "part of the package. Whether weights inherit anything from the images that they were trained on is not "
         f"settled; {advice}"
     )
 
@@ -178,7 +180,7 @@ def page(card: dict[str, Any]) -> str:
 
 def table() -> str:
     """That of docs/zoo.md: bicubic, what others published, and what is shipped, in dB at x2 / x3 / x4."""
-    cards = {at: json.loads(file.with_suffix(".json").read_text()) for at, file in release.available().items()}
+    cards = release.cards()
     scales = sorted({scale for _, scale in cards})
 
     def row(name: str, weights: str, macs: str, figure: Callable[[str, int], float | None]) -> str:
@@ -221,9 +223,8 @@ def table() -> str:
 def rendered(zoo: str) -> str:
     """docs/zoo.md with its table and its licences as the cards have them."""
     names = dict[str, list[str]]()
-    for file in release.available().values():
-        card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        names.setdefault(card["licence"], []).append(file.stem)
+    for (name, scale), card in release.cards().items():
+        names.setdefault(card["licence"], []).append(f"{name}_x{scale}")
     licences = "\n\n".join(f"{', '.join(f'`{name}`' for name in which)}: {said}" for said, which in names.items())
     for begin, end, block in ((BEGIN, END, table()), (BEGIN_LICENCE, END_LICENCE, licences)):
         before, _, rest = zoo.partition(begin)
@@ -237,8 +238,7 @@ if __name__ == "__main__":
     for asked in sys.argv[1:]:
         name, _, folder = asked.partition("=")
         print(ship(name, Path(folder)))
-    for weights in release.available().values():
-        card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
-        write({**card, "licence": licence(card["data"])}, weights)
+    for at, card in release.cards().items():
+        write({**card, "licence": licence(card["data"])}, release.path(*at))
     zoo = Path(__file__).resolve().parent / "zoo.md"
     write_whole(zoo, rendered(zoo.read_text(encoding="utf-8")))

@@ -1,7 +1,6 @@
 """The trained weights that the package carries: each is what its card says, and reaches what its card says."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -29,8 +28,7 @@ ROOT = os.environ.get("UPSWEEP_DATA", "")
 
 
 def card_of(name: str, scale: int) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads(release.path(name, scale).with_suffix(".json").read_text(encoding="utf-8"))
-    return card
+    return release.cards()[name, scale]
 
 
 def test_the_default_weights_are_there_at_every_scale_of_the_papers() -> None:

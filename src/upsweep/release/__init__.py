@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from upsweep.common.commands import command
 from upsweep.common.errors import UserError
@@ -23,11 +24,15 @@ def available() -> dict[tuple[str, int], Path]:
     return {(match[1], int(match[2])): file for file, match in matches.items() if match is not None}
 
 
+def cards() -> dict[tuple[str, int], dict[str, Any]]:
+    """The cards of the weights that are here, by name and scale, sorted."""
+    return {at: json.loads(file.with_suffix(".json").read_text("utf-8")) for at, file in available().items()}
+
+
 def listing() -> Table:
     """The weights that are here, a row each: their size, what they cost, and the PSNR of their cards."""
-    files = available()
-    cards = {at: json.loads(file.with_suffix(".json").read_text("utf-8")) for at, file in files.items()}
-    benchmarks = list(dict.fromkeys(title for card in cards.values() for title in card["benchmarks"]))
+    files, carried = available(), cards()
+    benchmarks = list(dict.fromkeys(title for card in carried.values() for title in card["benchmarks"]))
     rows = [
         [
             name,
@@ -38,7 +43,7 @@ def listing() -> Table:
             *(f"{card['benchmarks'][title]['psnr']:.2f}" for title in benchmarks),
             "the default" if name == DEFAULT else "",
         ]
-        for (name, scale), card in cards.items()
+        for (name, scale), card in carried.items()
     ]
     headers = ["model", "scale", "weights", "multiply-adds a pixel", "file", *benchmarks, ""]
     title = f"Trained weights of upsweep; PSNR in dB. {command('upscale', 'model=NAME scale=N input=PHOTO')}"
