@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -203,6 +204,18 @@ class Command:
         import os
 
         return os.system, (self.command,)
+
+
+def test_a_file_that_torch_refuses_is_named_in_our_words(path: Path) -> None:
+    torch.save({**state_of(SPEC), "more": Namespace(lr=1)}, path)
+    assert "it was not loaded (it holds an object of argparse.Namespace)" in refusal(path)
+    for content in (b"epoch: 3\n", b"<!DOCTYPE html>", b"\x08\x07\x12"):
+        path.write_bytes(content)
+        assert "it was not loaded (torch.save has not written it, or not all of it is there)" in refusal(path)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "it is a pointer of Git LFS: git lfs pull" in refusal(path)
+    torch.jit.save(torch.jit.trace(nn.Conv2d(1, 1, 1), torch.ones(1, 1, 2, 2)), path)
+    assert "it is a TorchScript archive: save the state_dict() of its network" in refusal(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -259,6 +259,13 @@ def test_lists_interpolations_and_what_is_quoted_already_stay() -> None:
     assert readable(["root=${x}/(1)"]) == ["root='${x}/(1)'"]
 
 
+@pytest.mark.parametrize("typed", ["input=", "+data.root=", "checkpoint=''", "benchmark="])
+def test_an_empty_path_is_not_the_current_folder(typed: str) -> None:
+    with pytest.raises(UserError, match=r"is empty: give a path, or leave \S+= out"):
+        readable([typed], paths=["benchmark"])
+    assert readable(["model=", "data.root=null"]) == ["model=", "data.root=null"]
+
+
 def test_the_home_folder_is_known_by_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/it's me")
     assert parsed("data.root=~/a (1)") == "/home/it's me/a (1)" and parsed("mine.where=~") == "/home/it's me"

@@ -79,6 +79,13 @@ class Release(nn.Module):
         return y * 2 - 1
 
 
+class InPlace(Foreign):
+    """Changes the image that it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.1))
+
+
 class Pair(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
@@ -143,9 +150,26 @@ def test_what_belongs_to_another_scale_benchmark_or_kind_is_passed_over(tmp_path
     files_in(tmp_path, *(f"{name}_x2_{kind}.png" for name in names for kind in ("HR", "LR", "bicubic")))
     (x2,) = paired(tmp_path)
     assert x2.files["Set5"]["baby"].name == "baby_x2.png"
+    (tmp_path / "baby_x2.png").unlink()
+    with pytest.raises(
+        UserError, match=r"lacks 1 of 5 images of Set5 at x2: baby \(baby_x2_.*, \.\.\. are named as HR"
+    ):
+        paired(tmp_path)  # neither its HR nor bicubic stands in for it
     other = files_in(tmp_path / "by_folder", *(f"Set14/{path.name}" for path in SET14.files), "Set14/baby.png")
     (only,) = paired(other, SET5, SET14, every=False)
     assert list(only.files) == ["Set14"], "Set14/baby.png is not Set5's"
+
+
+def test_files_named_as_hr_or_bicubic_are_judged_where_there_are_no_others(tmp_path: Path) -> None:
+    files_in(tmp_path / "a", *(f"bicubic/Set5/{path.stem}_HR.png" for path in SET5.files))
+    (alone,) = paired(tmp_path / "a")
+    assert alone.files["Set5"]["baby"] == tmp_path / "a" / "bicubic" / "Set5" / "baby_HR.png"
+    files_in(tmp_path / "a", *(f"SR/Set5/{path.stem}_HR.png" for path in SET5.files))
+    (beside,) = paired(tmp_path / "a")  # all names say HR, and so tell none apart
+    assert beside.files["Set5"]["baby"] == tmp_path / "a" / "SR" / "Set5" / "baby_HR.png"
+    files_in(tmp_path / "a", *(f"HR/Set14/{path.stem}_HR.png" for path in SET14.files))
+    (one,) = paired(tmp_path / "a", SET5, SET14, every=False)
+    assert list(one.files) == ["Set5"], "where there is SR of one benchmark, HR of another is none"
 
 
 def test_names_of_hr_may_say_that_they_are_hr_and_begin_others(tmp_path: Path) -> None:
@@ -257,8 +281,8 @@ def test_bicubic_images_of_a_folder_come_to_the_published_row(tmp_path: Path, sc
 # ---- networks ----
 
 
-def rows(**given: Any) -> Any:
-    (method,) = modules(Asked(**{"module": f"{__name__}.Foreign", **given}), [], Views())
+def rows(*, views: Any = None, **given: Any) -> Any:
+    (method,) = modules(Asked(**{"module": f"{__name__}.Foreign", **given}), [], views or Views())
     return method
 
 
@@ -286,6 +310,25 @@ def test_scale_and_colours_are_found_out() -> None:
     assert (rgb.scale, rgb.channels, rgb.name) == (4, 3, "Foreign")
 
 
+@pytest.mark.parametrize("views", [Views(self_ensemble=True), Views(tile=16)])
+def test_a_module_that_changes_its_input_sees_each_view_of_the_image_itself(views: Views) -> None:
+    image = torch.rand(1, 1, 24, 40, generator=torch.Generator().manual_seed(0))
+    before = image.clone()
+    torch.manual_seed(1)
+    plain = Views(self_ensemble=views.self_ensemble)
+    wanted = rows(module=f"{__name__}.Foreign", views=plain).generator()(image - 0.1)
+    torch.manual_seed(1)
+    found = rows(module=f"{__name__}.InPlace", views=views).generator()(image)
+    assert torch.equal(image, before) and torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_a_module_whose_file_exits_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exits_at_import.py").write_text("import sys\n\nsys.exit(2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be found or imported \(it ends the process, with exit code 2\)"):
+        rows(module="exits_at_import.Net")
+
+
 @real
 def test_the_shipped_fsrcnn_as_a_foreign_module_has_its_own_row() -> None:
     whole = benchmark_images("set5", DATA, scale=2, channels=1)
@@ -309,8 +352,10 @@ def named(prefix: str) -> dict[str, Tensor]:
         {"model": {"state_dict": named("generator.module.")}},
         {"generator": named("_orig_mod.")},
         {name: value for name, value in named("").items() if "num_batches" not in name},
+        {"ema": {"num_updates": torch.ones(1), "shadow": named("")}, "model": named("module.")},
+        {"ema": {"num_updates": torch.ones(1)}, "model": named("")},
     ],
-    ids=["plain", "params", "ema", "lightning", "nested", "compiled", "before_torch_0.4"],
+    ids=["plain", "params", "ema", "lightning", "nested", "compiled", "before_torch_0.4", "shadow", "no_average"],
 )
 def test_weights_are_found_as_trainers_write_them(tmp_path: Path, state: Mapping[str, Any]) -> None:
     torch.save(dict(state), tmp_path / "w.pth")
@@ -330,6 +375,9 @@ def test_weights_may_be_safetensors_and_the_last_ones(tmp_path: Path) -> None:
     assert torch.equal(module.state_dict()["body.0.weight"], last["body.0.weight"])
     torch.save(named(""), tmp_path / "w.pth")
     with pytest.raises(UserError, match="no moving average"):
+        load_weights(module, tmp_path / "w.pth", ema=True)
+    torch.save({"ema": {"num_updates": torch.ones(1)}, "model": named("")}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="does not fit"):
         load_weights(module, tmp_path / "w.pth", ema=True)
 
 

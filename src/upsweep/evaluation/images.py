@@ -23,8 +23,8 @@ MARK = re.compile(
 )
 # What an HR file may have behind the name of its image: baby_HR, img_001_SRF_2_HR, 0001x2.
 OF_HR = re.compile(r"([_-](HR|GT|SRF_?[2-9]|x[2-9]))+$", re.IGNORECASE)
-# A file or folder that holds something else than SR, where there is SR too.
-NO_SR = re.compile(r"(^|[_-])(HR|GT|LR|LRBI|bicubic|nearest)([_-]?x[2-9])?$", re.IGNORECASE)
+# What says that a file or folder holds something else than SR; it counts where another file says nothing like it.
+NO_SR = re.compile(r"(?:^|[_-])(HR|GT|LR|LRBI|bicubic|nearest)(?:[_-]?x[2-9])?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,14 @@ class ImagesMethod(Method):
 
 @dataclass(frozen=True)
 class Found:
-    """An SR file, and the scales that its name and its folders say."""
+    """A file of an image, and what its name and its folders say of it."""
 
     path: Path
     scales: frozenset[int]
+    no_sr: frozenset[str]  # the words, each with the place where it stands, by which it is no SR
+
+
+Pairs = Mapping[str, Mapping[str, Sequence[Found]]]  # title of a benchmark -> name of an image -> its files
 
 
 def images(
@@ -76,7 +80,9 @@ def _of_folder(
         raise UserError(f"images={said} is not a folder: give the folder of the SR images.")
     if not (files := find_images(folder)):
         raise UserError(f"images={said} has no images (PNG, JPEG, BMP, TIFF, WebP).")
-    pairs = {b.title: _paired(b, _of_benchmark(b, files, folder, benchmarks), folder) for b in benchmarks}
+    pairs, others = _sr_alone(
+        {b.title: _paired(b, _of_benchmark(b, files, folder, benchmarks), folder) for b in benchmarks}
+    )
     wanted = sorted(scales) or _scales(folder, pairs)
     for scale in wanted:
         chosen = {
@@ -88,7 +94,7 @@ def _of_folder(
             raise UserError(_nothing(folder, files, benchmarks, scale))
         if missing := [title for title in chosen if title not in there]:
             log.warning("images=%s has nothing of %s at x%d: left out of its row.", folder, listed(missing), scale)
-        one = {title: _one_each(title, each, folder, scale) for title, each in there.items()}
+        one = {title: _one_each(title, each, folder, scale, others) for title, each in there.items()}
         row = name if equals and folder == Path(place).expanduser() else folder.resolve().name
         yield ImagesMethod(name=row, scale=scale, checkpoint=folder, files=one)
 
@@ -103,7 +109,7 @@ def _nothing(folder: Path, files: Sequence[Path], benchmarks: Sequence[Benchmark
     )
 
 
-def _scales(folder: Path, pairs: Mapping[str, Mapping[str, Sequence[Found]]]) -> list[int]:
+def _scales(folder: Path, pairs: Pairs) -> list[int]:
     """The scales that paired files say, or else the folder's own name."""
     files = [file for each in pairs.values() for found in each.values() for file in found]
     said = sorted({scale for file in files for scale in file.scales} or _marks(folder.resolve().name))
@@ -172,8 +178,32 @@ def _paired(benchmark: Benchmark, files: Sequence[Path], folder: Path) -> dict[s
         for image in best:
             start, end = matches[image].span()
             said = " ".join((*file.relative_to(folder).parts[:-1], stem[:start], stem[end:]))
-            pairs[image].append(Found(file, frozenset(_marks(said))))
+            pairs[image].append(Found(file, frozenset(_marks(said)), _no_sr(file.relative_to(folder))))
     return pairs
+
+
+def _no_sr(file: Path) -> frozenset[str]:
+    """The words of a path that say that it is no SR, each with its place: a folder, or the file's own name."""
+    places = {"folder": file.parts[:-1], "name": (file.stem,)}
+    found = [(place, NO_SR.search(part)) for place, parts in places.items() for part in parts]
+    return frozenset(f"{place} {match[1].casefold()}" for place, match in found if match)
+
+
+def _sr_alone(pairs: Pairs) -> tuple[Pairs, list[Path]]:
+    """The files of every image without those that are no SR; and these.
+
+    A word that all files have tells none apart. And where every file is marked by one, these are what is to be judged.
+    """
+    files = [file for each in pairs.values() for found in each.values() for file in found]
+    common = frozenset.intersection(*(file.no_sr for file in files)) if files else frozenset()
+    others = [file.path for file in files if not file.no_sr <= common]
+    if len(others) == len(files):
+        return pairs, []
+    alone = {
+        title: {image: [file for file in found if file.no_sr <= common] for image, found in each.items()}
+        for title, each in pairs.items()
+    }
+    return alone, others
 
 
 def _composed(name: str) -> str:
@@ -190,22 +220,20 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 def _of_scale(found: Sequence[Found], scale: int, *, alone: bool) -> list[Path]:
     """The files of an image that can be its SR at a scale; `alone`: names need not say it."""
-    fitting = [file.path for file in found if scale in file.scales or (alone and not file.scales)]
-    return fitting if len(fitting) < 2 else _without(fitting) or fitting
+    return [file.path for file in found if scale in file.scales or (alone and not file.scales)]
 
 
-def _without(files: Sequence[Path]) -> list[Path]:
-    """The files that are not marked as HR, LR or bicubic, by their names or by folders in which they differ."""
-    common = set.intersection(*(set(file.parts) for file in files))
-    return [f for f in files if not any(NO_SR.search(part) for part in {*f.parts[:-1], f.stem} - common)]
-
-
-def _one_each(title: str, found: Mapping[str, Sequence[Path]], folder: Path, scale: int) -> dict[str, Path]:
-    """The one file of each image."""
+def _one_each(
+    title: str, found: Mapping[str, Sequence[Path]], folder: Path, scale: int, others: Sequence[Path]
+) -> dict[str, Path]:
+    """The one file of each image; `others`: what was passed over, since it is no SR."""
     if missing := [image for image, files in found.items() if not files]:
+        passed = [str(file.relative_to(folder)) for file in others]
+        not_sr = f" ({listed(passed)} are named as HR, LR or bicubic: passed over)" if passed else ""
         raise UserError(
-            f"images={folder} lacks {len(missing)} of {len(found)} images of {title} at x{scale}: {listed(missing)}. "
-            f"Add them, as {missing[0]}.png or {missing[0]}_x{scale}.png, or judge other images with benchmark=."
+            f"images={folder} lacks {len(missing)} of {len(found)} images of {title} at x{scale}: {listed(missing)}"
+            f"{not_sr}. Add them, as {missing[0]}.png or {missing[0]}_x{scale}.png, or judge other images with "
+            "benchmark=."
         )
     for image, files in found.items():
         if len(files) > 1:

@@ -20,7 +20,7 @@ from torchmetrics import Metric
 from upsweep.common.devices import device_of
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import as_csv, write_whole
-from upsweep.common.names import file_names, safe_name
+from upsweep.common.names import file_names, listed, safe_name
 from upsweep.common.progress import Bar
 from upsweep.evaluation import papers
 from upsweep.evaluation.benchmarks import Benchmark
@@ -33,6 +33,7 @@ from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
 from upsweep.evaluation.tables import Cell, Comparison, Judged, Row
 from upsweep.imaging.files import Picture, write_image
 from upsweep.metrics.figure import Figure
+from upsweep.metrics.metric import MAX_PSNR
 from upsweep.metrics.own import OfEach, Own
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.network import cost
@@ -82,6 +83,7 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
         here = replace(evaluation, methods=_told_apart([bicubic(scale), *ours]))
         channels = sorted({method.channels for method in here.methods})
         judged = _judged(here, {n: _images(here, scale, n) for n in channels})
+        _warn_of_hr(here.methods, judged)
         comparison = replace(_compared(here, judged), images=[*_image_by_image(here, judged, own)])
         comparison.write(evaluation.folder)
         comparisons.append(comparison)
@@ -91,6 +93,15 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
         ]
     write_whole(evaluation.folder / "images.csv", as_csv(lines))
     return comparisons
+
+
+def _warn_of_hr(methods: Sequence[Method], judged: Found) -> None:
+    """A warning on images of another program that have no error at all: they may be the HR images."""
+    for method in (method for method in methods if isinstance(method, ImagesMethod)):
+        exact = [each.image for found in judged[method.name].values() for each in found if each.psnr >= MAX_PSNR]
+        if exact:
+            said = f"{len(exact)} of its images ({listed(exact)})"
+            log.warning("%s: %s are the HR images, pixel for pixel. Are they SR?", method.name, said)
 
 
 def _image_by_image(evaluation: Evaluation, judged: Found, own: Sequence[str]) -> Iterator[Judged]:

@@ -11,6 +11,7 @@ A release (`.safetensors`) holds the generator's weights alone, and the same des
 import copy
 import importlib
 import json
+import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
@@ -40,6 +41,7 @@ RENAMED = {
 KEY = "upsweep"
 EMA = "ema"
 RELEASE = ".safetensors"
+LFS = b"version https://git-lfs"
 # Sizes are checked against the weights before memory is taken; these bounds keep the check itself short.
 LARGEST_NUMBER = 2048
 DEEPEST = 16
@@ -230,11 +232,25 @@ def read(path: Path) -> dict[str, Any]:
             _refuse_packed(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for one fact: the file is not to be trusted
-            fault = f"is broken, or holds more than weights and plain values; it was not loaded ({first_line(error)})"
+            fault = (
+                f"is broken, or holds more than weights and plain values; it was not loaded ({_reason(error, path)})"
+            )
             raise UserError(f"{path} {fault}.") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint.")
     return state
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Why torch read no checkpoint from a file, without its advice to run whatever the file says."""
+    with path.open("rb") as file:
+        pointer = file.read(len(LFS)) == LFS
+    if pointer:
+        return "it is a pointer of Git LFS: git lfs pull fetches the file itself"
+    if refused := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        return f"it holds an object of {refused[1]}"
+    ours = isinstance(error, ValueError | OSError)
+    return first_line(error) if ours else "torch.save has not written it, or not all of it is there"
 
 
 def said_of(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -333,6 +349,8 @@ def _refuse_packed(file: BinaryIO) -> None:
     """Refuse a checkpoint whose parts are compressed: torch packs none, and a small file could unpack to terabytes."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
+            if any(part.filename.endswith("/constants.pkl") for part in archive.infolist()):
+                raise ValueError("it is a TorchScript archive: save the state_dict() of its network")
             if any(part.file_size != part.compress_size for part in archive.infolist()):
                 raise ValueError("its parts are compressed, which torch never does")
     file.seek(0)

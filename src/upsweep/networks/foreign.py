@@ -17,7 +17,7 @@ from upsweep.networks import checkpoints
 from upsweep.networks.upscalers.upscaler import Upscaler
 
 # Where trainers put a network's weights in a file; the averaged ones first.
-EMA_ENTRIES = ("params_ema", "ema", "g_ema", "model_ema", "state_dict_ema", "ema_state_dict")
+EMA_ENTRIES = ("params_ema", "ema", "g_ema", "model_ema", "state_dict_ema", "ema_state_dict", "shadow")
 ENTRIES = (
     *("params", "state_dict", "model_state_dict", "model", "generator", "params_g", "netG", "net_g", "net", "network"),
     "weights",
@@ -90,14 +90,14 @@ def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """
     try:
         target = checkpoints.by_name(name)
-    except Exception as error:  # an import runs the user's code
+    except (Exception, SystemExit) as error:  # an import runs the user's code
         raise UserError(
             f"module={name} cannot be found or imported ({first_line(error)}): give package.Class, and start in the "
             "folder that holds the package, or name that folder in PYTHONPATH."
         ) from error
     try:
         module = target(**arguments)
-    except Exception as error:  # so does its constructor
+    except (Exception, SystemExit) as error:  # so does its constructor
         said = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
         raise UserError(
             f"module={name} cannot be made with {said} ({first_line(error)}): its arguments are given as "
@@ -141,8 +141,8 @@ def _scale(module: nn.Module, channels: int, takes: Range, name: str) -> int:
 
 def _output(module: nn.Module, x: Tensor, name: str) -> Tensor:
     try:
-        y = module(x)
-    except Exception as error:  # it is the user's code
+        y = module(x.clone())  # which it may change in place
+    except (Exception, SystemExit) as error:  # it is the user's code
         raise UserError(
             f"{name} fails on an LR image of {_size(x)} with {x.shape[1]} channel(s) ({first_line(error)}): does it "
             "take colour=y or colour=rgb, any size, and these args?"
@@ -182,28 +182,34 @@ def load_weights(module: nn.Module, path: Path, *, ema: bool | None = None) -> N
         raise UserError(f"{error} Save the state_dict() of the network alone.") from error
     if ema and not any(isinstance(state.get(key), Mapping) for key in EMA_ENTRIES):
         raise UserError(f"{path} has no moving average of its weights ({listed(EMA_ENTRIES)}): leave ema=true out.")
-    weights = _state_dict(state, (*ENTRIES, *EMA_ENTRIES) if ema is False else (*EMA_ENTRIES, *ENTRIES))
-    if not weights:
+    within = {key: value for key, value in state.items() if key in EMA_ENTRIES} if ema else state
+    entries = (*ENTRIES, *EMA_ENTRIES) if ema is False else (*EMA_ENTRIES, *ENTRIES)
+    if not (dicts := list(_state_dicts(within, entries))):
         raise UserError(
             f"{path} holds no weights: neither tensors by name, nor an entry such as {listed(ENTRIES)} has any; it "
             f"has {listed([str(key) for key in state]) or 'nothing'}."
         )
     wanted = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    # The first reading that fits best: names as they are come before stripped ones.
-    found = max(_readings(weights), key=lambda reading: len(reading.keys() & wanted.keys()))
+
+    def known(reading: Mapping[str, Tensor]) -> int:
+        return len(reading.keys() & wanted.keys())
+
+    # Of each entry the first reading that fits best: names as they are come before stripped ones. Then the first entry
+    # that has any of the network's names: others may hold a counter alone.
+    readings = [max(_readings(weights), key=known) for weights in dicts]
+    found = next(filter(known, readings), readings[0])
     _fit(wanted, found, path)
     checkpoints.refuse_no_numbers(module, found, path)
     module.load_state_dict(found, strict=False)
 
 
-def _state_dict(state: Mapping[str, Any], entries: Sequence[str], depth: int = 0) -> dict[str, Tensor]:
-    """The tensors of the first of the entries that has any, or else those at the top."""
-    if depth < DEEPEST:
-        for key in entries:
-            inner = state.get(key)
-            if isinstance(inner, Mapping) and (found := _state_dict(inner, entries, depth + 1)):
-                return found
-    return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+def _state_dicts(state: Mapping[str, Any], entries: Sequence[str], depth: int = 0) -> Iterator[dict[str, Tensor]]:
+    """The tensors of each of the entries that has any, in their order, and then those at the top."""
+    for key in entries if depth < DEEPEST else ():
+        if isinstance(inner := state.get(key), Mapping):
+            yield from _state_dicts(inner, entries, depth + 1)
+    if own := {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}:
+        yield own
 
 
 def _readings(weights: dict[str, Tensor], depth: int = 0) -> Iterator[dict[str, Tensor]]:

@@ -6,6 +6,7 @@ A card says how the weights were trained and what they reach: `<name>_x<scale>.j
 import json
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def listing() -> Table:
         for (name, scale), card in carried.items()
     ]
     headers = ["model", "scale", "weights", "multiply-adds a pixel", "file", *benchmarks, ""]
-    title = f"Trained weights of upsweep; PSNR in dB. {command('upscale', 'model=NAME scale=N input=PHOTO')}"
+    title = f"Trained weights of upsweep; PSNR in dB. {command('upscale', 'model=NAME', 'scale=N', 'input=PHOTO')}"
     return Table(title, headers, rows, least=headers[3:5])
 
 
@@ -83,10 +84,19 @@ def path(name: str | None, scale: int) -> Path:
     names = [one for one, s in found if s == scale]
     chosen = name or (DEFAULT if DEFAULT in names or not names else names[0])
     if (chosen, scale) not in found:
-        there = ", ".join(f"{one} x{s}" for one, s in found)
-        there = f"{there}; {command('upscale', 'model=')} lists them" if there else "none at all"
-        raise UserError(
-            f"upsweep has no trained weights {f'{name} ' if name else ''}for scale={scale} (it has {there}): "
-            f"give a checkpoint of your own with checkpoint=PATH; {command('train')} makes one."
-        )
+        raise UserError(_none_such(name, scale))
     return found[chosen, scale]
+
+
+def _none_such(name: str | None, scale: int) -> str:
+    """The sentence on weights that are not here: of a name that may be mistyped, or of another scale."""
+    found, own = available(), f"give a checkpoint of your own with checkpoint=PATH; {command('train')} makes one"
+    known = list(dict.fromkeys(one for one, _ in found))
+    if name is not None and name not in known and known:
+        bare, _, its = name.lower().partition("_x")
+        meant = next(iter(get_close_matches(bare, known, n=1)), None)
+        scaled = f" scale={its}" if its.isdigit() else ""
+        hint = f" Did you mean model={meant}{scaled}?" if meant else ""
+        return f"There are no trained weights model={name}: choose from {', '.join(known)}, or {own}.{hint}"
+    has = ", ".join(f"x{s}" for s in sorted({s for one, s in found if name in (None, one)})) or "none at all"
+    return f"upsweep has no trained weights {f'{name} ' if name else ''}for scale={scale} (it has {has}): {own}."

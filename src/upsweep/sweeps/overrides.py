@@ -84,6 +84,9 @@ def readable(arguments: Sequence[str], paths: Collection[str] = ()) -> list[str]
     Values that the grammar cannot read are quoted. So are values of a key that names a path (see `PATH`, and `paths`),
     if the grammar would read a number or, with one job alone, a sweep. Lists, interpolations, null, functions
     and quoted values stay. In a list, and with -m, a comma separates values that are each treated so.
+
+    Raises:
+        UserError: a path is empty, as a variable of the shell is that was never set: it would be the current folder.
     """
     write = partial(_readable, paths=paths, sweep=sweeps(arguments))
     before = ("", *arguments)
@@ -166,6 +169,8 @@ def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
     if key.startswith("-"):
         return f"{key}={_at_home(value)}"
     path = key in paths or PATH.fullmatch(key.lstrip("+")) is not None
+    if path and value.strip() in ("", "''", '""'):
+        raise UserError(f"{argument} is empty: give a path, or leave {key}= out ({key}=null stands for none).")
     if SWITCH.fullmatch(key) and key not in paths and value.lower() in ("true", "false"):
         return argument
     return f"{key}={_written(value, path=path, sweep=sweep)}"
