@@ -25,6 +25,7 @@ from upsweep.training.budget import Budget
 from upsweep.training.callbacks import ShowProgress
 from upsweep.training.job import Job, train
 from upsweep.training.records import History
+from upsweep.training.saving import SaveBest
 from upsweep.training.scheduling import scheduled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,7 +107,23 @@ def test_a_resumed_training_whose_budget_is_spent_trains_no_more_unless_it_is_gi
     same = train(with_more(small_job(job.folder, cache, **on), Budget(1e-9), none := Rates()))
     assert (same.reason, none.rates) == (ended.reason, [])
     train(with_more(small_job(job.folder, cache, **on), Budget(60), some := Rates()))
-    assert len(some.rates) == 6
+    assert len(some.rates) == 8, "the epoch of three steps goes on with its second"
+
+
+def test_a_training_that_has_ended_and_kept_its_best_alone_is_not_begun_anew(tmp_path: Path, cache: Path) -> None:
+    """As the jobs of experiment=zoo: without a last checkpoint, in one epoch that does not end."""
+
+    def job(minutes: float, *more: pl.Callback, resume: bool) -> Job:
+        budget, seen = Budget(minutes), [SaveBest(tmp_path), *more]
+        return replace(
+            with_more(small_job(tmp_path, cache, resume=resume, **ENDLESS), budget), callbacks=[*seen, budget]
+        )
+
+    ended = train(job(MINUTES / 4, resume=False))
+    same = train(job(MINUTES / 4, none := Rates(), resume=True))
+    assert (same.reason, same.figures, none.rates) == (ended.reason, ended.figures, [])
+    more = train(job(MINUTES, some := Rates(), resume=True))
+    assert 0 < some.spent[0] < 1 and more.reason != ended.reason, "it has the rest of the larger budget"
 
 
 def test_two_players_share_one_budget_and_their_losses_are_kept(tmp_path: Path, cache: Path) -> None:

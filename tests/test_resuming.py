@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -18,12 +19,19 @@ import torch
 import yaml
 from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from tests.small_job import NET, RECIPE, TRAINER, small_job
 
 from upsweep.common.errors import UserError
 from upsweep.networks import checkpoints
 from upsweep.runs.about import About
+from upsweep.runs.history import read as history
+from upsweep.runs.layout import HISTORY, LAST
 from upsweep.runs.result import Result
 from upsweep.sweeps.resuming import resumed
+from upsweep.training import schedules
+from upsweep.training.callbacks import Throughput
+from upsweep.training.job import train as finish
+from upsweep.training.records import History
 from upsweep.training.saving import Preemption
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,6 +190,39 @@ def test_a_folder_that_is_none_of_ours_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(UserError, match="add -m"):
         resumed([f"resume={tmp_path}"])
+
+
+# limits that cut an epoch
+
+
+@pytest.mark.parametrize("limits", [[2, None], [3, 9], [5, 7, 9], [6, 8, None]])
+def test_a_training_that_a_limit_has_ended_goes_on_as_if_there_had_been_none(
+    tmp_path: Path, cache: Path, limits: list[int | None]
+) -> None:
+    """Nine steps in three epochs, in one go and in several: within an epoch, and at the end of one."""
+    learning: dict[str, Any] = {"generator": without_dropout(), "schedule": schedules.Constant()}
+
+    def trained(folder: Path, limit: int | None, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        trainer = {
+            **TRAINER,
+            "max_epochs": 3,
+            "limit_val_batches": 1,
+            **({} if limit is None else {"max_steps": limit}),
+        }
+        job = small_job(folder, cache, **learning, resume=resume, trainer=trainer)
+        finish(replace(job, callbacks=[*job.callbacks, History(folder), Throughput()]))
+        return checkpoints.generator_weights(checkpoints.read(folder / LAST))
+
+    whole = trained(tmp_path / "whole", None)
+    parts = [trained(tmp_path / "cut", limit, resume=i > 0) for i, limit in enumerate(limits)]
+    assert all(torch.equal(parts[-1][name], value) for name, value in whole.items())
+    assert [(line.epoch, line.step) for line in history(tmp_path / "cut" / HISTORY)] == [(1, 3), (2, 6), (3, 9)]
+
+
+def without_dropout() -> dict[str, Any]:
+    """An epoch that is cut draws other random numbers in its second part."""
+    drop = {"_target_": "upsweep.blocks.dropout.Dropout", "p": 0.0}
+    return {**NET, "recipe": {**RECIPE, "dropout": drop}}
 
 
 # real processes

@@ -56,21 +56,27 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """The keys (epoch, rank), (epoch, rank + world), ...: a part of the epoch that no other device sees.
 
     Every device gets count // world of them (else they would take unequal numbers of steps and wait for each
-    other for ever); nothing is padded. Lightning calls `set_epoch`.
+    other for ever); nothing is padded. Lightning calls `set_epoch`. An epoch that was cut goes on where it was.
     """
 
     def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:
         self.count, self.rank, self.world, self.epoch = count, rank, world, 0
+        self._cut: tuple[int, int] | None = None  # an epoch, and how many of its keys this device has had
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch whose keys the next iteration gives."""
         self.epoch = epoch
 
+    def go_on(self, epoch: int, had: int) -> None:
+        """In that epoch, leave out the first keys of this device."""
+        self._cut = epoch, had
+
     def __len__(self) -> int:
         return self.count // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return zip(repeat(self.epoch), range(self.rank, len(self) * self.world, self.world), strict=False)
+        had = self._cut[1] if self._cut is not None and self._cut[0] == self.epoch else 0
+        return zip(repeat(self.epoch), range(self.rank, len(self) * self.world, self.world)[had:], strict=False)
 
 
 class LateLoader(DataLoader[Batch]):

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from upsweep.blocks.layout import as_channels_last, in_channels_last
 from upsweep.common.errors import UserError, first_line
@@ -24,6 +26,7 @@ from upsweep.objectives.adversarial.losses import AdversarialLoss
 from upsweep.runs.history import VAL
 from upsweep.runs.identity import Identity
 from upsweep.tasks import Task
+from upsweep.tasks.feeding import EpochSampler
 from upsweep.training.optimizers import parameter_groups, scale_rates
 from upsweep.training.scaling import Batch, RateRule, hold_to_shares
 from upsweep.training.schedules import Schedule
@@ -102,6 +105,7 @@ class Training(pl.LightningModule):
         self.last: dict[str, float] = {}  # the figures of the last epoch that was judged, also those not declared
         self.identity: Identity | None = None  # what the figures hang on, once it is known
         self.epochs_before = 0  # that the checkpoint has behind it from which the training goes on
+        self.cut = 0  # batches of an epoch that a limit has cut, until the training has gone on with it
         self.begun_as: str | None = None  # the digest of that in the checkpoint from which the training goes on
         self.iterations = 0  # steps of the generator's optimizer: Lightning's global_step counts those of all players
         self.spent = 0.0  # the share of a budget, in [0, 1]: see upsweep.training.budget
@@ -183,9 +187,19 @@ class Training(pl.LightningModule):
             state = {name: value.cpu() for name, value in network.state_dict().items()}
             network.load_state_dict(self.trainer.strategy.broadcast(state))
 
+    def on_train_start(self) -> None:
+        """Go on in the midst of an epoch that was cut: with the batch that is next, and as at the start of one."""
+        if self.cut:
+            loader = self.trainer.train_dataloader
+            if isinstance(loader, DataLoader) and isinstance(loader.sampler, EpochSampler):
+                loader.sampler.go_on(self.current_epoch, self.cut * (loader.batch_size or 1))
+                warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable")  # which this one is
+            self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
-        torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) % 2**63)
+        cut, self.cut = (self.cut,) if self.cut else (), 0
+        torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank, *cut)) % 2**63)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """The last weights are judged, whatever the rhythm of validation, and whatever ends the training."""
@@ -339,6 +353,8 @@ class Training(pl.LightningModule):
         self.iterations = said.get("iterations", checkpoint["global_step"])  # format 1 had one optimizer
         self.seconds_before = said["seconds"]
         self.begun_as, self.epochs_before = said.get("identity"), int(checkpoint["epoch"]) + 1
+        if "loops" in checkpoint:
+            self.cut = settled(checkpoint["loops"]["fit_loop"], counts_steps=self.trainer.max_steps != -1)
         best = said["best"]
         if best and "figures" not in best:  # format 1: all in one
             figures = {f.name: best[f.name] for f in self.task.figures if f.name in best}
@@ -346,6 +362,26 @@ class Training(pl.LightningModule):
             best = {"epoch": best["epoch"], "figures": figures, "baseline": baseline}
         known = best and self.task.headline.name in best["figures"]  # not where another figure ranks now
         self.best, self.last = Best(**best) if known else None, dict(said.get("last", {}))
+
+
+def settled(loop: dict[str, Any], *, counts_steps: bool) -> int:
+    """The batches of an epoch that a limit has cut: max_steps, max_time, a budget. 0 where a whole epoch has ended.
+
+    Two faults of Lightning 2.6 are mended in the loop's state, in place. It saves a cut epoch as one that has ended,
+    and would take the missing batches from the next one: the end is taken back. And where max_steps is set
+    (`counts_steps`) it would end a whole epoch a second time, and so train one less.
+    """
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    had = int(batches["current"]["ready"])
+    cut = had > 0 and not batches["is_last_batch"]
+    for part in ("total", "current"):
+        if cut:
+            epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["started"] - 1
+        elif counts_steps:
+            epochs[part]["completed"] = epochs[part]["processed"]
+    if counts_steps and not cut:
+        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+    return had if cut else 0
 
 
 def _idle(what: nn.Module | Tensor) -> bool:

@@ -237,8 +237,12 @@ class Checkerboard(Accessory):
 class Throughput(Accessory):
     """Logs the seconds of each training epoch and the samples a second, over all devices."""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._started = time.perf_counter()
+    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        """In the midst of an epoch that was cut, no epoch starts."""
+        self.on_train_epoch_start(trainer, module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
+        self._started, self._before = time.perf_counter(), module.cut
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._paused = time.perf_counter()
@@ -252,7 +256,8 @@ class Throughput(Accessory):
         module.log("time/epoch_seconds", seconds)
         size = getattr(trainer.train_dataloader, "batch_size", None)
         if size is not None:  # not every loader knows it
-            batches = trainer.fit_loop.epoch_loop.batch_idx + 1  # fewer than an epoch has, where its time has ended it
+            # fewer than an epoch has, where something has cut it
+            batches = trainer.fit_loop.epoch_loop.batch_idx + 1 - self._before
             samples = batches * size * trainer.world_size
             module.log("time/images_per_second", samples / seconds)
 

@@ -111,7 +111,8 @@ class Diagnoses(Accessory):
             self._probe = None
 
     def _due(self, trainer: pl.Trainer) -> bool:
-        due = trainer.current_epoch >= self._next_epoch or trainer.current_epoch + 1 == trainer.max_epochs
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        due = last or trainer.current_epoch >= self._next_epoch
         return trainer.is_global_zero and trainer.state.fn == "fit" and due
 
     def on_validation_batch_end(self, trainer: pl.Trainer, module: Training, *_: Any) -> None:  # type: ignore[override]

@@ -152,6 +152,7 @@ class History(Callback):
         losses = {name: logged[key] for name in module.players if (key := f"train/loss_{name}") in logged}
         seconds = round(time.perf_counter() - self._started, 3)
         line = history.Epoch(trainer.current_epoch + 1, module.iterations, seconds, loss, figures, losses)
+        self._epochs = [each for each in self._epochs if each.epoch != line.epoch]  # one that was cut has gone on
         self._epochs.append(line)
         if trainer.is_global_zero:
             history.write(self.file, self._epochs)

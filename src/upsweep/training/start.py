@@ -12,8 +12,9 @@ from upsweep.common.errors import UserError
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.runs.about import About
-from upsweep.runs.layout import FRESH, LAST, PREVIOUS
+from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
 from upsweep.runs.record import found
+from upsweep.runs.result import Result
 
 log = logging.getLogger("upsweep")
 
@@ -102,8 +103,13 @@ def start_of(
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint of a run from which it can go on, or None; says which could not be read."""
-    for path in filter(Path.is_file, (folder / name for name in (FRESH, LAST, PREVIOUS))):
+    """The newest checkpoint of a run from which it can go on, or None; says which could not be read.
+
+    The best one counts where a run has finished and kept no other (`callbacks.last=null`).
+    """
+    result = found(Result.read, folder, log.warning)
+    names = (FRESH, LAST, PREVIOUS, *([BEST] if result is not None and result.state == "finished" else []))
+    for path in filter(Path.is_file, (folder / name for name in names)):
         try:
             checkpoints.read(path)
             return path
