@@ -468,6 +468,7 @@ def built(job: Job) -> mock.Mock:
         (["logger=[csv,wandb]", "logger.mode=online"], "with several, write logger.wandb.mode."),
         (["logger=[csv,wandb]", "+logger.foo=1"], "logger.foo is of no logger"),
         (["logger=[csv,nope]"], "There is no logger=nope; choose from csv, mlflow, none, tensorboard, wandb."),
+        (["experiment=release/sesr_x5"], "There is no experiment=release/sesr_x5; choose from release/deconvnet_x2, "),
     ],
 )
 def test_what_cannot_be_used_is_told_by_its_key_and_value(words: list[str], names: str) -> None:

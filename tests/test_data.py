@@ -314,7 +314,7 @@ def test_detail_takes_the_patch_of_most_energy_among_so_many(make) -> None:
         assert np.array_equal(patches[1, index].lr.numpy(), turned(lrs[most], places[most].turn))
 
 
-@pytest.mark.parametrize("detail", [0, 1.5, None])
+@pytest.mark.parametrize("detail", [0, 1.5, None, 257])
 def test_detail_is_a_number_of_patches(make, detail: object) -> None:
     with pytest.raises(UserError, match=r"data\.detail"):
         make(detail=detail)
@@ -859,12 +859,15 @@ def known(tmp_path: Path):
     return known
 
 
-def test_a_known_set_is_validated_on_a_fixed_slice_of_another(known, tmp_path: Path) -> None:
+def test_a_known_set_is_validated_on_a_fixed_slice_of_another(known, tmp_path: Path, caplog) -> None:
     below(tmp_path, *(f"T91/{n}.png" for n in range(4)), *(f"BSDS500-test/{n}.png" for n in range(10, 16)))
     data = known(val_count=3)
     data.setup()
     assert [image.name for image in data.val_images] == [f"BSDS500-test/{n}.png" for n in range(10, 13)]
     assert len(data.train_images) == 4
+    assert "BSDS500-test has 200 images, this copy has 6" in caplog.text
+    with pytest.raises(UserError, match=r"val_set=t91 with data\.val_count=9 takes all images of data=t91"):
+        known(val_set="t91", val_count=9).setup()
     with pytest.raises(UserError, match=r"data\.val_count=0"):
         known(val_count=0).setup()
     with pytest.raises(UserError, match=r"data\.val_set=set5 must be one of t91"):
@@ -1049,3 +1052,9 @@ def test_a_key_that_nobody_reads_in_a_data_sets_file_is_one_sentence(tmp_path: P
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "data.val_shar is read by nothing" in done.stderr and "val_share" in done.stderr
+    free = ["experiment=release/sesr_free_x2", "data=folder", "data.root=photos", "trainer.max_epochs=1"]
+    write_image(tmp_path / "photos" / "1.png", Picture(noise(64, 80)), marked=False)
+    short = ["data.patches_per_epoch=32", "trainer.limit_val_batches=1", f"hydra.run.dir={tmp_path / 'own'}"]
+    own = subprocess.run([*command[:2], *free, *short], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert own.returncode == 0, own.stderr
+    assert "data.val_set=kodak24 of an experiment is left out: data=folder does not read it." in own.stdout + own.stderr

@@ -88,6 +88,7 @@ def test_a_teacher_of_an_objective_of_one_s_own_is_its_own_matter() -> None:
     }
     with pytest.raises(UserError, match=r"^objective\.terms\.a\.teacher=resnet50: there is no such checkpoint"):
         check_inputs([config(objective=terms)])
+    check_inputs([config(objective=terms, scale=None)])  # nothing is enlarged: the job says so
 
 
 @pytest.mark.parametrize("said", ["fsrcnn_x2", "photos/a.png", "run", ["a", "b"]])

@@ -60,10 +60,7 @@ def of_the_config(error: Exception) -> str | None:
                 return f"There is no {link.full_key}: with several, write {' or '.join(where)}."
             return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
         if isinstance(link, MissingConfigException):
-            group, _, name = (link.missing_cfg_file or "").rpartition("/")
-            # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown.
-            options = link.options or GlobalHydra.instance().config_loader().get_group_options(group)
-            return _unknown(f"{group}=", name, sorted(options)) if options else None
+            return _no_such_choice(link)
         if isinstance(link, ValueError) and "Config group override must be" in str(link):
             return _no_choice()
         if isinstance(link, ValueError) and str(link).startswith("Only one of --run"):
@@ -105,6 +102,17 @@ def of_the_trainer(key: str) -> str | None:
 
     value = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith(f"trainer.{key}=")), "...")
     return refusal(key, value)
+
+
+def _no_such_choice(error: MissingConfigException) -> str | None:
+    """What to tell of a choice that is in no folder of configs; None where the group is unknown, too."""
+    folder, _, name = (error.missing_cfg_file or "").rpartition("/")
+    group, _, within = folder.partition("/")  # experiment=release/sesr_x2
+    inside = f"{within}/" if within else ""
+    # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown, and others' in a folder.
+    known = [f"{inside}{each}" for each in GlobalHydra.instance().config_loader().get_group_options(folder)]
+    known = known or list(error.options or [])
+    return _unknown(f"{group}=", f"{inside}{name}", sorted(known)) if known else None
 
 
 def _no_choice() -> str | None:

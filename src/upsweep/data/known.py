@@ -126,6 +126,14 @@ def find(name: str, root: Path) -> list[Path]:
     return []
 
 
+def present(name: str, root: Path) -> list[Path]:
+    """As `find`; a warning says where there are more or fewer images than were published."""
+    own, files = SETS[name], find(name, root)
+    if files and len(files) != own.count:
+        warn_once(f"{own.title} has {own.count} images, this copy has {len(files)} ({files[0].parent}).")
+    return files
+
+
 def _unnamed(image_set: ImageSet, root: Path) -> list[Path]:
     """The images of a root without a set's name, if there are as many as the set has."""
     own = {part.casefold() for part in root.resolve().parts[-2:]}
@@ -136,15 +144,13 @@ def _unnamed(image_set: ImageSet, root: Path) -> list[Path]:
 
 def _files(name: str, root: Path) -> list[Path]:
     own = SETS[name]
-    files = find(name, root) or _unnamed(own, root)
+    files = present(name, root) or _unnamed(own, root)
     if not files:
         usual = ", ".join(f"{root / folder}" for folder in own.folders[:2])
         raise UserError(
             f"{own.title} was not found: no images in {usual} or the like (docs/data.md lists the layouts); "
             f"set data.root or {ENVIRONMENT} to the folder that has it, or try {command('fetch', f'data={name}')}."
         )
-    if len(files) != own.count:
-        warn_once(f"{own.title} has {own.count} images, this copy has {len(files)} ({files[0].parent}).")
     return files
 
 

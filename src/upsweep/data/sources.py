@@ -23,7 +23,7 @@ from upsweep.data.containers import File, path_of
 from upsweep.data.digits import digit_files
 from upsweep.data.fetch import fetch
 from upsweep.data.foreign import foreign
-from upsweep.data.known import TRAINING, data_root, find, training_files
+from upsweep.data.known import TRAINING, data_root, present, training_files
 from upsweep.data.photos import TRAIN, VAL, photo_files
 from upsweep.imaging.files import SUFFIXES, files_below
 
@@ -190,7 +190,7 @@ class Known(Source):
         if self.download:
             fetch(self.name, root)
         files = _named(training_files(self.name, root), root)
-        val = _named([file for part in TRAINING[self.val_set] for file in find(part, root)][: self.val_count], root)
+        val = _named([file for part in TRAINING[self.val_set] for file in present(part, root)][: self.val_count], root)
         if not val:
             if first_rank(os.environ):
                 message = "%s is not in %s: a share of %g of the training images is held out for validation."
@@ -198,6 +198,11 @@ class Known(Source):
             return _divided(files, self.val_share, prepare)
         own = {path.stem for path in val.values()}  # DIV2K's 900 images are often kept in one folder
         files = {name: path for name, path in files.items() if path.stem not in own}
+        if not files:
+            raise UserError(
+                f"data.val_set={self.val_set} with data.val_count={self.val_count} takes all images of "
+                f"data={self.name} for validation: take fewer, or another set."
+            )
         return Split(prepare(files, purpose="training"), prepare(val, purpose="validation"))
 
     def check(self) -> None:

@@ -1,5 +1,6 @@
 """Train one generator, or with -m a sweep of them: python src/train.py -m init=xavier,he norm=bn,none."""
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from upsweep.tracking.run_log import RunLog
     from upsweep.training.adversarial import Adversary
     from upsweep.training.job import Job, MakeTraining
+
+log = logging.getLogger("upsweep")
 
 
 @door("train", claims=True)
@@ -64,8 +67,8 @@ def job_of(cfg: DictConfig) -> "Job":
     resume = cfg.resume is not None
     folder = writable(Path(hydra.runtime.output_dir), resume=resume)
     hold_to_trainer(cfg.trainer)
+    hold_to_data(cfg.data)
     config = hold_to_types(cfg, trainer=Trainer)
-    refuse_unknown(cfg.data)
     task = made(cfg.task, "task", Task)
     judge_besides(task, cfg)
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
@@ -167,17 +170,30 @@ def own_metrics(cfg: DictConfig) -> "tuple[tuple[Figure, ...], dict[str, Metric]
     return figures, metrics
 
 
-def refuse_unknown(data: DictConfig) -> None:
-    """Refuse what a data set's file says and nobody reads.
+def hold_to_data(data: DictConfig) -> None:
+    """Refuse what is said of a data set and nobody reads; what an experiment says of another data set is left out.
 
     Raises:
-        UserError: a key is neither the source's nor one of those by which train.yaml says how images are fed.
+        UserError: a key, typed or of the data set's file, is neither the source's nor one of those by which train.yaml
+            says how images are fed.
     """
-    (main,) = [source for source in HydraConfig.get().runtime.config_sources if source.provider == "main"]
+    hydra = HydraConfig.get()
+    files = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    (main,) = [source for source in hydra.runtime.config_sources if source.provider == "main"]
     fed = OmegaConf.load(Path(main.path) / "train.yaml").data if main.schema == "file" else data
     known = sorted({*map(str, fed), *map(str, data.get("source") or {})} - {"_target_"})
-    if unknown := [key for key in map(str, data) if key not in (*known, "source")]:
-        raise UserError(f"data.{unknown[0]} is read by nothing: a file in conf/data may say {', '.join(known)}.")
+    choice = hydra.runtime.choices.get("data")
+    own = {
+        str(key) for file in files if (its := file / "data" / f"{choice}.yaml").is_file() for key in OmegaConf.load(its)
+    }
+    words = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: none is resolved
+    typed = {word.lstrip("+").partition("=")[0] for word in words}
+    for key in [key for key in map(str, data) if key not in (*known, "source")]:
+        if key in own or f"data.{key}" in typed:
+            raise UserError(f"data.{key} is read by nothing: a file in conf/data may say {', '.join(known)}.")
+        log.info("data.%s=%s of an experiment is left out: data=%s does not read it.", key, data[key], choice)
+        with open_dict(data):
+            del data[key]
 
 
 def prepare_teachers(cfg: DictConfig) -> None:

@@ -57,7 +57,8 @@ def _hold_to_package(target: str) -> None:
 def _inputs(config: DictConfig) -> tuple[dict[str, Any], Any]:
     weights = {key: OmegaConf.select(config, key) for key in START}
     with suppress(Exception):  # a config that makes no sense is the job's to tell
-        weights |= teachers_of(config.get("objective"))
+        if config.get("scale", 1) is not None:  # or there is nothing to teach, which the job tells
+            weights |= teachers_of(config.get("objective"))
         return weights, OmegaConf.to_container(config.data.source, resolve=True)
     return weights, None
 

@@ -170,7 +170,7 @@ def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
         return f"{key}={_at_home(value)}"
     path = key in paths or PATH.fullmatch(key.lstrip("+")) is not None
     if path and value.strip() in ("", "''", '""'):
-        raise UserError(f"{argument} is empty: give a path, or leave {key}= out ({key}=null stands for none).")
+        raise UserError(f"{argument} is empty: give a path, or leave {key}= out.")
     if SWITCH.fullmatch(key) and key not in paths and value.lower() in ("true", "false"):
         return argument
     return f"{key}={_written(value, path=path, sweep=sweep)}"

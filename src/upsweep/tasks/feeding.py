@@ -138,7 +138,7 @@ class ImageFeed(pl.LightningDataModule):
 def none_usable(files: Sequence[str], purpose: str, refused: Mapping[str, str]) -> UserError:
     """What to raise where no image can be used."""
     reason = f"; {next(iter(refused.values()))}" if refused else ""
-    return UserError(f"None of {len(files)} image files can be used for {purpose}{reason}")
+    return UserError(f"None of {len(files)} image files can be used for {purpose}{reason}.")
 
 
 def require(holds: bool, name: str, value: object, wanted: str) -> None:

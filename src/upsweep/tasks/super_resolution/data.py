@@ -20,6 +20,7 @@ from upsweep.tasks.feeding import EpochSampler, ImageFeed, LateLoader, as_it_is,
 from upsweep.tasks.super_resolution.patches import Patch, TrainPatches
 
 Purpose = Literal["training", "validation"]
+MOST_DETAIL = 256  # random patches for one that is used
 SSIM_WINDOW = 11  # an image must keep this many pixels after shaving a scale from every border
 log = logging.getLogger("upsweep")
 
@@ -95,6 +96,7 @@ class PatchData(ImageFeed):
     def __post_init__(self) -> None:
         super().__init__()
         require_counts(self, "scale", "patch_size", "batch_size", "patches_per_epoch", "detail")
+        require(self.detail <= MOST_DETAIL, "detail", self.detail, f"at most {MOST_DETAIL}: each is cut and measured")
         require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
         require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
         self.copies = () if self.copies is None else self.copies
