@@ -105,6 +105,9 @@ def job_of(cfg: DictConfig) -> "Job":
 def made(node: Any, key: str, kind: Any) -> Any:
     """What a node of the config describes. Raises UserError: that is not of the kind which is needed there."""
     found = instantiate(node, _convert_="all") if isinstance(node, DictConfig) else node
+    if isinstance(node, DictConfig) and "_target_" not in node:
+        said = ", ".join(map(str, node)) or "nothing"
+        raise UserError(f"{key} sets {said}, and no _target_ says of what: choose that, or leave it out (~{key}).")
     if not isinstance(found, kind):
         said = node.get("_target_", "nothing") if isinstance(node, DictConfig) else node
         raise UserError(f"{key}={said} describes no {kind.__name__.lower()}, which a run needs there.")
