@@ -259,11 +259,12 @@ def test_lists_interpolations_and_what_is_quoted_already_stay() -> None:
     assert readable(["root=${x}/(1)"]) == ["root='${x}/(1)'"]
 
 
-@pytest.mark.parametrize("typed", ["input=", "+data.root=", "checkpoint=''", "benchmark="])
+@pytest.mark.parametrize("typed", ["input=", "data.root= ", "checkpoint=", "benchmark="])
 def test_an_empty_path_is_not_the_current_folder(typed: str) -> None:
     with pytest.raises(UserError, match=r"is empty: give a path, or leave \S+= out"):
         readable([typed], paths=["benchmark"])
-    assert readable(["model=", "data.root=null"]) == ["model=", "data.root=null"]
+    for lawful in ("model=", "data.root=null", "++args.weights_path=", "hydra.output_subdir=", "input=''"):
+        assert readable([lawful]) == [lawful]
 
 
 def test_the_home_folder_is_known_by_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,6 +469,7 @@ def built(job: Job) -> mock.Mock:
         (["logger=[csv,wandb]", "logger.mode=online"], "with several, write logger.wandb.mode."),
         (["logger=[csv,wandb]", "+logger.foo=1"], "logger.foo is of no logger"),
         (["logger=[csv,nope]"], "There is no logger=nope; choose from csv, mlflow, none, tensorboard, wandb."),
+        (["hydra/launcher=foo"], "There is no hydra/launcher=foo; choose from basic, "),
         (["experiment=release/sesr_x5"], "There is no experiment=release/sesr_x5; choose from release/deconvnet_x2, "),
     ],
 )

@@ -1058,3 +1058,7 @@ def test_a_key_that_nobody_reads_in_a_data_sets_file_is_one_sentence(tmp_path: P
     own = subprocess.run([*command[:2], *free, *short], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert own.returncode == 0, own.stderr
     assert "data.val_set=kodak24 of an experiment is left out: data=folder does not read it." in own.stdout + own.stderr
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndata:\n  patchsize: 8\n", encoding="utf-8")
+    typo = subprocess.run([*command[:4], "experiment=mine"], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert typo.returncode == 1 and "data.patchsize is read by nothing" in typo.stderr

@@ -70,7 +70,7 @@ def test_checkpoints_come_first_and_a_synthesiser_is_offered_for_drawing_alone(t
 def test_weights_that_are_not_there_are_refused_as_on_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no checkpoint at nowhere\.ckpt"):
         weights(Path("nowhere.ckpt"))
-    with pytest.raises(UserError, match="There are no trained weights model=other: choose from "):
+    with pytest.raises(UserError, match="There are no trained weights named other: choose from "):
         weights().enlarger("other", 2)
 
 

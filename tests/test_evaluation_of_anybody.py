@@ -20,6 +20,7 @@ from upsweep.evaluation.benchmarks import Benchmark, benchmark_images
 from upsweep.evaluation.images import ImagesMethod, images
 from upsweep.evaluation.methods import Views, asked
 from upsweep.evaluation.modules import Asked, modules
+from upsweep.evaluation.run import Evaluation, evaluate_all
 from upsweep.imaging.colour import rgb_to_y
 from upsweep.imaging.files import Picture, Pixels, read_image, to_tensor, to_uint8, write_image
 from upsweep.imaging.resize import enlarge
@@ -152,7 +153,7 @@ def test_what_belongs_to_another_scale_benchmark_or_kind_is_passed_over(tmp_path
     assert x2.files["Set5"]["baby"].name == "baby_x2.png"
     (tmp_path / "baby_x2.png").unlink()
     with pytest.raises(
-        UserError, match=r"lacks 1 of 5 images of Set5 at x2: baby \(baby_x2_.*, \.\.\. are named as HR"
+        UserError, match=r"at x2: baby \(baby_x2_HR\.png, baby_x2_LR\.png, baby_x2_bicubic\.png are named as HR"
     ):
         paired(tmp_path)  # neither its HR nor bicubic stands in for it
     other = files_in(tmp_path / "by_folder", *(f"Set14/{path.name}" for path in SET14.files), "Set14/baby.png")
@@ -170,6 +171,13 @@ def test_files_named_as_hr_or_bicubic_are_judged_where_there_are_no_others(tmp_p
     files_in(tmp_path / "a", *(f"HR/Set14/{path.stem}_HR.png" for path in SET14.files))
     (one,) = paired(tmp_path / "a", SET5, SET14, every=False)
     assert list(one.files) == ["Set5"], "where there is SR of one benchmark, HR of another is none"
+
+
+def test_an_sr_may_be_named_as_an_hr_image_that_is_named_as_hr(tmp_path: Path) -> None:
+    sr = ["SR/img_001_SRF_2_HR.png", "SR/img0010.png", *(f"SR/Set5/{path.name}" for path in SET5.files)]
+    files_in(tmp_path, *sr, "HR/img_001_SRF_2_HR.png", "HR/img0010.png")
+    (method,) = paired(tmp_path, SET5, MINE)
+    assert [file.name for file in method.files["mine"].values()] == ["img_001_SRF_2_HR.png", "img0010.png"]
 
 
 def test_names_of_hr_may_say_that_they_are_hr_and_begin_others(tmp_path: Path) -> None:
@@ -224,6 +232,14 @@ def test_a_folder_that_is_not_there_or_has_nothing_is_one_sentence(tmp_path: Pat
 def png(folder: Path, name: str, pixels: Pixels) -> None:
     folder.mkdir(exist_ok=True)
     write_image(folder / name, Picture(pixels), marked=False)
+
+
+def test_an_image_without_any_error_may_be_the_hr(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    png(tmp_path / "photo", "a.png", np.random.default_rng(0).integers(0, 256, (40, 36, 3), dtype=np.uint8))
+    hr = Benchmark("mine", (tmp_path / "photo" / "a.png",))
+    (method,) = images(str(tmp_path / "photo"), [hr], [2], every=True)
+    evaluate_all(Evaluation(folder=tmp_path, methods=[method], benchmarks=[hr], protocol=Protocol(), pictures=False))
+    assert "photo: 1 of its images (a) have no error at all. Are they the HR images?" in caplog.text
 
 
 def test_grey_and_rgb_of_8_and_16_bits_come_to_the_same(tmp_path: Path) -> None:
@@ -376,6 +392,9 @@ def test_weights_may_be_safetensors_and_the_last_ones(tmp_path: Path) -> None:
     torch.save(named(""), tmp_path / "w.pth")
     with pytest.raises(UserError, match="no moving average"):
         load_weights(module, tmp_path / "w.pth", ema=True)
+    torch.save({**named(""), "ema": last}, tmp_path / "w.pth")
+    load_weights(module, tmp_path / "w.pth", ema=False)
+    assert torch.equal(module.state_dict()["body.0.weight"], named("")["body.0.weight"])
     torch.save({"ema": {"num_updates": torch.ones(1)}, "model": named("")}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="does not fit"):
         load_weights(module, tmp_path / "w.pth", ema=True)

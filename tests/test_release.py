@@ -90,7 +90,7 @@ def test_model_without_a_name_lists_the_weights_with_their_figures() -> None:
 
 def test_a_name_that_is_mistyped_gets_the_one_that_is_meant() -> None:
     for said, meant in [("SESR", "sesr"), ("sesr-free", "sesr_free"), ("sesr_free_x3", "sesr_free scale=3")]:
-        with pytest.raises(UserError, match=rf"no trained weights model={said}: .*Did you mean model={meant}\?$"):
+        with pytest.raises(UserError, match=rf"no trained weights named {said}: .*Did you mean model={meant}\?$"):
             release.path(said, 2)
     with pytest.raises(UserError, match=r"no trained weights sesr for scale=8 \(it has x2, x3, x4\)"):
         release.path("sesr", 8)

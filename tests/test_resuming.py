@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from upsweep.common.errors import UserError
 from upsweep.networks import checkpoints
 from upsweep.runs.about import About
 from upsweep.runs.history import read as history
-from upsweep.runs.layout import HISTORY, LAST
+from upsweep.runs.layout import BEST, HISTORY, LAST
 from upsweep.runs.result import Result
 from upsweep.sweeps.resuming import resumed
 from upsweep.training import schedules
 from upsweep.training.callbacks import Throughput
 from upsweep.training.job import train as finish
 from upsweep.training.records import History
-from upsweep.training.saving import Preemption
+from upsweep.training.saving import Preemption, SaveBest, SaveLast
 
 ROOT = Path(__file__).resolve().parent.parent
 DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
@@ -195,12 +196,19 @@ def test_a_folder_that_is_none_of_ours_is_one_sentence(tmp_path: Path) -> None:
 # limits that cut an epoch
 
 
+SCHEDULES = {"of ours": schedules.Constant(), "by epoch": partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.1)}
+
+
+# A best checkpoint is saved before its epoch has ended, and before a scheduler that counts epochs has stepped.
+@pytest.mark.parametrize(
+    ("kept", "schedule"), [(SaveLast, "of ours"), (SaveLast, "by epoch"), (SaveBest, "of ours")], ids=str
+)
 @pytest.mark.parametrize("limits", [[2, None], [3, 9], [5, 7, 9], [6, 8, None]])
 def test_a_training_that_a_limit_has_ended_goes_on_as_if_there_had_been_none(
-    tmp_path: Path, cache: Path, limits: list[int | None]
+    tmp_path: Path, cache: Path, limits: list[int | None], schedule: str, kept: type[SaveLast | SaveBest]
 ) -> None:
     """Nine steps in three epochs, in one go and in several: within an epoch, and at the end of one."""
-    learning: dict[str, Any] = {"generator": without_dropout(), "schedule": schedules.Constant()}
+    parts = {"generator": without_dropout(), "schedule": SCHEDULES[schedule]}
 
     def trained(folder: Path, limit: int | None, *, resume: bool = False) -> dict[str, torch.Tensor]:
         trainer = {
@@ -209,14 +217,28 @@ def test_a_training_that_a_limit_has_ended_goes_on_as_if_there_had_been_none(
             "limit_val_batches": 1,
             **({} if limit is None else {"max_steps": limit}),
         }
-        job = small_job(folder, cache, **learning, resume=resume, trainer=trainer)
-        finish(replace(job, callbacks=[*job.callbacks, History(folder), Throughput()]))
-        return checkpoints.generator_weights(checkpoints.read(folder / LAST))
+        job = small_job(folder, cache, **parts, resume=resume, trainer=trainer)
+        throughput = Throughput()
+        finish(replace(job, callbacks=[kept(folder), History(folder), throughput]))
+        assert not throughput.failed
+        return checkpoints.generator_weights(checkpoints.read(folder / (LAST if kept is SaveLast else BEST)))
 
     whole = trained(tmp_path / "whole", None)
-    parts = [trained(tmp_path / "cut", limit, resume=i > 0) for i, limit in enumerate(limits)]
-    assert all(torch.equal(parts[-1][name], value) for name, value in whole.items())
-    assert [(line.epoch, line.step) for line in history(tmp_path / "cut" / HISTORY)] == [(1, 3), (2, 6), (3, 9)]
+    cut = [trained(tmp_path / "cut", limit, resume=i > 0) for i, limit in enumerate(limits)][-1]
+    assert all(torch.equal(cut[name], value) for name, value in whole.items())
+    lines = [
+        [(line.epoch, line.step, line.figures) for line in history(tmp_path / run / HISTORY)]
+        for run in ("whole", "cut")
+    ]
+    assert lines[0] == lines[1] and [line[:2] for line in lines[0]] == [(1, 3), (2, 6), (3, 9)]
+
+
+def test_an_epoch_that_has_no_more_batches_now_than_it_had_when_it_was_cut_is_refused(
+    tmp_path: Path, cache: Path
+) -> None:
+    finish(small_job(tmp_path, cache, trainer={**TRAINER, "max_steps": 2}))
+    with pytest.raises(UserError, match=r"ended after 2 batches of an epoch, which has 1 now: set data\.patches_per"):
+        finish(small_job(tmp_path, cache, resume=True, patches_per_epoch=4))
 
 
 def without_dropout() -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -107,8 +107,9 @@ def of_the_trainer(key: str) -> str | None:
 def _no_such_choice(error: MissingConfigException) -> str | None:
     """What to tell of a choice that is in no folder of configs; None where the group is unknown, too."""
     folder, _, name = (error.missing_cfg_file or "").rpartition("/")
-    group, _, within = folder.partition("/")  # experiment=release/sesr_x2
-    inside = f"{within}/" if within else ""
+    typed = {argument.lstrip("+").partition("=")[0].partition("@")[0] for argument in sys.argv[1:]}
+    group = next((each for each in (folder, *map(str, PurePosixPath(folder).parents)) if each in typed), folder)
+    inside = f"{folder.removeprefix(group)}/".lstrip("/")  # experiment=release/sesr_x2
     # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown, and others' in a folder.
     known = [f"{inside}{each}" for each in GlobalHydra.instance().config_loader().get_group_options(folder)]
     known = known or list(error.options or [])

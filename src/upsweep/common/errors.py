@@ -14,7 +14,7 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, for the end of a sentence."""
     if isinstance(error, SystemExit) and not isinstance(error.code, str):
-        return f"it ends the process, with exit code {error.code}"
+        return f"it ends the process, with exit code {error.code or 0}"
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 

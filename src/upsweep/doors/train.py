@@ -104,10 +104,12 @@ def job_of(cfg: DictConfig) -> "Job":
 
 def made(node: Any, key: str, kind: Any) -> Any:
     """What a node of the config describes. Raises UserError: that is not of the kind which is needed there."""
-    found = instantiate(node, _convert_="all") if isinstance(node, DictConfig) else node
     if isinstance(node, DictConfig) and "_target_" not in node:
         said = ", ".join(map(str, node)) or "nothing"
-        raise UserError(f"{key} sets {said}, and no _target_ says of what: choose that, or leave it out (~{key}).")
+        raise UserError(
+            f"{key} has {said}, but no _target_, which names a class: choose one, or leave it out (~{key})."
+        )
+    found = instantiate(node, _convert_="all") if isinstance(node, DictConfig) else node
     if not isinstance(found, kind):
         said = node.get("_target_", "nothing") if isinstance(node, DictConfig) else node
         raise UserError(f"{key}={said} describes no {kind.__name__.lower()}, which a run needs there.")
@@ -177,8 +179,8 @@ def hold_to_data(data: DictConfig) -> None:
     """Refuse what is said of a data set and nobody reads; what an experiment says of another data set is left out.
 
     Raises:
-        UserError: a key, typed or of the data set's file, is neither the source's nor one of those by which train.yaml
-            says how images are fed.
+        UserError: a key is neither the source's nor one of those by which train.yaml says how images are fed, and was
+            typed, or is of the data set's file, or of no other data set's.
     """
     hydra = HydraConfig.get()
     files = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
@@ -186,13 +188,13 @@ def hold_to_data(data: DictConfig) -> None:
     fed = OmegaConf.load(Path(main.path) / "train.yaml").data if main.schema == "file" else data
     known = sorted({*map(str, fed), *map(str, data.get("source") or {})} - {"_target_"})
     choice = hydra.runtime.choices.get("data")
-    own = {
-        str(key) for file in files if (its := file / "data" / f"{choice}.yaml").is_file() for key in OmegaConf.load(its)
-    }
+    sets = {file: OmegaConf.load(file) for folder in files for file in sorted((folder / "data").glob("*.yaml"))}
+    own = {str(key) for file, node in sets.items() if file.stem == choice for key in node}
+    others = {str(key) for node in sets.values() for key in node}
     words = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: none is resolved
-    typed = {word.lstrip("+").partition("=")[0] for word in words}
+    typed = {word.lstrip("+").partition("=")[0].split(".")[1] for word in words if word.lstrip("+").startswith("data.")}
     for key in [key for key in map(str, data) if key not in (*known, "source")]:
-        if key in own or f"data.{key}" in typed:
+        if key in own or key in typed or key not in others:
             raise UserError(f"data.{key} is read by nothing: a file in conf/data may say {', '.join(known)}.")
         log.info("data.%s=%s of an experiment is left out: data=%s does not read it.", key, data[key], choice)
         with open_dict(data):

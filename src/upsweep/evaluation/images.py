@@ -94,7 +94,7 @@ def _of_folder(
             raise UserError(_nothing(folder, files, benchmarks, scale))
         if missing := [title for title in chosen if title not in there]:
             log.warning("images=%s has nothing of %s at x%d: left out of its row.", folder, listed(missing), scale)
-        one = {title: _one_each(title, each, folder, scale, others) for title, each in there.items()}
+        one = {title: _one_each(title, each, folder, scale, others[title]) for title, each in there.items()}
         row = name if equals and folder == Path(place).expanduser() else folder.resolve().name
         yield ImagesMethod(name=row, scale=scale, checkpoint=folder, files=one)
 
@@ -178,7 +178,8 @@ def _paired(benchmark: Benchmark, files: Sequence[Path], folder: Path) -> dict[s
         for image in best:
             start, end = matches[image].span()
             said = " ".join((*file.relative_to(folder).parts[:-1], stem[:start], stem[end:]))
-            pairs[image].append(Found(file, frozenset(_marks(said)), _no_sr(file.relative_to(folder))))
+            hr = _no_sr(Path(benchmark.named[image].name))  # of an image img_001_HR.png, the SR may have that name, too
+            pairs[image].append(Found(file, frozenset(_marks(said)), _no_sr(file.relative_to(folder)) - hr))
     return pairs
 
 
@@ -189,21 +190,23 @@ def _no_sr(file: Path) -> frozenset[str]:
     return frozenset(f"{place} {match[1].casefold()}" for place, match in found if match)
 
 
-def _sr_alone(pairs: Pairs) -> tuple[Pairs, list[Path]]:
-    """The files of every image without those that are no SR; and these.
+def _sr_alone(pairs: Pairs) -> tuple[Pairs, Pairs]:
+    """The files of every image that are SR, and the others.
 
     A word that all files have tells none apart. And where every file is marked by one, these are what is to be judged.
     """
     files = [file for each in pairs.values() for found in each.values() for file in found]
     common = frozenset.intersection(*(file.no_sr for file in files)) if files else frozenset()
-    others = [file.path for file in files if not file.no_sr <= common]
-    if len(others) == len(files):
-        return pairs, []
-    alone = {
-        title: {image: [file for file in found if file.no_sr <= common] for image, found in each.items()}
-        for title, each in pairs.items()
-    }
-    return alone, others
+    if not any(file.no_sr <= common for file in files):
+        common = frozenset.union(frozenset(), *(file.no_sr for file in files))
+
+    def those(sr: bool) -> Pairs:
+        return {
+            title: {image: [file for file in found if (file.no_sr <= common) is sr] for image, found in each.items()}
+            for title, each in pairs.items()
+        }
+
+    return those(sr=True), those(sr=False)
 
 
 def _composed(name: str) -> str:
@@ -224,11 +227,15 @@ def _of_scale(found: Sequence[Found], scale: int, *, alone: bool) -> list[Path]:
 
 
 def _one_each(
-    title: str, found: Mapping[str, Sequence[Path]], folder: Path, scale: int, others: Sequence[Path]
+    title: str,
+    found: Mapping[str, Sequence[Path]],
+    folder: Path,
+    scale: int,
+    others: Mapping[str, Sequence[Found]],
 ) -> dict[str, Path]:
     """The one file of each image; `others`: what was passed over, since it is no SR."""
     if missing := [image for image, files in found.items() if not files]:
-        passed = [str(file.relative_to(folder)) for file in others]
+        passed = [str(file.path.relative_to(folder)) for image in missing for file in others[image]]
         not_sr = f" ({listed(passed)} are named as HR, LR or bicubic: passed over)" if passed else ""
         raise UserError(
             f"images={folder} lacks {len(missing)} of {len(found)} images of {title} at x{scale}: {listed(missing)}"

@@ -96,12 +96,12 @@ def evaluate_all(evaluation: Evaluation) -> list[Comparison]:
 
 
 def _warn_of_hr(methods: Sequence[Method], judged: Found) -> None:
-    """A warning on images of another program that have no error at all: they may be the HR images."""
+    """A warning on images of another program without any error: they may be the HR images."""
     for method in (method for method in methods if isinstance(method, ImagesMethod)):
         exact = [each.image for found in judged[method.name].values() for each in found if each.psnr >= MAX_PSNR]
         if exact:
             said = f"{len(exact)} of its images ({listed(exact)})"
-            log.warning("%s: %s are the HR images, pixel for pixel. Are they SR?", method.name, said)
+            log.warning("%s: %s have no error at all. Are they the HR images?", method.name, said)
 
 
 def _image_by_image(evaluation: Evaluation, judged: Found, own: Sequence[str]) -> Iterator[Judged]:

@@ -233,7 +233,7 @@ def read(path: Path) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for one fact: the file is not to be trusted
             fault = (
-                f"is broken, or holds more than weights and plain values; it was not loaded ({_reason(error, path)})"
+                f"is broken, or holds more than weights and plain values; it was not loaded ({_reason(error, file)})"
             )
             raise UserError(f"{path} {fault}.") from error
     if not isinstance(state, dict):
@@ -241,15 +241,14 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, file: BinaryIO) -> str:
     """Why torch read no checkpoint from a file, without its advice to run whatever the file says."""
-    with path.open("rb") as file:
-        pointer = file.read(len(LFS)) == LFS
-    if pointer:
+    file.seek(0)
+    if file.read(len(LFS)) == LFS:
         return "it is a pointer of Git LFS: git lfs pull fetches the file itself"
     if refused := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
         return f"it holds an object of {refused[1]}"
-    ours = isinstance(error, ValueError | OSError)
+    ours = isinstance(error, ValueError | OSError | MemoryError) and not isinstance(error, UnicodeError)
     return first_line(error) if ours else "torch.save has not written it, or not all of it is there"
 
 

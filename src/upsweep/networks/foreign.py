@@ -182,9 +182,9 @@ def load_weights(module: nn.Module, path: Path, *, ema: bool | None = None) -> N
         raise UserError(f"{error} Save the state_dict() of the network alone.") from error
     if ema and not any(isinstance(state.get(key), Mapping) for key in EMA_ENTRIES):
         raise UserError(f"{path} has no moving average of its weights ({listed(EMA_ENTRIES)}): leave ema=true out.")
-    within = {key: value for key, value in state.items() if key in EMA_ENTRIES} if ema else state
-    entries = (*ENTRIES, *EMA_ENTRIES) if ema is False else (*EMA_ENTRIES, *ENTRIES)
-    if not (dicts := list(_state_dicts(within, entries))):
+    averaged, last = ({k: v for k, v in state.items() if (k in EMA_ENTRIES) is of_ema} for of_ema in (True, False))
+    parts = [averaged] if ema else [last, averaged] if ema is False else [averaged, last]
+    if not (dicts := [found for part in parts for found in _state_dicts(part)]):
         raise UserError(
             f"{path} holds no weights: neither tensors by name, nor an entry such as {listed(ENTRIES)} has any; it "
             f"has {listed([str(key) for key in state]) or 'nothing'}."
@@ -203,11 +203,11 @@ def load_weights(module: nn.Module, path: Path, *, ema: bool | None = None) -> N
     module.load_state_dict(found, strict=False)
 
 
-def _state_dicts(state: Mapping[str, Any], entries: Sequence[str], depth: int = 0) -> Iterator[dict[str, Tensor]]:
+def _state_dicts(state: Mapping[str, Any], depth: int = 0) -> Iterator[dict[str, Tensor]]:
     """The tensors of each of the entries that has any, in their order, and then those at the top."""
-    for key in entries if depth < DEEPEST else ():
+    for key in (*EMA_ENTRIES, *ENTRIES) if depth < DEEPEST else ():
         if isinstance(inner := state.get(key), Mapping):
-            yield from _state_dicts(inner, entries, depth + 1)
+            yield from _state_dicts(inner, depth + 1)
     if own := {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}:
         yield own
 

@@ -95,8 +95,8 @@ def _none_such(name: str | None, scale: int) -> str:
     if name is not None and name not in known and known:
         bare, _, its = name.lower().partition("_x")
         meant = next(iter(get_close_matches(bare, known, n=1)), None)
-        scaled = f" scale={its}" if its.isdigit() else ""
+        scaled = f" scale={its}" if its.isdigit() and (meant, int(its)) in found else ""
         hint = f" Did you mean model={meant}{scaled}?" if meant else ""
-        return f"There are no trained weights model={name}: choose from {', '.join(known)}, or {own}.{hint}"
+        return f"There are no trained weights named {name}: choose from {', '.join(known)}, or {own}.{hint}"
     has = ", ".join(f"x{s}" for s in sorted({s for one, s in found if name in (None, one)})) or "none at all"
     return f"upsweep has no trained weights {f'{name} ' if name else ''}for scale={scale} (it has {has}): {own}."

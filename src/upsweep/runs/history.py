@@ -17,7 +17,8 @@ VAL = "val/"  # what the key of a figure has before its name, and its column whe
 class Epoch:
     """One line: `epoch` counts from 1, `step` is of iterations, `seconds` of training and validation since the start.
 
-    `loss` is the mean over the epoch's training, None where nothing was trained; `figures` are those of the validation
+    `loss` is the mean over the epoch's training (over its last part, where a limit had cut it and it went on), None
+    where nothing was trained; `figures` are those of the validation
     by name, None where there was none. `losses` are those of players beside the generator, by name (`discriminator`).
     """
 

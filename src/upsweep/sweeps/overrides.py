@@ -169,7 +169,7 @@ def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
     if key.startswith("-"):
         return f"{key}={_at_home(value)}"
     path = key in paths or PATH.fullmatch(key.lstrip("+")) is not None
-    if path and value.strip() in ("", "''", '""'):
+    if path and not value.strip() and not key.startswith("+") and not key.endswith("subdir"):  # which may be none
         raise UserError(f"{argument} is empty: give a path, or leave {key}= out.")
     if SWITCH.fullmatch(key) and key not in paths and value.lower() in ("true", "false"):
         return argument

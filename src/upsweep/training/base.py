@@ -188,13 +188,24 @@ class Training(pl.LightningModule):
             network.load_state_dict(self.trainer.strategy.broadcast(state))
 
     def on_train_start(self) -> None:
-        """Go on in the midst of an epoch that was cut: with the batch that is next, and as at the start of one."""
-        if self.cut:
-            loader = self.trainer.train_dataloader
-            if isinstance(loader, DataLoader) and isinstance(loader.sampler, EpochSampler):
-                loader.sampler.go_on(self.current_epoch, self.cut * (loader.batch_size or 1))
-                warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable")  # which this one is
-            self.on_train_epoch_start()
+        """Go on in the midst of an epoch that was cut: with the batch that is next, and as at the start of one.
+
+        Raises:
+            UserError: the epoch has no more batches now than it had when it was cut.
+        """
+        if not self.cut:
+            self.trainer.fit_loop.epoch_loop.restarting = False  # with max_steps, Lightning would end an epoch twice
+            return
+        loader, batches = self.trainer.train_dataloader, self.trainer.num_training_batches
+        if self.cut >= batches:
+            raise UserError(
+                f"The training ended after {self.cut} batches of an epoch, which has {batches} now: set "
+                "data.patches_per_epoch and data.batch_size as they were."
+            )
+        if isinstance(loader, DataLoader) and isinstance(loader.sampler, EpochSampler):
+            loader.sampler.go_on(self.current_epoch, self.cut * (loader.batch_size or 1))
+            warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable")  # which this one is
+        self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
         """Make what is random in an epoch a function of (seed, epoch, rank), so that a resumed run repeats it."""
@@ -225,8 +236,9 @@ class Training(pl.LightningModule):
         self._check_finite()
         self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
         judged, self._judged = self._judged, False
-        for each in self.scheduled.values():
-            each.end_epoch(self.trainer.callback_metrics, judged=judged)
+        if self.trainer.is_last_batch:  # or a limit has cut the epoch, which ends when a resumed training ends it
+            for each in self.scheduled.values():
+                each.end_epoch(self.trainer.callback_metrics, judged=judged)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # Lightning's signature
         step(scheduler)
@@ -352,9 +364,8 @@ class Training(pl.LightningModule):
         checkpoint["state_dict"] = {**self._frozen(), **checkpoint["state_dict"]}
         self.iterations = said.get("iterations", checkpoint["global_step"])  # format 1 had one optimizer
         self.seconds_before = said["seconds"]
-        self.begun_as, self.epochs_before = said.get("identity"), int(checkpoint["epoch"]) + 1
-        if "loops" in checkpoint:
-            self.cut = settled(checkpoint["loops"]["fit_loop"], counts_steps=self.trainer.max_steps != -1)
+        self.cut = settled(checkpoint["loops"]["fit_loop"]) if "loops" in checkpoint else 0
+        self.begun_as, self.epochs_before = said.get("identity"), int(checkpoint["epoch"]) + (self.cut == 0)
         best = said["best"]
         if best and "figures" not in best:  # format 1: all in one
             figures = {f.name: best[f.name] for f in self.task.figures if f.name in best}
@@ -364,23 +375,18 @@ class Training(pl.LightningModule):
         self.best, self.last = Best(**best) if known else None, dict(said.get("last", {}))
 
 
-def settled(loop: dict[str, Any], *, counts_steps: bool) -> int:
+def settled(loop: dict[str, Any]) -> int:
     """The batches of an epoch that a limit has cut: max_steps, max_time, a budget. 0 where a whole epoch has ended.
 
-    Two faults of Lightning 2.6 are mended in the loop's state, in place. It saves a cut epoch as one that has ended,
-    and would take the missing batches from the next one: the end is taken back. And where max_steps is set
-    (`counts_steps`) it would end a whole epoch a second time, and so train one less.
+    The loop's state is made to say so, in place. Lightning 2.6 saves a cut epoch as one that has ended, and would never
+    train on its other batches; a best checkpoint, which is saved before the epoch's end, it would end once more.
+    Gradients that a cut has kept from becoming a step are lost.
     """
     epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
     had = int(batches["current"]["ready"])
     cut = had > 0 and not batches["is_last_batch"]
     for part in ("total", "current"):
-        if cut:
-            epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["started"] - 1
-        elif counts_steps:
-            epochs[part]["completed"] = epochs[part]["processed"]
-    if counts_steps and not cut:
-        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+        epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["started"] - cut
     return had if cut else 0
 
 

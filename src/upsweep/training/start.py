@@ -105,10 +105,11 @@ def start_of(
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint of a run from which it can go on, or None; says which could not be read.
 
-    The best one counts where a run has finished and kept no other (`callbacks.last=null`).
+    The best one counts where there is no other (`callbacks.last=null`), unless the run was killed before its first
+    epoch had ended: then it is more exact to begin anew.
     """
-    result = found(Result.read, folder, log.warning)
-    names = (FRESH, LAST, PREVIOUS, *([BEST] if result is not None and result.state == "finished" else []))
+    ended = found(Result.read, folder, log.warning) is not None
+    names = (FRESH, LAST, PREVIOUS, *([BEST] if ended else []))
     for path in filter(Path.is_file, (folder / name for name in names)):
         try:
             checkpoints.read(path)

@@ -96,7 +96,7 @@ class PatchData(ImageFeed):
     def __post_init__(self) -> None:
         super().__init__()
         require_counts(self, "scale", "patch_size", "batch_size", "patches_per_epoch", "detail")
-        require(self.detail <= MOST_DETAIL, "detail", self.detail, f"at most {MOST_DETAIL}: each is cut and measured")
+        require(self.detail <= MOST_DETAIL, "detail", self.detail, f"at most {MOST_DETAIL}: each patch takes time")
         require(self.channels in (1, 3), "channels", self.channels, "1 (Y) or 3 (RGB)")
         require(self.cache in ("disk", "none"), "cache", self.cache, "disk or none")
         self.copies = () if self.copies is None else self.copies
