@@ -259,10 +259,10 @@ def test_lists_interpolations_and_what_is_quoted_already_stay() -> None:
     assert readable(["root=${x}/(1)"]) == ["root='${x}/(1)'"]
 
 
-@pytest.mark.parametrize("typed", ["input=", "data.root= ", "checkpoint=", "benchmark="])
+@pytest.mark.parametrize("typed", ["input=", "data.root= ", "checkpoint=", "resume="])
 def test_an_empty_path_is_not_the_current_folder(typed: str) -> None:
     with pytest.raises(UserError, match=r"is empty: give a path, or leave \S+= out"):
-        readable([typed], paths=["benchmark"])
+        readable([typed])
     for lawful in ("model=", "data.root=null", "++args.weights_path=", "hydra.output_subdir=", "input=''"):
         assert readable([lawful]) == [lawful]
 

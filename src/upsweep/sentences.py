@@ -111,8 +111,9 @@ def _no_such_choice(error: MissingConfigException) -> str | None:
     group = next((each for each in (folder, *map(str, PurePosixPath(folder).parents)) if each in typed), folder)
     inside = f"{folder.removeprefix(group)}/".lstrip("/")  # experiment=release/sesr_x2
     # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown, and others' in a folder.
-    known = [f"{inside}{each}" for each in GlobalHydra.instance().config_loader().get_group_options(folder)]
-    known = known or list(error.options or [])
+    hydra = GlobalHydra.instance()  # which --help has none of
+    options = hydra.config_loader().get_group_options(folder) if hydra.is_initialized() else []
+    known = [f"{inside}{option}" for option in options] or list(error.options or [])
     return _unknown(f"{group}=", f"{inside}{name}", sorted(known)) if known else None
 
 

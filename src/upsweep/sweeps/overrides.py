@@ -168,9 +168,10 @@ def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
         return argument
     if key.startswith("-"):
         return f"{key}={_at_home(value)}"
-    path = key in paths or PATH.fullmatch(key.lstrip("+")) is not None
+    path = PATH.fullmatch(key.lstrip("+")) is not None
     if path and not value.strip() and not key.startswith("+") and not key.endswith("subdir"):  # which may be none
         raise UserError(f"{argument} is empty: give a path, or leave {key}= out.")
+    path = path or key in paths  # whose doors have sentences of their own
     if SWITCH.fullmatch(key) and key not in paths and value.lower() in ("true", "false"):
         return argument
     return f"{key}={_written(value, path=path, sweep=sweep)}"
