@@ -1,6 +1,7 @@
 """The tables of docs/zoo.md: from sweeps that were really trained to judged checkpoints and Markdown."""
 
 import csv
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from scipy import stats
 from tests.small_job import NET, small_job
 
 from upsweep.runs.about import About
-from upsweep.runs.layout import BEST
+from upsweep.runs.layout import ABOUT, BEST
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.training.budget import Budget
 from upsweep.training.job import train
@@ -180,6 +181,15 @@ def test_wrong_names_are_refused(sweep: Path, kept: Path) -> None:
         zoo.main("--collect", f"networks={sweep}", "--without", "vdsr=set6")
     with pytest.raises(SystemExit, match="is not the folder of a sweep"):
         zoo.main("--collect", f"networks={kept}")
+
+
+def test_a_sweep_that_has_gone_on_is_told_as_the_line_that_would_begin_it(sweep: Path, tmp_path: Path) -> None:
+    manifest = zoo.manifest_of(sweep)
+    line = ["src/train.py", "-m", "seed=1,2", f"hydra.sweep.dir='{tmp_path / 'zoo'}'", "hydra.launcher.resume=true"]
+    replace(manifest, about=replace(manifest.about, command=["python", *line])).write(tmp_path)
+    zoo.keep_about(tmp_path, tmp_path)
+    words = json.loads((tmp_path / ABOUT).read_text(encoding="utf-8"))["command"]
+    assert words == ["python", "src/train.py", "-m", "seed=1,2", "hydra.sweep.dir=multirun/zoo"]
 
 
 def test_the_page_is_that_of_what_was_collected() -> None:
