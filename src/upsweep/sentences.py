@@ -110,8 +110,8 @@ def _no_such_choice(error: MissingConfigException) -> str | None:
     typed = {argument.lstrip("+").partition("=")[0].partition("@")[0] for argument in sys.argv[1:]}
     group = next((each for each in (folder, *map(str, PurePosixPath(folder).parents)) if each in typed), folder)
     inside = f"{folder.removeprefix(group)}/".lstrip("/")  # experiment=release/sesr_x2
-    # Hydra gives no options where one of several names ('degradation=[blur,...]') is unknown, and others' in a folder.
-    hydra = GlobalHydra.instance()  # which --help has none of
+    hydra = GlobalHydra.instance()  # not there in --help
+    # The error's own are none for one of several names ('degradation=[blur,...]'), and in a folder those of its parent.
     options = hydra.config_loader().get_group_options(folder) if hydra.is_initialized() else []
     known = [f"{inside}{option}" for option in options] or list(error.options or [])
     return _unknown(f"{group}=", f"{inside}{name}", sorted(known)) if known else None

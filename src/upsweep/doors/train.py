@@ -111,7 +111,7 @@ def made(node: Any, key: str, kind: Any) -> Any:
         )
     found = instantiate(node, _convert_="all") if isinstance(node, DictConfig) else node
     if not isinstance(found, kind):
-        said = node.get("_target_", "nothing") if isinstance(node, DictConfig) else node
+        said = node["_target_"] if isinstance(node, DictConfig) else node
         raise UserError(f"{key}={said} describes no {kind.__name__.lower()}, which a run needs there.")
     return found
 
@@ -183,18 +183,23 @@ def hold_to_data(data: DictConfig) -> None:
             typed, or is of the data set's file, or of no other data set's.
     """
     hydra = HydraConfig.get()
-    files = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     (main,) = [source for source in hydra.runtime.config_sources if source.provider == "main"]
     fed = OmegaConf.load(Path(main.path) / "train.yaml").data if main.schema == "file" else data
     known = sorted({*map(str, fed), *map(str, data.get("source") or {})} - {"_target_"})
-    choice = hydra.runtime.choices.get("data")
-    sets = {file: OmegaConf.load(file) for folder in files for file in sorted((folder / "data").glob("*.yaml"))}
+    if not (unread := [key for key in map(str, data) if key not in (*known, "source")]):
+        return
+    choice, folders = (
+        hydra.runtime.choices.get("data"),
+        [s.path for s in hydra.runtime.config_sources if s.schema == "file"],
+    )
+    sets = {file: OmegaConf.load(file) for folder in folders for file in sorted(Path(folder, "data").glob("*.yaml"))}
     own = {str(key) for file, node in sets.items() if file.stem == choice for key in node}
-    others = {str(key) for node in sets.values() for key in node}
+    of_any = {str(key) for node in sets.values() for key in node}
     words = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: none is resolved
-    typed = {word.lstrip("+").partition("=")[0].split(".")[1] for word in words if word.lstrip("+").startswith("data.")}
-    for key in [key for key in map(str, data) if key not in (*known, "source")]:
-        if key in own or key in typed or key not in others:
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    for key in unread:
+        typed = any(each == f"data.{key}" or each.startswith(f"data.{key}.") for each in keys)
+        if typed or key in own or key not in of_any:
             raise UserError(f"data.{key} is read by nothing: a file in conf/data may say {', '.join(known)}.")
         log.info("data.%s=%s of an experiment is left out: data=%s does not read it.", key, data[key], choice)
         with open_dict(data):
