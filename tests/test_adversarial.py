@@ -233,6 +233,12 @@ def test_an_epoch_in_which_the_generator_never_steps_is_one_sentence(tmp_path: P
         train(small_duel(tmp_path, cache, accumulate=2, against=adversary(steps=4)))
 
 
+def test_one_step_alone_is_no_duel_and_passes(tmp_path: Path, cache: Path) -> None:
+    """fast_dev_run=true: Lightning allows one step, of whichever player."""
+    result = train(small_duel(tmp_path, cache, trainer={**TRAINER, "fast_dev_run": True}))
+    assert result.state == "finished"
+
+
 @pytest.mark.parametrize("changes", [{"steps": 0}, {"weight": -1.0}])
 def test_an_adversary_that_cannot_be_is_one_sentence(changes: dict[str, Any]) -> None:
     (key,) = changes

@@ -79,7 +79,7 @@ def _refused(error: BaseException) -> str | None:
     reason = " ".join(re.split(r"\n *full_key", str(error.__cause__ or error))[0].split())
     match error:
         case InterpolationKeyError():
-            return f"{key} needs what the config does not have: {reason}. Choose it, or leave out what removes it."
+            return _missing(key, reason)
         case ConfigKeyError() | ConfigAttributeError():
             return f"{key} is needed, but not in the config: choose it, or leave out what removes it (~{key})."
         case InstantiationException() | OmegaConfBaseException():
@@ -87,6 +87,15 @@ def _refused(error: BaseException) -> str | None:
         case OSError(filename=str() as file, strerror=str() as why):
             return f"Cannot use {file}: {why}."
     return None
+
+
+def _missing(key: str, reason: str) -> str:
+    """What to tell of a key whose value is that of another, which is not there: often another choice has it."""
+    other = "".join(re.findall(r"'(\S+)' not found", reason)[:1])
+    group = other.partition(".")[0]
+    if chosen := HydraConfig.get().runtime.choices.get(group):
+        return f"{key} needs {other}, which {group}={chosen} does not have: choose another {group}."
+    return f"{key} needs what the config does not have: {reason}. Choose it, or leave out what removes it."
 
 
 def _in_one_of_several(parent: DictConfig, full_key: str, key: str) -> list[str]:

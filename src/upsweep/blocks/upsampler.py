@@ -69,8 +69,8 @@ class Deconv(Upsampler):
         output_padding = stride - kernel + 2 * padding
         if kernel < stride or not 0 <= output_padding < stride:
             raise UserError(
-                f"upsampler.kernel={kernel} with padding {padding} cannot enlarge exactly {stride} times: take a "
-                f"kernel of at least {stride} (odd at stride 1) and leave upsampler.padding empty."
+                f"A deconvolution of kernel {kernel} and padding {padding} cannot enlarge exactly {stride} times: set "
+                f"upsampler.kernel to at least {stride} (odd at stride 1), and leave upsampler.padding empty."
             )
         return Deconv2d(in_channels, out_channels, kernel, stride, padding, output_padding, form=self.form)
 

@@ -107,7 +107,8 @@ class Adversarial(Training):
                 f"{self.adversary.steps} times trainer.accumulate_grad_batches={self._accumulate} of them."
             )
         whole, most = steps * epochs, self.trainer.max_steps
-        return whole if most < 1 else min(whole, most // self.steps_each * self.adversary.steps // player.every)
+        within = most // self.steps_each * self.adversary.steps // player.every
+        return whole if most < 1 else max(1, min(whole, within))
 
     @property
     def steps_each(self) -> int:
