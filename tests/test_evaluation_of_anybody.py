@@ -309,15 +309,17 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo"
 
 
-def test_values_of_any_range_come_to_the_same(photo: Path, tmp_path: Path) -> None:
+def test_values_of_any_range_come_to_the_same(photo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save(Foreign().state_dict(), tmp_path / "w.pth")
     whole = benchmark_images(str(photo), scale=2, channels=1)
     args = {"weights": [tmp_path / "w.pth"]}
     unit, levels = rows(**args), rows(**args, takes=255, args={"full": 255})
     (a,), (b,) = (evaluate(method.generator(), whole) for method in (unit, levels))
     assert a.psnr == pytest.approx(b.psnr, abs=0.01) and a.psnr > 10
+    assert not caplog.messages
     (wrong,) = evaluate(rows(**args, gives=255).generator(), whole)
     assert wrong.psnr < a.psnr - 3
+    assert "of an image that is 0.5 everywhere" in caplog.text
 
 
 def test_scale_and_colours_are_found_out() -> None:

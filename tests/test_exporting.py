@@ -229,11 +229,15 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "onnxscript":
-            raise ImportError(name=name)
+            raise error
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
+    error: ImportError = ModuleNotFoundError(name="onnxscript")
     with pytest.raises(UserError, match=r"needs onnxscript: pip install -e '\.\[export\]'"):
+        export_onnx(checkpoints.build(SPEC), SPEC, tmp_path / "x.onnx")
+    error = ImportError("libx.so: cannot open shared object file")
+    with pytest.raises(UserError, match=r"cannot use what it needs \(libx\.so: cannot open"):
         export_onnx(checkpoints.build(SPEC), SPEC, tmp_path / "x.onnx")
 
 
@@ -271,6 +275,7 @@ def test_bad_wishes_are_refused(checkpoint: Path, tmp_path: Path) -> None:
         ({"format": "tflite"}, "format=tflite"),
         ({"output": tmp_path / "x.pt"}, "must end in .onnx"),
         ({"checkpoint": tmp_path / "no.ckpt"}, "no checkpoint"),
+        ({"output": Path("/proc/x.onnx")}, "/proc/x.onnx cannot be written"),
     ]
     for wish, word in wishes:
         with pytest.raises(UserError, match=word):

@@ -349,9 +349,12 @@ def test_round_trip(tmp_path: Path, suffix: str, pixels: np.ndarray, alpha: np.n
     assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
 
 
-def test_16_bits_are_rounded_to_8_where_the_format_has_no_more(tmp_path: Path) -> None:
+def test_16_bits_are_rounded_to_8_where_the_format_has_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_image(tmp_path / "a.webp", Picture(DEEP_RGB))
     check(read_image(tmp_path / "a.webp"), np.round(DEEP_RGB / 257).astype(np.uint8))
+    assert "a .webp holds 8 bits" in caplog.text
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -569,6 +572,45 @@ def test_white_is_zero_does_not_turn_the_alpha(tmp_path: Path) -> None:
     samples = np.dstack([GREY, ALPHA])
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="miniswhite", extrasamples=["unassalpha"])
     check(read_image(tmp_path / "a.tif"), 255 - GREY, ALPHA)
+
+
+@pytest.mark.parametrize("layout", [{}, {"planarconfig": "separate"}])
+def test_a_band_that_is_no_alpha_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, layout: dict[str, Any]
+) -> None:
+    samples = np.dstack([RGB, ALPHA])
+    samples = np.moveaxis(samples, -1, 0) if layout else samples
+    tifffile.imwrite(tmp_path / "nir.tif", samples, photometric="rgb", extrasamples=["unspecified"], **layout)
+    check(read_image(tmp_path / "nir.tif"), RGB)
+    assert "nir.tif: its last channel, which is no transparency, was left out" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["ycbcr", "separated", "cielab"])
+def test_tiffs_of_other_colours_are_refused_and_named(tmp_path: Path, kind: str) -> None:
+    samples = np.dstack([RGB, ALPHA]) if kind == "separated" else RGB
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric=kind, compression="zlib")
+    with pytest.raises(UserError, match=rf"its colours \((?i:{kind})\) are not supported: convert it to RGB"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_webp_of_grey_is_rgb_and_has_no_profile_of_grey(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grey = SRGB[:16] + b"GRAY" + SRGB[20:]
+    for alpha in (None, ALPHA):
+        samples = GREY if alpha is None else np.dstack([GREY, ALPHA])
+        write_image(tmp_path / "a.webp", Picture(samples, grey))
+        assert "is for GRAY, and the picture is RGB: it was left out" in caplog.text
+        caplog.clear()
+        picture = read_image(tmp_path / "a.webp")
+        assert picture.icc_profile is None and not caplog.messages
+        seen = np.full(GREY.shape[:2], True) if alpha is None else alpha != 0
+        assert np.array_equal(picture.pixels[seen], np.dstack([GREY] * 3)[seen])
+
+
+@pytest.mark.parametrize(("name", "sides"), [("a.webp", (1, 16_384)), ("a.jpg", (65_501, 1)), ("a.jpeg", (1, 70_000))])
+def test_what_a_format_cannot_hold_is_said(tmp_path: Path, name: str, sides: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match=rf"{name}: a .* holds up to .* pixels a side, not {sides[1]}x{sides[0]}"):
+        write_image(tmp_path / name, Picture(np.zeros((*sides, 1), np.uint8)))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])

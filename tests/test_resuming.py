@@ -27,7 +27,7 @@ from upsweep.networks import checkpoints
 from upsweep.runs.about import About
 from upsweep.runs.history import read as history
 from upsweep.runs.layout import BEST, HISTORY, LAST
-from upsweep.runs.result import Result
+from upsweep.runs.result import REQUEUE, Result
 from upsweep.sweeps.resuming import resumed
 from upsweep.training import schedules
 from upsweep.training.callbacks import Throughput
@@ -399,18 +399,21 @@ def test_jobs_stop_and_save_when_their_launcher_is_killed(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on_and_exits_as_a_shell_expects(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "what"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, REQUEUE, "Stopped by SIGTERM")]
+)
+def test_who_stops_a_run_is_told_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int, what: str) -> None:
     folder = tmp_path / "my run"
     line = [*DOOR, *TINY, "trainer.max_epochs=200", f"hydra.run.dir={folder}"]
     job = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not done(folder):
         assert job.poll() is None
         time.sleep(0.01)
-    job.send_signal(signal.SIGINT)
+    job.send_signal(number)
     _, said = job.communicate(timeout=60)
-    assert job.returncode == 128 + signal.SIGINT, said
+    assert job.returncode == code, said
     assert "Traceback" not in said
-    assert said.endswith(f"Interrupted. Go on with: python {ROOT / 'src' / 'train.py'} 'resume={folder}'\n")
+    assert said.endswith(f"{what}. Go on with: python {ROOT / 'src' / 'train.py'} 'resume={folder}'\n")
     stopped = Result.read(folder)
     assert stopped is not None and (stopped.state, "go on with resume=" in str(stopped.reason)) == ("stopped", True)
     epochs = done(folder)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ class Plain(Upscaler):
 
 
 def samples(channels: int, height: int = 13, width: int = 17, dtype: type = np.uint8) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels)).astype(dtype)
+    rng = np.random.default_rng(0)  # from 1 on: nothing is invisible
+    return rng.integers(1, np.iinfo(dtype).max + 1, (height, width, channels)).astype(dtype)
 
 
 def network(channels: int = 1, **changes: Any) -> Upscaler:
@@ -106,6 +107,20 @@ def test_alpha_is_enlarged_on_its_own() -> None:
     assert np.array_equal(both.pixels, alone.pixels)
     only = Enlarger(Plain(1))(Picture(np.ascontiguousarray(alpha)))
     assert both.alpha is not None and np.array_equal(both.alpha, only.pixels[..., 0])
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+def test_what_lies_under_invisible_pixels_does_not_show(tile: int) -> None:
+    """A white disc with a soft edge, on black or on noise that is fully transparent, stays white."""
+    y, x = np.mgrid[:40, :44]
+    alpha = np.clip(14.5 - np.hypot(y - 20, x - 20), 0, 1)
+    for under in (0, samples(3, 40, 44)):
+        disc = np.dstack([np.where(alpha[..., None] > 0, 255, under), alpha * 255]).astype(np.uint8)
+        larger = Enlarger(network(), tile=tile)(Picture(disc))
+        assert larger.alpha is not None
+        white = Enlarger(network(), tile=tile)(Picture(np.full_like(disc[..., :3], 255)))
+        seen = larger.alpha > 0
+        assert np.array_equal(larger.pixels[seen], white.pixels[seen])
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -192,7 +207,7 @@ def test_values_that_are_no_numbers_make_no_picture(tile: int) -> None:
 
 def photo(path: Path, channels: int = 3, dtype: type = np.uint8) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, Picture(samples(channels, dtype=dtype)))
+    write_image(path, Picture(samples(channels, dtype=dtype)), marked=False)
     return path
 
 
@@ -204,25 +219,55 @@ def test_a_folder_a_glob_and_a_list(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png", "sub/a.png", "c.txt"):
         photo(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
     beside = {"a.jpg": "a_x2.png", "b.png": "b_x2.png"}
-    assert targets(plan([str(tmp_path)], None, 2), tmp_path) == {**beside, "sub/a.png": "sub/a_x2.png"}
-    assert targets(plan([f"{tmp_path}/*"], None, 2), tmp_path) == beside
-    assert targets(plan([f"{tmp_path}/a.jpg", f"{tmp_path}/b.png"], None, 2), tmp_path) == beside
-    inside = targets(plan([str(tmp_path)], f"{tmp_path}/out", 3), tmp_path)
+    assert targets(plan([str(tmp_path)], None, 2).photos, tmp_path) == {**beside, "sub/a.png": "sub/a_x2.png"}
+    assert targets(plan([f"{tmp_path}/*"], None, 2).photos, tmp_path) == beside
+    assert targets(plan([f"{tmp_path}/a.jpg", f"{tmp_path}/b.png"], None, 2).photos, tmp_path) == beside
+    inside = targets(plan([str(tmp_path)], f"{tmp_path}/out", 3).photos, tmp_path)
     assert inside == {"a.jpg": "out/a_x3.png", "b.png": "out/b_x3.png", "sub/a.png": "out/sub/a_x3.png"}
-    assert targets(plan([f"{tmp_path}/a.jpg"], f"{tmp_path}/big.tif", 3), tmp_path) == {"a.jpg": "big.tif"}
+    (job,) = plan([f"{tmp_path}/a.jpg"], f"{tmp_path}/big.tif", 3).photos
+    assert job.target == tmp_path / "big.tif"
 
 
-def test_a_second_run_does_not_enlarge_what_the_first_made(tmp_path: Path) -> None:
+def test_a_second_run_does_not_enlarge_what_the_first_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     photo(tmp_path / "a.jpg"), photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
     for scale in (2, 3):
-        jobs = plan([str(tmp_path)], None, scale)
+        jobs, _ = plan([str(tmp_path)], None, scale)
         assert [job.source.name for job in jobs] == ["a.jpg", "a.png", "b.png"]
         enlarge_all(jobs, same, max_pixels=10**6)
     assert len(list(tmp_path.iterdir())) == 3 * 3
-    jobs = plan([str(tmp_path)], None, 2)
-    assert len(jobs) == 3 and all("overwrite=true" in str(job.problem) for job in jobs)
-    assert not any(job.problem for job in plan([str(tmp_path)], None, 2, overwrite=True))
-    assert len(plan([str(tmp_path)], f"{tmp_path}/elsewhere", 2)) == 3
+    assert not any(job.problem for job in plan([str(tmp_path)], None, 2, overwrite=True).photos)
+    assert len(plan([str(tmp_path)], f"{tmp_path}/elsewhere", 2).photos) == 3
+    assert "6 images that upsweep made were left out of" in caplog.text
+    with pytest.raises(UserError, match="upsweep made all of these"):
+        plan([f"{tmp_path}/*_x2.png"], None, 2)
+    (job,) = plan([f"{tmp_path}/b_x2.png"], None, 2).photos
+    assert job.target.name == "b_x2_x2.png" and job.problem is None
+
+
+def test_a_run_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png"), photo(tmp_path / "b.png"), photo(tmp_path / "c.png")
+    enlarge_all(plan([f"{tmp_path}/a.png"], None, 2).photos, same, max_pixels=10**6)
+    photos, notes = plan([str(tmp_path)], None, 2)
+    assert [each.source.name for each in photos] == ["b.png", "c.png"]
+    assert notes == ["1 of 3 were enlarged before; overwrite=true makes them anew."]
+    (named,) = plan([f"{tmp_path}/a.png"], None, 2).photos
+    assert "overwrite=true" in str(named.problem)
+
+
+def test_a_photo_is_not_passed_over_for_its_name(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg"), photo(tmp_path / "a_x2.png")
+    assert len(plan([str(tmp_path)], str(tmp_path / "out"), 3).photos) == 2
+
+
+def test_images_of_other_kinds_are_told(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    for name in ("b.gif", "c.GIF", "d.heic", "notes.txt"):
+        (tmp_path / name).touch()
+    for where in (str(tmp_path), f"{tmp_path}/*"):
+        photos, (note,) = plan([where], None, 2)
+        assert len(photos) == 1 and "are passed over (2 .gif, 1 .heic)" in note
+    with pytest.raises(UserError, match=r"no images .*passed over \(2 .gif\)"):
+        plan([f"{tmp_path}/*.[gG]*"], None, 2)
 
 
 def test_two_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -232,10 +277,11 @@ def test_two_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
         photo(tmp_path / "x" / "b.png"),
         photo(tmp_path / "y" / "b.png"),
     )
-    jobs = plan([f"{tmp_path}/*.*"], f"{tmp_path}/out", 2)
+    jobs, notes = plan([f"{tmp_path}/*.*"], f"{tmp_path}/out", 2)
+    assert len(notes) == 2 and "the same name but for its suffix" in notes[0]
     assert targets(jobs, tmp_path) == {"a.jpg": "out/a_jpg_x2.png", "a.png": "out/a_png_x2.png"}
-    jobs = plan([f"{tmp_path}/*/b.png"], f"{tmp_path}/out", 2)
-    assert not targets(jobs, tmp_path) and all("another input" in str(job.problem) for job in jobs)
+    jobs, notes = plan([f"{tmp_path}/*/b.png"], f"{tmp_path}/out", 2)
+    assert not notes and not targets(jobs, tmp_path) and all("another input" in str(job.problem) for job in jobs)
 
 
 def test_bad_wishes_are_refused(tmp_path: Path) -> None:
@@ -251,19 +297,20 @@ def test_bad_wishes_are_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=word):
             plan(inputs, output, 2)
-    (job,) = plan([str(tmp_path / "a.png")], str(tmp_path / "a.png"), 2, overwrite=True)
+    (job,) = plan([str(tmp_path / "a.png")], str(tmp_path / "a.png"), 2, overwrite=True).photos
     assert "itself an input" in str(job.problem)
 
 
 def test_what_fails_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo(tmp_path / "b.png"), (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xffnothing"), photo(tmp_path / "c.png", 4)
     with pytest.raises(UserError, match="1 of 3"):
-        enlarge_all(plan([str(tmp_path)], None, 2), same, max_pixels=10**6)
+        enlarge_all(plan([str(tmp_path)], None, 2).photos, same, max_pixels=10**6)
     said, complaints = (text.splitlines() for text in capsys.readouterr())
     assert len(said) == 2 and len(complaints) == 1 and "a.jpg" in complaints[0]
-    jobs = plan([str(tmp_path / "c.png")], str(tmp_path / "c.jpg"), 2)
-    with pytest.raises(UserError, match="transparent"):
-        enlarge_all(jobs, same, max_pixels=10**6)
+    for name, word in (("c.jpg", "cannot hold the transparency"), ("c.webp", "up to 16383 pixels a side, not")):
+        (job,) = plan([str(tmp_path / "c.png")], str(tmp_path / name), 2).photos
+        with pytest.raises(UserError, match=word):
+            enlarge_all([replace(job, scale=2000)], lambda *_: pytest.fail("after all the work"), max_pixels=10**6)
 
 
 # Weights
@@ -427,13 +474,13 @@ def test_50_megapixels_fit_into_2_gigabytes(tmp_path: Path, checkpoint: Path) ->
 def test_an_image_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     (tmp_path / "file").write_text("in the way")
-    jobs = plan([str(tmp_path / "a.png")], str(tmp_path / "file" / "sub"), 2)
+    jobs, _ = plan([str(tmp_path / "a.png")], str(tmp_path / "file" / "sub"), 2)
     with pytest.raises(UserError, match="cannot be made"):
         enlarge_all(jobs, same, max_pixels=10**6)
 
 
 def test_the_limit_on_pixels_can_be_raised(tmp_path: Path) -> None:
-    jobs = plan([str(photo(tmp_path / "a.png"))], None, 2)
+    jobs, _ = plan([str(photo(tmp_path / "a.png"))], None, 2)
     with pytest.raises(UserError, match="limit of 200"):
         enlarge_all(jobs, same, max_pixels=200)
     enlarge_all(jobs, same, max_pixels=221)

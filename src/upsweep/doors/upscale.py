@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
         return
     # torch takes seconds to import: only who really enlarges pays for it.
     from upsweep.common.devices import device_of
-    from upsweep.upscaling.files import enlarge_all, plan, renamed
+    from upsweep.upscaling.files import enlarge_all, plan
     from upsweep.upscaling.model import load, tile_of
     from upsweep.upscaling.picture import Enlarger
 
@@ -31,9 +31,9 @@ def main(cfg: DictConfig) -> None:
         engine=cfg.engine,
     )
     inputs = [cfg.input] if isinstance(cfg.input, str) else list(cfg.input or [])
-    photos = plan(inputs, cfg.output, generator.scale, overwrite=cfg.overwrite)
-    for photo in renamed(photos, generator.scale):
-        print(f"{photo.source}: becomes {photo.target}, since another input has the same name but for its suffix.")
+    photos, notes = plan(inputs, cfg.output, generator.scale, overwrite=cfg.overwrite)
+    for note in notes:
+        print(note)
     print(f"x{generator.scale} with {source}", flush=True)
     enlarger = Enlarger(generator, tile_of(cfg.tile))
     enlarge_all(photos, enlarger, max_pixels=cfg.max_pixels)

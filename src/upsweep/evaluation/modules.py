@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from upsweep.common.errors import UserError
 from upsweep.evaluation.methods import Method, Views
-from upsweep.networks.foreign import Foreign, Range, build, load_weights, shape_of
+from upsweep.networks.foreign import PROBE, Foreign, Range, build, load_weights, shape_of
 from upsweep.networks.upscalers.upscaler import Upscaler
 
 log = logging.getLogger("upsweep")
@@ -90,6 +92,18 @@ def modules(asked: Asked, scales: Collection[int], views: Views) -> list[Method]
         )
         for file in files
     ]
-    for row in rows:
-        row.generator()  # what does not fit is said before anything is judged
+    for row in rows:  # what does not fit is said before anything is judged
+        _hold_to_grey(row.generator(), row.name)
     return [*rows]
+
+
+@torch.no_grad()
+def _hold_to_grey(generator: Upscaler, name: str) -> None:
+    """Warn where a grey image does not stay grey: what a module takes or gives may be in another range."""
+    grey = generator(torch.full((1, generator.channels, *PROBE), 0.5)).mean().item()
+    if not 0.25 < grey < 0.75:
+        log.warning(
+            "%s makes %.3g of an image that is 0.5 everywhere: does it take and give values in [0, 1]? If not, set "
+            "range=255, or range_out='[-1,1]' for what it gives.",
+            *(name, grey),
+        )

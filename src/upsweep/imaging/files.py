@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -150,17 +151,19 @@ def decode_image(data: bytes, path: str, *, max_pixels: int = MAX_PIXELS) -> Pic
 def write_image(path: str | os.PathLike[str], picture: Picture, *, marked: bool = True) -> None:
     """Write a picture as PNG, TIFF, JPEG or WebP (lossless) by the suffix, whole or not at all.
 
-    PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8. One warning says which colour metadata are left out.
-    The file says that upsweep made it, so that no data set takes it for a photo; `marked=False` is for a mere copy.
-    Raises UserError on an unknown suffix, a transparent picture for a JPEG, and where the file cannot be written.
+    PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8; a WebP of grey is RGB. One warning says what is left
+    out. The file says that upsweep made it, so that no data set takes it for a photo; `marked=False` is for a copy.
+    Raises UserError on an unknown suffix, a picture that the file cannot hold (`check_fits`), and where it cannot be
+    written.
     """
     path = Path(path)
     encode = _ENCODERS.get(path.suffix.lower())
     if encode is None:
         raise UserError(f"{path}: unknown kind of image file; choose one of {', '.join(sorted(_ENCODERS))}")
-    if picture.alpha is not None and encode is _encode_jpeg:
-        raise UserError(f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp")
+    check_fits(path, *picture.samples.shape[:2], transparent=picture.alpha is not None)
     left_out: list[str] = []
+    if encode is _encode_webp and picture.pixels.shape[-1] == 1:
+        picture = replace(picture, samples=picture.samples[..., [0, 0, 0, *range(1, picture.samples.shape[-1])]])
     picture = _fitting(picture, left_out)
     said = set(picture.png_colour)
     # Without any of them sRGB is meant; and beside a profile, or sRGB, all but cICP only say the same less well.
@@ -169,12 +172,24 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, marked: bool 
     ):
         names = b", ".join(sorted(said)).decode()
         left_out.append(f"only a .png can hold the colour metadata of its source ({names})")
+    if encode in (_encode_jpeg, _encode_webp) and picture.samples.dtype == np.uint16:
+        left_out.append(f"a {path.suffix} holds 8 bits, so the lower 8 of 16 were rounded away")
     if left_out:
         log.warning("%s: %s.", path, "; ".join(left_out))
     try:
         write_whole(path, encode(picture, marked))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_fits(path: Path, height: int, width: int, *, transparent: bool) -> None:
+    """Raises UserError: a file of this suffix cannot hold so large a picture, or a transparent one."""
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    most = 16_383 if path.suffix.lower() == ".webp" else 65_500 if jpeg else sys.maxsize
+    if max(height, width) > most:
+        raise UserError(f"{path}: a {path.suffix} holds up to {most} pixels a side, not {width}x{height}; choose .png")
+    if jpeg and transparent:
+        raise UserError(f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp")
 
 
 def to_tensor(pixels: Pixels, dtype: type[np.float32 | np.float64] = np.float32) -> "Tensor":
@@ -198,6 +213,8 @@ def to_uint8(image: "Tensor") -> NDArray[np.uint8]:
 CheckSize = Callable[[int, int], None]
 
 _TIFF, _PACKED = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
+_COLOURS = {_TIFF.MINISBLACK: 1, _TIFF.MINISWHITE: 1, _TIFF.PALETTE: 1, _TIFF.RGB: 3, _TIFF.YCBCR: 3}  # channels
+_ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 _PLAIN = (  # what unpacks to no more than it is asked for
     *(_PACKED.NONE, _PACKED.CCITTRLE, _PACKED.CCITT_T4, _PACKED.CCITT_T6, _PACKED.LZW, _PACKED.PACKBITS),
     *(_PACKED.DEFLATE, _PACKED.ADOBE_DEFLATE, _PACKED.LZMA, _PACKED.ZSTD, _PACKED.ZSTD_DEPRECATED),
@@ -300,8 +317,11 @@ def _read_tiff(data: bytes, check_size: CheckSize, left_out: list[str]) -> Pictu
         if page.is_tiled:  # tiles are decoded whole, however little of them the image shows
             width, length = int(page.tilewidth), int(page.tilelength)
             check_size(-(-page.imagewidth // width) * width, -(-page.imagelength // length) * length)
-        colours = 3 if page.photometric in (_TIFF.RGB, _TIFF.YCBCR) else 1
-        if page.axes not in ("YX", "YXS", "SYX") or page.tiledepth > 1 or page.samplesperpixel - colours not in (0, 1):
+        if page.photometric not in _COLOURS or (page.photometric == _TIFF.YCBCR and page.compression in _PLAIN):
+            kind = getattr(page.photometric, "name", page.photometric)
+            raise ValueError(f"its colours ({kind}) are not supported: convert it to RGB")
+        extra = page.samplesperpixel - _COLOURS[page.photometric]
+        if page.axes not in ("YX", "YXS", "SYX") or page.tiledepth > 1 or extra not in (0, 1):
             raise ValueError(f"{page.samplesperpixel} samples a pixel in the order {page.axes} are not a picture")
         if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
             raise ValueError(f"{page.dtype} samples are not supported, only whole numbers of up to 16 bits")
@@ -313,7 +333,11 @@ def _read_tiff(data: bytes, check_size: CheckSize, left_out: list[str]) -> Pictu
             _check_inner(page, [data[at : at + n] for at, n in segments])
         if (frames := len(file.pages)) > 1:
             left_out.append(_first_of(frames))
-        return _picture(_tiff_samples(page), page.tags.valueof(_ORIENTATION, default=1), page.iccprofile)
+        samples = _tiff_samples(page)
+        if extra and page.extrasamples and page.extrasamples[0] not in _ALPHA:
+            samples = samples[..., :-1]
+            left_out.append("its last channel, which is no transparency, was left out")
+        return _picture(samples, page.tags.valueof(_ORIENTATION, default=1), page.iccprofile)
 
 
 def _check_inner(page: Any, segments: Sequence[bytes]) -> None:
@@ -337,8 +361,6 @@ def _tiff_samples(page: Any) -> NDArray[Any]:
     if page.photometric == _TIFF.PALETTE:
         colours: NDArray[np.uint8] = (page.colormap.T[samples] >> 8).astype(np.uint8)
         return colours
-    if page.photometric not in (_TIFF.MINISBLACK, _TIFF.MINISWHITE, _TIFF.RGB, _TIFF.YCBCR):
-        raise ValueError(f"photometric interpretation {page.photometric} is not supported")
     if page.bitspersample not in (8, 16):
         dtype = np.uint8 if page.bitspersample < 8 else np.uint16
         full = np.iinfo(dtype).max
@@ -435,11 +457,12 @@ def _encode_with_pillow(picture: Picture, marked: bool, **options: Any) -> Parts
 
 
 _encode_jpeg = partial(_encode_with_pillow, format="JPEG", quality=95, subsampling=0)
+_encode_webp = partial(_encode_with_pillow, format="WEBP", lossless=True)
 _ENCODERS: dict[str, Callable[[Picture, bool], Parts]] = {
     ".png": _encode_png,
     ".tif": _encode_tiff,
     ".tiff": _encode_tiff,
     ".jpg": _encode_jpeg,
     ".jpeg": _encode_jpeg,
-    ".webp": partial(_encode_with_pillow, format="WEBP", lossless=True),
+    ".webp": _encode_webp,
 }

@@ -88,12 +88,16 @@ def export_onnx(network: Network, spec: Mapping[str, Any], path: Path, opset: in
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch's exporter imports it, and says so less clearly
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(f"format=onnx needs {error.name}: {installing('export')}.") from error
+    except ImportError as error:
+        raise UserError(f"format=onnx cannot use what it needs ({first_line(error)}): install it again.") from error
     name = type(network).__name__
     with whole(path) as beside:
         try:
             _convert(network.cpu().eval(), spec, beside, opset)
+        except OSError:  # of the file, which the caller names
+            raise
         except Exception as error:  # the exporter raises many kinds for one fact: it cannot say this in ONNX
             raise UserError(f"{name} cannot be exported to ONNX with opset {opset} ({_reason(error)}).") from error
         session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])

@@ -19,7 +19,7 @@ from upsweep.analysis.tables import print_results
 from upsweep.common.commands import command
 from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import ABOUT, CHECKPOINTS, HYDRA, PICTURES
-from upsweep.runs.result import INTERRUPTED, Result, key_and_value
+from upsweep.runs.result import INTERRUPTED, REQUEUE, Result, key_and_value
 from upsweep.runs.verdicts import read_sentences
 from upsweep.tracking.lightning_run import LightningRun
 from upsweep.tracking.several import each_of
@@ -67,6 +67,8 @@ def show_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
     else:
         print(f"{text}\n{said}", flush=True)
 
+WHAT_ENDS: Mapping[object, str] = {INTERRUPTED: "Interrupted", REQUEUE: "Stopped by SIGTERM"}
+
 
 def hush() -> None:
     """Let only warnings and errors reach the terminal; the run's log file gets everything."""
@@ -77,18 +79,18 @@ def hush() -> None:
 
 @contextmanager
 def interruptible(job: Job) -> Iterator[None]:
-    """Say how to go on with a training that Ctrl-C ends."""
+    """Say how to go on with a training that Ctrl-C or SIGTERM ends."""
     try:
         yield
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _show_interrupted(job)
+        if end.code in WHAT_ENDS:
+            _show_way_on(WHAT_ENDS[end.code], job)
         raise
 
 
 @rank_zero_only
-def _show_interrupted(job: Job) -> None:
-    print(f"Interrupted. Go on with: {command('train', f'resume={job.folder}')}", file=sys.stderr, flush=True)
+def _show_way_on(what: str, job: Job) -> None:
+    print(f"{what}. Go on with: {command('train', f'resume={job.folder}')}", file=sys.stderr, flush=True)
 
 
 @rank_zero_only

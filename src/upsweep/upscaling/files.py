@@ -3,14 +3,16 @@
 import glob
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
+from typing import NamedTuple
 
 from upsweep.common.errors import UserError
 from upsweep.common.progress import Bar
-from upsweep.imaging.files import SUFFIXES, Picture, find_images, read_image, write_image
-from upsweep.networks.upscalers.upscaler import Upscaler
+from upsweep.data.foreign import foreign
+from upsweep.imaging.files import SUFFIXES, Picture, check_fits, files_below, read_image, write_image
 
 Enlarge = Callable[[Picture, Callable[[float], None]], Picture]
 
@@ -23,10 +25,18 @@ class Photo:
 
     source: Path
     target: Path  # where its enlargement goes
+    scale: int
     problem: str | None = None  # why it cannot be done
 
 
-def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bool = False) -> list[Photo]:
+class Plan(NamedTuple):
+    """What is to be done, and a sentence on each thing that is not as one may expect."""
+
+    photos: list[Photo]
+    notes: list[str]
+
+
+def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bool = False) -> Plan:
     """Which file becomes which: `photo.jpg` becomes `photo_x2.png` beside it, or in the folder `output`.
 
     Args:
@@ -36,59 +46,60 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
         scale: for the names.
         overwrite: whether files that are there may be replaced (never an input).
 
-    An enlargement from an earlier run is not an input again, unless it is named itself. Where two inputs
-    would become the same file, their suffixes come into the names (`a_jpg_x2.png`).
+    What upsweep made is not an input, unless it is named itself. What folders and globs hold is left out where its
+    enlargement is there, so that a run that was interrupted goes on. Where two inputs would become the same file,
+    their suffixes come into the names (`a_jpg_x2.png`), if that tells them apart.
 
     Raises:
         UserError: an input does not exist, or holds no images; `output` is one file for many, or of no known kind.
     """
     if not inputs:
         raise UserError("Say what to enlarge: input=photo.jpg, a folder, or a glob such as 'input=photos/*.jpg'.")
-    named, found = _inputs(inputs)
+    notes = list[str]()
+    named, found = _inputs(inputs, notes)
     sources = list(dict.fromkeys([*named, *found]))
     if output is not None and Path(output).suffix and not Path(output).is_dir():
-        if Path(output).suffix.lower() not in WRITABLE:
-            raise UserError(
-                f"output={output} is neither an existing folder nor an image ({', '.join(sorted(WRITABLE))})."
-            )
-        if len(sources) > 1 or found:
-            raise UserError(f"output={output} is one file, and there are {len(sources)} inputs: give a folder.")
-        targets = {sources[0]: Path(output)}
+        targets = {_alone(sources, found, output): Path(output)}
     else:
         folders = {s: s.parent if output is None else Path(output) / found.get(s, Path()) for s in sources}
-        made = {
-            (folder / f"{stem}_x{any_scale}.png").resolve()
-            for source, own in folders.items()
-            for folder in (source.parent, own)
-            for stem in (source.stem, _full_stem(source))
-            for any_scale in (scale, *Upscaler.scales)
-        }
-        wanted = [source for source in sources if source in named or source.resolve() not in made]
-        targets = {source: folders[source] / f"{source.stem}_x{scale}.png" for source in wanted}
-        for source in _twins(targets):
-            targets[source] = folders[source] / f"{_full_stem(source)}_x{scale}.png"
-    clashing = _twins(targets)
-    originals = {source.resolve() for source in targets}
-
-    def problem(source: Path, target: Path) -> str | None:
+        targets = _targets(folders, scale, notes)
+    clashing, originals = _twins(targets), {source.resolve() for source in targets}
+    photos = list[Photo]()
+    for source, target in targets.items():
+        problem = None
         if source in clashing:
-            return f"{source}: another input would also become {target}; choose another folder for one of them."
-        if target.resolve() in originals:
-            return f"{source}: {target} is itself an input, and is not replaced; choose another output."
-        if target.exists() and not overwrite:
-            return f"{source}: {target} already exists; overwrite=true replaces it, output=... writes elsewhere."
-        return None
-
-    return [Photo(source, target, problem(source, target)) for source, target in targets.items()]
-
-
-def renamed(photos: Sequence[Photo], scale: int) -> list[Photo]:
-    """The files that got longer names to differ."""
-    return [photo for photo in photos if photo.target.stem == f"{_full_stem(photo.source)}_x{scale}"]
+            problem = f"another input would also become {target}; choose another folder for one of them."
+        elif target.resolve() in originals:
+            problem = f"{target} is itself an input, and is not replaced; choose another output."
+        elif target.exists() and not overwrite:
+            if source not in named:
+                continue
+            problem = f"{target} already exists; overwrite=true replaces it, output=... writes elsewhere."
+        photos.append(Photo(source, target, scale, problem and f"{source}: {problem}"))
+    if there := len(targets) - len(photos):
+        notes.append(f"{there} of {len(targets)} were enlarged before; overwrite=true makes them anew.")
+    return Plan(photos, notes)
 
 
-def _full_stem(source: Path) -> str:
-    return f"{source.stem}_{source.suffix.lstrip('.')}"
+def _alone(sources: Sequence[Path], found: Collection[Path], output: str) -> Path:
+    """The one source that becomes the file `output`. Raises UserError: there are more, or it is of no known kind."""
+    if Path(output).suffix.lower() not in WRITABLE:
+        raise UserError(f"output={output} is neither an existing folder nor an image ({', '.join(sorted(WRITABLE))}).")
+    if len(sources) > 1 or found:
+        raise UserError(f"output={output} is one file, and there are {len(sources)} inputs: give a folder.")
+    return sources[0]
+
+
+def _targets(folders: Mapping[Path, Path], scale: int, notes: list[str]) -> dict[Path, Path]:
+    """What each source becomes in its folder."""
+    targets = {source: folder / f"{source.stem}_x{scale}.png" for source, folder in folders.items()}
+    longer = {s: folders[s] / f"{s.stem}_{s.suffix.lstrip('.')}_x{scale}.png" for s in _twins(targets)}
+    alike = _twins(longer)
+    for source, target in longer.items():
+        if source not in alike:
+            targets[source] = target
+            notes.append(f"{source}: becomes {target}, since another input has the same name but for its suffix.")
+    return targets
 
 
 def enlarge_all(photos: Sequence[Photo], enlarge: Enlarge, *, max_pixels: int) -> None:
@@ -119,10 +130,8 @@ def _enlarged(photo: Photo, enlarge: Callable[[Picture], Picture], max_pixels: i
     if photo.problem is not None:
         raise UserError(photo.problem)
     picture = read_image(photo.source, max_pixels=max_pixels)
-    if picture.alpha is not None and photo.target.suffix.lower() in (".jpg", ".jpeg"):
-        raise UserError(
-            f"{photo.source}: is partly transparent, and {photo.target} cannot be; choose .png, .tif or .webp."
-        )
+    height, width = (side * photo.scale for side in picture.samples.shape[:2])
+    check_fits(photo.target, height, width, transparent=picture.alpha is not None)
     try:
         photo.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -132,30 +141,43 @@ def _enlarged(photo: Photo, enlarge: Callable[[Picture], Picture], max_pixels: i
     except UserError as error:
         raise UserError(f"{photo.source}: {error}") from error
     write_image(photo.target, larger)
-    height, width = larger.pixels.shape[:2]
     return f"{photo.source} -> {photo.target} ({width}x{height})"
 
 
-def _inputs(inputs: Sequence[str]) -> tuple[list[Path], dict[Path, Path]]:
+def _inputs(inputs: Sequence[str], notes: list[str]) -> tuple[list[Path], dict[Path, Path]]:
     """Files that are named, and files that were found, with their folders below the one that was searched."""
     named: list[Path] = []
     found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            images = {image: image.parent.relative_to(path) for image in find_images(path)}
+            images = {image: image.parent.relative_to(path) for image in _images(files_below(path), path, notes)}
         elif path.exists():
             named.append(path)
             continue
+        elif not glob.has_magic(text):
+            raise UserError(f"input={text}: there is no such file or folder.")
         else:
             matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - absolute ones too
-            images = {match: Path() for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()}
-            if not images and not glob.has_magic(text):
-                raise UserError(f"input={text}: there is no such file or folder.")
-        if not images:
-            raise UserError(f"input={text}: there are no images ({', '.join(sorted(SUFFIXES))}).")
+            images = dict.fromkeys(_images(list(filter(Path.is_file, matches)), path, notes), Path())
         found.update(images)
     return named, found
+
+
+def _images(files: Sequence[Path], where: Path, notes: list[str]) -> list[Path]:
+    """The images among files that upsweep can read, and did not make. Raises UserError: there are none."""
+    known = [file for file in files if file.suffix.lower() in SUFFIXES]
+    kinds = Counter(
+        f.suffix.lower() for f in files if f not in known and f"{guess_type(f.name)[0]}".startswith("image")
+    )
+    if kinds:
+        said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        notes.append(f"Images of other kinds in {where} are passed over ({said}): convert them to PNG.")
+    if not known:
+        raise UserError(" ".join([f"input={where}: there are no images ({', '.join(sorted(SUFFIXES))}).", *notes]))
+    if not (images := foreign(known, where)):
+        raise UserError(f"input={where}: upsweep made all of these images; to enlarge one again, name it itself.")
+    return images
 
 
 def _twins(targets: dict[Path, Path]) -> list[Path]:

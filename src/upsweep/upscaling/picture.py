@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from upsweep.blocks.layout import as_channels_last, in_channels_last
 from upsweep.common.devices import device_holding
 from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y, with_chroma
-from upsweep.imaging.files import Picture, to_tensor
+from upsweep.imaging.files import Picture, Pixels, to_tensor
 from upsweep.imaging.resize import enlarge
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.networks.wrappers import Tiled
@@ -94,7 +95,7 @@ class Enlarger:
             UserError: the picture needs tiles, and the generator cannot be tiled; the memory is too small; or the
                 generator makes NaN or infinity of it.
         """
-        lr = picture.samples
+        lr = picture.samples if picture.alpha is None else _filled(picture.samples)
         height, width, channels = lr.shape
         s = self.generator.scale
         painter = Painter(self.generator, channels)
@@ -170,6 +171,20 @@ class Enlarger:
             side = min(side, max(isqrt(CACHED // pixel) - 2 * margin, 20 * margin))
         # The margins may take more than the budget, but no more than three times the work of what is kept.
         return max(side, 2 * margin, 16)
+
+
+def _filled(samples: Pixels) -> Pixels:
+    """Samples (H, W, 2 or 4) whose invisible pixels have the colour of the nearest visible one.
+
+    Often they are black; the network, which sees colours alone, would draw that into the visible edge.
+    """
+    hidden = samples[..., -1] == 0
+    if not hidden.any() or hidden.all():
+        return samples
+    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)[:, hidden]
+    samples = samples.copy()
+    samples[hidden, :-1] = samples[rows, columns, :-1]
+    return samples
 
 
 @torch.inference_mode()
