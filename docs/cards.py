@@ -3,21 +3,25 @@
     UPSWEEP_DATA=PATH python docs/cards.py fsrcnn=outputs/release_fsrcnn_x2 fsrcnn=outputs/release_fsrcnn_x3
 
 The run's best checkpoint (chosen on its validation images) is judged on Set5, Set14 and BSD100 under the papers'
-protocol, and everything that the card says is read from the run or measured here. All pages and the table of
-docs/zoo.md are written again from the cards that lie there; without arguments nothing else is done.
+protocol, and everything that the card says is read from the run or measured here. All pages and the tables of
+docs/zoo.md are written again from the cards that lie there; without arguments nothing else is done. The classes that a
+run's config names for its generator are imported: ship your own runs.
 """
 
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from upsweep import release
+from upsweep.common.errors import UserError
 from upsweep.common.files import write_whole
-from upsweep.data.known import SETS, TRAINING, data_root
+from upsweep.data.known import SETS, data_root
 from upsweep.evaluation import evaluate, mean
 from upsweep.evaluation.benchmarks import benchmark_images
 from upsweep.evaluation.published import published
@@ -25,10 +29,15 @@ from upsweep.metrics.protocol import Protocol
 from upsweep.networks import checkpoints
 from upsweep.networks.network import cost
 from upsweep.networks.upscalers.bicubic import Bicubic
+from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.runs.about import About
-from upsweep.runs.layout import ABOUT, LAST
+from upsweep.runs.history import read as history
+from upsweep.runs.identity import Identity
+from upsweep.runs.layout import ABOUT, BEST, HISTORY, run_of
 from upsweep.runs.result import Result
+from upsweep.tracking.weights import START, weights_of
 
+ZOO = Path(__file__).resolve().parent / "zoo.md"
 BENCHMARKS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100"}
 PAPER = "FSRCNN(as re-run by later papers)"  # the rows that cover all three, within 0.05 dB of the paper's own
 # What stands beside ours: method in published.csv -> title, weights, multiply-adds for a pixel of the output.
@@ -37,8 +46,6 @@ OTHERS: dict[str, tuple[str, int, Callable[[int], float]]] = {
     "VDSR": ("VDSR, as published", 664_704, lambda _: 664_704),
 }
 OPENCV = {2: 34.82, 3: 30.57, 4: 28.39}  # its FSRCNN on Set5, measured elsewhere under the same protocol
-BEGIN, END = "<!-- weights: written by docs/cards.py -->", "<!-- end of weights -->"
-BEGIN_LICENCE, END_LICENCE = "<!-- licence: written by docs/cards.py -->", "<!-- end of licence -->"
 SOURCES = {  # a word of what weights were trained on -> what that is, and on what terms it is offered
     "T91": "T91 (Yang et al. 2010)",
     "BSD": "images of the Berkeley segmentation data sets, which their authors offer for non-commercial research and "
@@ -49,16 +56,22 @@ FREE = {"Free"}  # the SOURCES that are not for research alone
 
 
 def ship(name: str, run: Path) -> str:
-    """Write weights and cards; a sentence about them."""
+    """Write weights and cards; a sentence about them. Nothing is replaced before all of it is made."""
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        sys.exit(f"{name}= is no name for weights: take small letters, digits and _.")
     result = Result.read(run)
     if result is None or result.state != "finished" or result.checkpoint is None:
         sys.exit(f"{run} is not the folder of a finished run.")
-    checkpoint = run / "checkpoints" / "best.ckpt"
-    generator, spec = checkpoints.load(checkpoint)
+    generator, spec = checkpoints.load(run / BEST, allow=checkpoints.named_by_run(run / BEST))
+    if not isinstance(generator, Upscaler):
+        sys.exit(f"{run} trained a {type(generator).__name__}; cards are for upscalers.")
+    card = described(name, run, result, generator)
     weights = release.FOLDER / f"{name}_x{generator.scale}.safetensors"
-    checkpoints.save_release(generator, spec, weights)
-    card = described(name, run, result, weights)
-    write(card, weights)
+    with TemporaryDirectory() as folder:
+        checkpoints.save_release(generator, spec, Path(folder) / weights.name)
+        content = (Path(folder) / weights.name).read_bytes()
+    write({**card, "sha256": hashlib.sha256(content).hexdigest(), "licence": licence(card["data"])}, weights)
+    write_whole(weights, content)
     return f"{weights.name}: " + ", ".join(f"{title} {row['psnr']:.2f}" for title, row in card["benchmarks"].items())
 
 
@@ -68,15 +81,10 @@ def write(card: dict[str, Any], weights: Path) -> None:
     write_whole(weights.with_suffix(".md"), page(card))
 
 
-def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, Any]:
-    """The card as plain values."""
-    about = About.read(run)
-    if about is None:
-        sys.exit(f"{run} does not say how it was made: it has no {ABOUT}.")
-    config = about.config
-    generator = checkpoints.load_upscaler(weights)
-    price, root, data = cost(generator), data_root(None), trained_on(config)
-    steps = checkpoints.read(run / LAST)["global_step"]
+def described(name: str, run: Path, result: Result, generator: Upscaler) -> dict[str, Any]:
+    """What the card says of a run and its generator, as plain values."""
+    about, data = about_of(run), trained_on(run)
+    price, root = cost(generator), data_root(None)
     rows: dict[str, Any] = {}
     for key, title in BENCHMARKS.items():
         images = benchmark_images(key, root, scale=generator.scale, channels=generator.channels)
@@ -98,37 +106,75 @@ def described(name: str, run: Path, result: Result, weights: Path) -> dict[str, 
         "commit": about.commit,
         "versions": about.versions,
         "seed": result.seed,
-        "steps": int(steps),
+        "steps": [*history(run / HISTORY)][-1].step,
         "seconds": None if result.seconds is None else round(result.seconds),
         "validation_psnr": result.figures["psnr"],  # the checkpoint's, not the last epoch's
         "protocol": Protocol().name,
         "benchmarks": rows,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "licence": licence(data),
     }
 
 
-def trained_on(config: dict[str, Any]) -> str:
-    """The sets that a run was trained and validated on, and its teacher's, in words."""
-    data, teacher = config["data"], config["objective"].get("teacher")
-    *others, last = (SETS[part].title for part in TRAINING[data["name"]])
-    sets = " and ".join([", ".join(others), last] if others else [last])
-    if teacher is not None:
-        its = {f"{name}_x{scale}": card["data"] for (name, scale), card in release.cards().items()}
-        if teacher not in its:
-            sys.exit(f"The teacher {teacher} has no card: ship it first, so that its data are known.")
-        sets = f"{sets}, taught by {teacher} ({its[teacher].partition(', validated')[0]})"
-    return f"{sets}, validated on {data['val_count']} images of {SETS[data['val_set']].title}"
+def about_of(run: Path) -> About:
+    """How a run was made. Exits where it does not say so."""
+    return About.read(run) or sys.exit(f"{run} does not say how it was made: it has no {ABOUT}.")
+
+
+def trained_on(run: Path) -> str:
+    """The sets that a run was trained and validated on, and those of its teachers and of the weights it began with."""
+    identity = Identity.read(run)
+    if identity is None:
+        sys.exit(f"{run} does not say which images it has seen.")
+    sets = sets_of(identity.training, run, [name for name, known in SETS.items() if words_of(known.title)])
+    for key, named in weights_of(about_of(run).config).items():
+        if named is not None:
+            how = "begun with" if key in START else "taught by"
+            sets += ", " + " ".join([how, *data_of(str(named))])
+    return f"{sets}, validated on {len(identity.validation)} images of {sets_of(identity.validation, run, SETS)}"
+
+
+def data_of(named: str) -> tuple[str, str]:
+    """What weights are called, and in brackets what they were trained on. Exits where that is not known."""
+    shipped = {f"{name}_x{scale}": card["data"] for (name, scale), card in release.cards().items()}
+    run = run_of(release.located(named))
+    if named not in shipped and run is None:
+        sys.exit(f"{named} has no card, and lies in no run's folder: its data are not known.")
+    data = shipped[named] if named in shipped or run is None else trained_on(run)
+    return named if named in shipped else "weights of another run", f"({data.partition(', validated')[0]})"
+
+
+def sets_of(images: Iterable[str], run: Path, known: Collection[str]) -> str:
+    """The sets that images of a run lie in, in words. Exits where one lies in none of those that are known."""
+    found = {image: set_of(image) for image in images}
+    if unknown := [image for image, name in found.items() if name not in known]:
+        titles = ", ".join(SETS[name].title for name in known)
+        sys.exit(f"{run} has seen {unknown[0]}, and docs/cards.py knows the terms of {titles} alone: add them to it.")
+    *others, last = (SETS[name].title for name in known if name in found.values())
+    return " and ".join([", ".join(others), last] if others else [last])
+
+
+def set_of(image: str) -> str | None:
+    """The set in one of whose folders an image lies, the innermost one."""
+    ends = {
+        name: max((image.rfind(f"{folder}/") for folder in known.folders if f"/{folder}/" in f"/{image}"), default=-1)
+        for name, known in SETS.items()
+    }
+    last = max(ends, key=lambda name: ends[name])
+    return last if ends[last] >= 0 else None
+
+
+def words_of(data: str) -> list[str]:
+    """The words of SOURCES that are in what weights were trained on."""
+    return [word for word in SOURCES if word in data]
 
 
 def licence(data: str) -> str:
     """The licence of weights that were trained on `data`, in the words of their card."""
-    words = {word for word in SOURCES if word in data.partition(", validated")[0]}
-    *others, last = (said for word, said in SOURCES.items() if word in words)
+    words = words_of(data.partition(", validated")[0])
+    *others, last = (SOURCES[word] for word in words)
     sources = ", and on ".join([", on ".join(others), last] if others else [last])
     advice = (
         "none of these licences forbids commercial use."
-        if words <= FREE
+        if {*words} <= FREE
         else "for commercial use take sesr_free, or train on images of your own, with the command of its card."
     )
     return (
@@ -210,9 +256,8 @@ def table() -> str:
     for method, (title, count, macs) in OTHERS.items():
         each = " / ".join(f"{macs(scale):,.0f}" for scale in scales)
         lines.append(row(title, f"{count:,}", each, partial(others, method)))
-    for name in sorted(
-        {name for name, _ in cards}, key=lambda name: max(cards[a]["weights"] for a in cards if a[0] == name)
-    ):
+    largest = {name: max(card["weights"] for at, card in cards.items() if at[0] == name) for name, _ in cards}
+    for name in sorted(largest, key=lambda name: (largest[name], name)):
         weights = {card["weights"] for at, card in cards.items() if at[0] == name}
         ends = " to ".join(f"{n:,}" for n in sorted({min(weights), max(weights)}))
         each = " / ".join(f"{cards[name, s]['macs_per_pixel']:,.0f}" if (name, s) in cards else "-" for s in scales)
@@ -220,25 +265,48 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def rendered(zoo: str) -> str:
-    """docs/zoo.md with its table and its licences as the cards have them."""
+def files() -> str:
+    """Of docs/zoo.md: each card by its name and scale."""
+    cards = release.cards()
+    scales = sorted({scale for _, scale in cards})
+    lines = [f"| | {' | '.join(f'x{scale}' for scale in scales)} |", f"| --- |{' --- |' * len(scales)}"]
+    for name in dict.fromkeys(name for name, _ in cards):
+        at = [f"[card](../src/upsweep/release/{name}_x{s}.md)" if (name, s) in cards else "-" for s in scales]
+        lines.append(f"| `{name}` | {' | '.join(at)} |")
+    return "\n".join(lines)
+
+
+def licences() -> str:
+    """Of docs/zoo.md: each licence, with the names of the weights that are under it."""
     names = dict[str, list[str]]()
     for (name, scale), card in release.cards().items():
-        names.setdefault(card["licence"], []).append(f"{name}_x{scale}")
-    licences = "\n\n".join(f"{', '.join(f'`{name}`' for name in which)}: {said}" for said, which in names.items())
-    for begin, end, block in ((BEGIN, END, table()), (BEGIN_LICENCE, END_LICENCE, licences)):
+        names.setdefault(card["licence"], []).append(f"`{name}_x{scale}`")
+    return "\n\n".join(f"{', '.join(which)}: {said}" for said, which in names.items())
+
+
+def rendered(zoo: str) -> str:
+    """docs/zoo.md with its table, its licences and its list of cards as the cards have them."""
+    for name, block in (("weights", table()), ("licence", licences()), ("cards", files())):
+        begin, end = f"<!-- {name}: written by docs/cards.py -->", f"<!-- end of {name} -->"
         before, _, rest = zoo.partition(begin)
         zoo = f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
     return zoo
 
 
-if __name__ == "__main__":
-    if not all("=" in asked for asked in sys.argv[1:]):
+def main(*words: str) -> None:
+    """Do what the module's docstring says."""
+    if not all("=" in asked for asked in words):
         sys.exit(__doc__)
-    for asked in sys.argv[1:]:
+    for asked in words:
         name, _, folder = asked.partition("=")
         print(ship(name, Path(folder)))
     for at, card in release.cards().items():
         write({**card, "licence": licence(card["data"])}, release.path(*at))
-    zoo = Path(__file__).resolve().parent / "zoo.md"
-    write_whole(zoo, rendered(zoo.read_text(encoding="utf-8")))
+    write_whole(ZOO, rendered(ZOO.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))

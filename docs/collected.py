@@ -25,12 +25,17 @@ def keep_about(sweep: Path, folder: Path) -> None:
     """Write down in `folder` how a sweep was made."""
     manifest = manifest_of(sweep)
     about = {key: getattr(manifest.about, key) for key in ("started", "commit", "versions", "machine")}
-    about["command"] = ["python", "src/train.py", *filter(None, map(_as_begun, manifest.about.command[2:]))]
+    about["command"] = [
+        "python",
+        "src/train.py",
+        *filter(None, (_as_begun(word, manifest.about.directory) for word in manifest.about.command[2:])),
+    ]
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _as_begun(word: str) -> str:
-    """A word of a sweep that has gone on, as on the line that would begin it, on any machine; nothing for some."""
+def _as_begun(word: str, here: str) -> str:
+    """A word of a sweep that was begun or went on in a folder, as on the line that would begin it; nothing for some."""
+    word = word.replace(f"{here}/", "") if here else word
     key, _, value = word.partition("=")
     if key == "hydra.sweep.dir":
         name = Path(value.strip("'")).name

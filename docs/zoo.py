@@ -5,12 +5,15 @@ python docs/zoo.py --write                                                      
 python docs/zoo.py --check                                                      # whether they are those of the results
 
 Of each generator the learning rate with the best validation is judged, under the papers' protocol, on the sets below
-UPSWEEP_DATA: each seed's checkpoint on each set. What is judged already is kept: an interrupted --collect goes on.
+UPSWEEP_DATA: each seed's checkpoint on each set. What is judged already is kept: an interrupted --collect goes on, and
+the page stays as it was until all is judged. The classes that the jobs' configs name for their generators are imported:
+collect your own sweeps.
 """
 
 import argparse
 import csv
 import hashlib
+import json
 import shutil
 import statistics
 import sys
@@ -23,6 +26,7 @@ from typing import NamedTuple
 import torch
 from collected import Row, interval_of_mean, keep_about, made, manifest_of, table, write_or_check
 
+from upsweep.common.errors import UserError
 from upsweep.common.files import as_csv, write_whole
 from upsweep.common.machine import cores
 from upsweep.data.known import SETS, data_root, find
@@ -32,8 +36,9 @@ from upsweep.evaluation.published import published
 from upsweep.evaluation.speed import speed_of
 from upsweep.networks import checkpoints
 from upsweep.networks.upscalers.bicubic import Bicubic
+from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.runs.history import read as history
-from upsweep.runs.layout import BEST, HISTORY, PAGE, TABLE
+from upsweep.runs.layout import ABOUT, BEST, HISTORY, PAGE, TABLE
 from upsweep.runs.result import Result
 
 ROOT = Path(__file__).resolve().parent
@@ -68,6 +73,8 @@ class Cell(NamedTuple):
     set: str
 
 
+Size = tuple[str, str, str]  # a generator's name, parameters, and multiply-adds a pixel
+SIZE = ("generator", "parameters", "macs_per_pixel")
 Judged = dict[Cell, float]  # -> PSNR in dB
 Wanted = Mapping[str, Collection[str]]  # generator -> sets
 
@@ -84,36 +91,47 @@ def collect(name: str, sweep: Path, wanted: Wanted, workers: int) -> None:
     """
     folder = KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
-    keep_about(sweep, folder)
     rows = jobs_of(sweep)
-    write_whole(folder / TABLE, as_csv([[*rows[0]], *([*row.values()] for row in rows)]))
     runs = {row["job"]: row for chosen in best(rows).values() for row in chosen}
     files = {job: sweep / job / BEST for job in runs}
+    if missing := [file for file in files.values() if not file.is_file()]:
+        sys.exit(f"{missing[0]} is not there: a sweep is collected with its checkpoints.")
     cells = {cell: files[job] for job, row in runs.items() for cell in cells_of(row, files[job], wanted)}
     without = dict.fromkeys(Cell(BICUBIC, "", "", "", each) for each in wanted[BICUBIC] if name == OWN)
     judge_all(KEPT / f"{name}.csv", cells | without, workers)
+    write_whole(folder / TABLE, as_csv([[*rows[0]], *([*row.values()] for row in rows)]))
+    keep_about(sweep, folder)
     if name == OWN:
         photograph(sweep / PAGE, folder / "report.png")
-        time_all({row["generator"]: files[job] for job, row in runs.items()})
+        time_all({size_of(row): files[job] for job, row in runs.items()})
 
 
 def jobs_of(sweep: Path) -> list[Row]:
-    """A row for each job of a sweep that has left a result."""
-    rows = list[Row]()
+    """A row for each job of a sweep that has left a result. Exits where two differ in what the tables do not tell."""
+    rows, known = list[Row](), dict[tuple[str, ...], str]()
     for entry in manifest_of(sweep).jobs:
         if (result := Result.read(sweep / entry.name)) is None:
             print(f"Job {entry.name} has left no result.", file=sys.stderr)
             continue
+        if result.scale != SCALE:
+            sys.exit(f"Job {entry.name} of {sweep} is of scale={result.scale}; the tables are of scale={SCALE}.")
         epochs = list(history(sweep / entry.name / HISTORY))
         how = {key: getattr(result, key) for key in ("parameters", "macs_per_pixel", "seconds", "state", "reason")}
         said = {"steps": epochs[-1].step if epochs else None, "psnr": result.final("psnr"), **how}
         row = {"job": entry.name, **{key: result.settings.get(key, "") for key in CHOICES}}
+        one = row["generator"], row[RATE], row["seed"]
+        if (other := known.setdefault(one, entry.name)) != entry.name:
+            sys.exit(
+                f"Jobs {other} and {entry.name} of {sweep} are both of {one[0]} at {RATE}={one[1]} with seed={one[2]}: "
+                "the tables tell nothing else apart, so collect a sweep that varies no more."
+            )
         rows.append(row | {key: "" if said[key] is None else str(said[key]) for key in MEASURED})
     return rows or sys.exit(f"{sweep} has no results.")
 
 
 def photograph(page: Path, picture: Path) -> None:
-    """The top of a page as a browser shows it; says so where there is no Chromium, or no page."""
+    """The top of a page as a browser shows it; no picture, and a line, where there is no Chromium, or no page."""
+    picture.unlink(missing_ok=True)  # of another sweep
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None or not page.is_file():
         print(f"{picture} was not made: it needs Chromium and {page}.", file=sys.stderr)
@@ -149,26 +167,35 @@ def cells_of(row: Row, checkpoint: Path, wanted: Wanted) -> list[Cell]:
 
 
 def judge_all(file: Path, cells: Mapping[Cell, Path | None], workers: int) -> None:
-    """Judge what `file` does not have yet, and write it down cell by cell; cells of other checkpoints are dropped."""
-    current = {cell[:4] for cell in cells}
-    judged = {cell: psnr for cell, psnr in read_judged(file).items() if cell[:4] in current}
+    """Judge what `file` does not have yet, cell by cell beside it until all are done; drop other checkpoints' cells."""
+    if absent := [each for each in {cell.set for cell in cells} if not find(each, data_root(None))]:
+        sys.exit(f"{SETS[absent[0]].title} is not in {data_root(None)}.")
+    current, beside = {cell[:4] for cell in cells}, file.with_suffix(".part.csv")
+    known = read_judged(file) | read_judged(beside)
+    judged = {cell: psnr for cell, psnr in known.items() if cell[:4] in current}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(judge, path, cell.set): cell for cell, path in cells.items() if cell not in judged}
         for i, done in enumerate(as_completed(waiting), start=1):
             judged[waiting[done]] = done.result()
-            write_judged(file, judged)
+            write_judged(beside, judged)
             print(f"{i} of {len(waiting)}: {' '.join(filter(None, waiting[done]))}", file=sys.stderr, flush=True)
     write_judged(file, judged)
+    beside.unlink(missing_ok=True)
 
 
 def judge(checkpoint: Path | None, name: str) -> float:
     """Mean PSNR in dB of a checkpoint on a set, with one thread; bicubic's where there is none."""
     torch.set_num_threads(1)
-    generator = Bicubic(scale=SCALE) if checkpoint is None else checkpoints.load_upscaler(checkpoint)
-    files = find(name, data_root(None)) or sys.exit(f"{SETS[name].title} is not in {data_root(None)}.")
-    images = Benchmark(SETS[name].title, tuple(files)).images(generator.scale, generator.channels)
+    generator = Bicubic(scale=SCALE) if checkpoint is None else loaded(checkpoint)
+    files = tuple(find(name, data_root(None)))
+    images = Benchmark(SETS[name].title, files).images(generator.scale, generator.channels)
     psnr, _ = mean(evaluate(generator, images))
     return psnr
+
+
+def loaded(checkpoint: Path) -> Upscaler:
+    """A job's generator, which may be of the user's own."""
+    return checkpoints.load_upscaler(checkpoint, trust_config=True)
 
 
 def read_judged(file: Path) -> Judged:
@@ -182,14 +209,25 @@ def write_judged(file: Path, judged: Judged) -> None:
     write_whole(file, as_csv([[*Cell._fields, "psnr"], *([*cell, f"{psnr:.6f}"] for cell, psnr in ordered)]))
 
 
-def time_all(files: Mapping[str, Path]) -> None:
+def size_of(row: Row) -> Size:
+    """What the time of a generator depends on."""
+    return row["generator"], row["parameters"], row["macs_per_pixel"]
+
+
+def times() -> dict[Size, str]:
+    """What was timed: milliseconds."""
+    return {size_of(row): row["milliseconds"] for row in lines_of(KEPT / "milliseconds.csv")}
+
+
+def time_all(files: Mapping[Size, Path]) -> None:
     """Milliseconds of each generator for an output of 1280x720, alone and with one thread; those known are kept."""
     torch.set_num_threads(1)
-    known = {row["generator"]: row["milliseconds"] for row in lines_of(KEPT / "milliseconds.csv")}
-    for generator, file in sorted(files.items()):
-        if generator not in known:
-            known[generator] = f"{speed_of(checkpoints.load_upscaler(file), torch.device('cpu')).milliseconds:.1f}"
-            write_whole(KEPT / "milliseconds.csv", as_csv([["generator", "milliseconds"], *known.items()]))
+    known = times()
+    for size, file in sorted(files.items()):
+        if size not in known:
+            known[size] = f"{speed_of(loaded(file), torch.device('cpu')).milliseconds:.1f}"
+            lines = ([*each, milliseconds] for each, milliseconds in known.items())
+            write_whole(KEPT / "milliseconds.csv", as_csv([[*SIZE, "milliseconds"], *lines]))
 
 
 def lines_of(file: Path) -> list[Row]:
@@ -230,7 +268,7 @@ def ordered(generators: Collection[str]) -> list[str]:
 def networks() -> str:
     """Every generator by its name: its cost, and what it reaches."""
     chosen, found = best(lines_of(KEPT / OWN / TABLE)), {on: scores(OWN, on) for on in JUDGED_ON}
-    times = {row["generator"]: float(row["milliseconds"]) for row in lines_of(KEPT / "milliseconds.csv")}
+    took = times()
     papers = published(SCALE, ["Set5"])
 
     def line(generator: str) -> list[str]:
@@ -241,7 +279,7 @@ def networks() -> str:
             return [generator if generator == BICUBIC else f"{generator} (no job finished)", *["-"] * 5, *psnr, its]
         cost = [f"{int(runs[0]['parameters']):,}", f"{float(runs[0]['macs_per_pixel']):,.0f}"]
         steps = f"{statistics.fmean(float(run['steps']) for run in runs):,.0f}"
-        time = f"{times[generator]:,.0f}" if generator in times else "-"
+        time = f"{float(took[size_of(runs[0])]):,.0f}" if size_of(runs[0]) in took else "-"
         return [f"**{generator}**", *cost, time, steps, runs[0][RATE] or "-", *psnr, its]
 
     headers = ["", "parameters", "multiply-adds a pixel", "ms", "steps", "rate"]
@@ -254,6 +292,11 @@ def choices() -> str:
     """Every generator with its own choices, and with each of the others: the difference is paired by seed."""
     own, sweeps = scores(OWN, JUDGED_ON[0]), [name for name in OTHERS if (KEPT / name / TABLE).is_file()]
     others = {name: scores(name, JUDGED_ON[0]) for name in sweeps}
+    if unlike := [name for name in sweeps if own and said_besides(name) != said_besides(OWN)]:
+        sys.exit(
+            f"{KEPT / unlike[0]} was swept with {said_besides(unlike[0])}, and {KEPT / OWN} with {said_besides(OWN)}: "
+            "only sweeps of one budget and one data set are compared."
+        )
     jobs = {name: best(lines_of(KEPT / name / TABLE)) for name in sweeps}
 
     def against(name: str, generator: str) -> str:
@@ -269,6 +312,12 @@ def choices() -> str:
         for each in ordered(known)
     ]
     return table([f"{SETS[JUDGED_ON[0]].title}, dB", "its own", *(OTHERS[name] for name in sweeps)], rows)
+
+
+def said_besides(name: str) -> list[str]:
+    """What the command of a sweep says beside the choices that the sweeps differ in, seeds, and where it ran."""
+    words = json.loads((KEPT / name / ABOUT).read_text(encoding="utf-8"))["command"][2:]
+    return sorted(w for w in words if not w.startswith(("hydra", "-m", "init=", "activation=", "norm=", "seed=")))
 
 
 def sources(names: Sequence[str]) -> str:
@@ -333,4 +382,7 @@ def main(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))

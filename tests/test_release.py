@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +15,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from PIL import Image
+from tests.small_job import NET, small_job
 
 from upsweep import release
 from upsweep.common.errors import UserError
@@ -21,7 +26,16 @@ from upsweep.evaluation.benchmarks import Benchmark, benchmark_images
 from upsweep.networks import checkpoints
 from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.network import cost
-from upsweep.runs.layout import BEST, LAST
+from upsweep.runs.about import About
+from upsweep.runs.history import read as history
+from upsweep.runs.identity import Identity
+from upsweep.runs.layout import BEST, HISTORY, LAST
+from upsweep.tracking.weights import DISTILLED
+from upsweep.training.job import train
+from upsweep.training.records import History
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))  # as for `python docs/cards.py`
+cards: Any = import_module("cards")
 
 SHIPPED = sorted(release.available())
 ROOT = os.environ.get("UPSWEEP_DATA", "")
@@ -119,6 +133,89 @@ def test_the_zoo_has_the_figures_and_the_licence_of_the_cards() -> None:
             for figures in card_of(name, scale)["benchmarks"].values():
                 assert f"{figures['psnr']:.2f}" in row
             assert card_of(name, scale)["licence"] in zoo
+
+
+def test_weights_without_their_own_card_are_listed_without_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = release.path("sesr", 3)
+    monkeypatch.setattr(release, "FOLDER", tmp_path)
+    for name in ("sesr_x3", "mine_x3", "other_x3"):
+        shutil.copy(ours, tmp_path / f"{name}.safetensors")
+    for name in ("sesr_x3", "other_x3"):
+        shutil.copy(ours.with_suffix(".json"), tmp_path / f"{name}.json")
+    with (tmp_path / "other_x3.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert [*release.cards()] == [("sesr", 3)]
+    rows = {row[0]: row for row in release.listing().rows}
+    assert rows["sesr"][-1] == "" and float(rows["sesr"][-2]) > 20
+    for name in ("mine", "other"):
+        assert rows[name][-1] == "without a card" and rows[name][-2] == rows[name][2] == "-"
+
+
+# cards
+
+
+def a_run(folder: Path, *sets: str, chosen_on: str = "train/Kodak24", **config: Any) -> Path:
+    """What a run leaves that has seen an image of each of some folders."""
+    folder.mkdir(exist_ok=True)
+    replace(About.now(config), command=["python", "src/train.py", "seed=1"]).write(folder)
+    seen = {f"{each}/a.png": "0" for each in sets}
+    Identity(training=seen, validation={f"{chosen_on}/b.png": "1"}, judging={}).write(folder)
+    return folder
+
+
+def test_a_card_says_what_weights_and_their_forebears_have_seen(tmp_path: Path) -> None:
+    first = a_run(tmp_path / "first", "train/Free")
+    assert cards.trained_on(first) == "Free, validated on 1 images of Kodak24"
+    assert "none of these licences forbids" in cards.licence(cards.trained_on(first))
+    second = a_run(tmp_path / "second", "train/Free", init_from="fsrcnn_x2")
+    assert cards.trained_on(second).startswith("Free, begun with fsrcnn_x2 (T91 and BSD200), validated")
+    taught: dict[str, Any] = {"_target_": DISTILLED, "teacher": str(second / BEST)}
+    third = a_run(tmp_path / "third", "Free", objective={"_target_": "Sum", "terms": {"a": taught}}, checkpoint=None)
+    data = cards.trained_on(third)
+    assert "taught by weights of another run (Free, begun with fsrcnn_x2 (T91 and BSD200))" in data
+    assert "non-commercial research" in cards.licence(data)
+    held = a_run(tmp_path / "held", "T91", "BSR/BSDS500/data/images/train", chosen_on="T91")
+    assert cards.trained_on(held) == "T91 and BSD200, validated on 1 images of T91"
+
+
+@pytest.mark.parametrize("where", ["photos", "DIV2K/DIV2K_train_HR", "", "train/Kodak24"])
+def test_data_whose_terms_are_not_known_get_no_card(tmp_path: Path, where: str) -> None:
+    with pytest.raises(
+        SystemExit,
+        match=r"has seen .*, and docs/cards\.py knows the terms of T91, BSD200, BSDS500-test, Free, BSD100 al",
+    ):
+        cards.trained_on(a_run(tmp_path, where))
+
+
+def test_weights_of_unknown_descent_get_no_card(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"x\.ckpt has no card, and lies in no run's folder"):
+        cards.trained_on(a_run(tmp_path, "Free", checkpoint=str(tmp_path / "x.ckpt")))
+
+
+def test_shipping_replaces_nothing_before_the_card_is_made(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "FOLDER", tmp_path / "release")
+    (tmp_path / "release").mkdir()
+    for name in cards.BENCHMARKS.values():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (24, 24), (30, 160, 90)).save(tmp_path / "data" / name / "a.png")
+    monkeypatch.setenv("UPSWEEP_DATA", str(tmp_path / "data"))
+    run = tmp_path / "run"
+    job = small_job(run, cache, config={"generator": NET})
+    train(replace(job, callbacks=[*job.callbacks, History(run)]))
+    with pytest.raises(SystemExit, match="knows the terms of"):
+        cards.ship("mine", run)
+    with pytest.raises(SystemExit, match="MINE/x= is no name for weights"):
+        cards.ship("MINE/x", run)
+    assert not list((tmp_path / "release").iterdir())
+    a_run(run, "train/Free", generator=NET)
+    cards.ship("mine", run)
+    card = release.cards()["mine", 2]
+    assert card["steps"] == [*history(run / HISTORY)][-1].step and card["data"].startswith("Free, validated")
+    assert load_upscaler(release.path("mine", 2)).scale == 2
 
 
 @pytest.mark.skipif(not (Path(ROOT) / "benchmarks" / "Set5").is_dir() or not ROOT, reason="UPSWEEP_DATA has no Set5")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tests.small_job import NET, small_job
 from upsweep.runs.about import About
 from upsweep.runs.layout import ABOUT, BEST
 from upsweep.runs.manifest import Entry, Manifest
+from upsweep.runs.result import Result
 from upsweep.training.budget import Budget
 from upsweep.training.job import train
 from upsweep.training.records import History
@@ -90,6 +92,16 @@ class Done:
 
     def result(self) -> float:
         return self.value
+
+
+class Late(Done):
+    """What is done when it is asked for."""
+
+    def __init__(self, function: Callable[..., float], *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def result(self) -> float:
+        return self.function(*self.arguments)
 
 
 def judged(file: Path) -> list[dict[str, str]]:
@@ -183,13 +195,89 @@ def test_wrong_names_are_refused(sweep: Path, kept: Path) -> None:
         zoo.main("--collect", f"networks={kept}")
 
 
+def test_jobs_that_differ_in_something_else_are_refused(tmp_path: Path, cache: Path, kept: Path) -> None:
+    twice = swept(tmp_path / "twice", cache, [("fsrcnn", "1e-3", 1), ("fsrcnn", "1e-3", 1)])
+    with pytest.raises(
+        SystemExit, match=r"Jobs 0 and 1 of .* fsrcnn at optimizer.lr=1e-3 with seed=1: .* nothing else"
+    ):
+        zoo.main("--collect", f"networks={twice}")
+    result = Result.read(twice / "1")
+    assert result is not None
+    replace(result, scale=3).write(twice / "1")
+    with pytest.raises(SystemExit, match=r"Job 1 of .* is of scale=3; the tables are of scale=2"):
+        zoo.main("--collect", f"networks={twice}")
+    assert not list(kept.rglob("*.csv"))
+
+
+def test_a_collection_that_was_broken_off_changes_nothing_and_goes_on(
+    sweep: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo.main("--collect", f"networks={sweep}", "--sets", "set5")
+    before = {file: file.read_bytes() for file in kept.rglob("*.*")}
+    judge, judged_now = zoo.judge, list[str]()
+
+    def breaking(checkpoint: Path | None, name: str) -> float:
+        if len(judged_now) == 2:
+            raise KeyboardInterrupt
+        judged_now.append(name)
+        return float(judge(checkpoint, name))
+
+    monkeypatch.setattr(zoo, "judge", breaking)
+    monkeypatch.setattr(zoo, "as_completed", iter)
+    monkeypatch.setattr(Here, "submit", lambda _, function, *arguments: Late(function, *arguments))
+    with pytest.raises(KeyboardInterrupt):
+        zoo.main("--collect", f"networks={sweep}", "--sets", "set5", "set14")
+    assert {file: file.read_bytes() for file in before} == before
+    judged_now.clear()
+
+    def judging(_: Path | None, name: str) -> float:
+        judged_now.append(name)
+        return 1.0
+
+    monkeypatch.setattr(zoo, "judge", judging)
+    zoo.main("--collect", f"networks={sweep}", "--sets", "set5", "set14")
+    assert judged_now == ["set14"] * 3 and not list(kept.rglob("*.part.csv"))
+
+
+def test_what_is_not_there_is_said_before_anything_is_written(sweep: Path, kept: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "data" / "BSD100")
+    with pytest.raises(SystemExit, match="BSD100 is not in"):
+        zoo.main("--collect", f"networks={sweep}")
+    moved = tmp_path / "moved"
+    shutil.copytree(sweep, moved, ignore=shutil.ignore_patterns("*.ckpt"))
+    with pytest.raises(SystemExit, match=r"best\.ckpt is not there"):
+        zoo.main("--collect", f"networks={moved}", "--sets", "set5")
+    assert not list(kept.rglob("*.csv"))
+
+
+def test_sweeps_of_another_budget_are_not_compared(sweep: Path, kept: Path) -> None:
+    for name in ("networks", "relu"):
+        zoo.main("--collect", f"{name}={sweep}", "--sets", "kodak24")
+    about = json.loads((kept / "relu" / ABOUT).read_text(encoding="utf-8"))
+    about["command"] += ["init=xavier", "seed=1,2", "hydra.sweep.dir=x"]
+    (kept / "relu" / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    assert "init=xavier" in zoo.of_choices()
+    about["command"] += ["callbacks.budget.core_minutes=3"]
+    (kept / "relu" / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"was swept with .*core_minutes=3.* only sweeps of one budget"):
+        zoo.of_choices()
+
+
 def test_a_sweep_that_has_gone_on_is_told_as_the_line_that_would_begin_it(sweep: Path, tmp_path: Path) -> None:
     manifest = zoo.manifest_of(sweep)
-    line = ["src/train.py", "-m", "seed=1,2", f"hydra.sweep.dir='{tmp_path / 'zoo'}'", "hydra.launcher.resume=true"]
+    own = f"--config-dir={manifest.about.directory}/my/conf"
+    line = [
+        "src/train.py",
+        "-m",
+        own,
+        "seed=1,2",
+        f"hydra.sweep.dir='{tmp_path / 'zoo'}'",
+        "hydra.launcher.resume=true",
+    ]
     replace(manifest, about=replace(manifest.about, command=["python", *line])).write(tmp_path)
     zoo.keep_about(tmp_path, tmp_path)
     words = json.loads((tmp_path / ABOUT).read_text(encoding="utf-8"))["command"]
-    assert words == ["python", "src/train.py", "-m", "seed=1,2", "hydra.sweep.dir=multirun/zoo"]
+    assert words == ["python", "src/train.py", "-m", "--config-dir=my/conf", "seed=1,2", "hydra.sweep.dir=multirun/zoo"]
 
 
 def test_the_page_is_that_of_what_was_collected() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +27,24 @@ def available() -> dict[tuple[str, int], Path]:
 
 
 def cards() -> dict[tuple[str, int], dict[str, Any]]:
-    """The cards of the weights that are here, by name and scale, sorted."""
-    return {at: json.loads(file.with_suffix(".json").read_text("utf-8")) for at, file in available().items()}
+    """The cards of the weights that are here, by name and scale, sorted; none of weights that are not their card's."""
+    found = {at: (file, file.with_suffix(".json")) for at, file in available().items()}
+    read = {at: (file, json.loads(card.read_text("utf-8"))) for at, (file, card) in found.items() if card.is_file()}
+    return {at: card for at, (file, card) in read.items() if sha256(file.read_bytes()).hexdigest() == card["sha256"]}
 
 
 def listing() -> Table:
-    """The weights that are here, a row each: their size, what they cost, and the PSNR of their cards."""
-    files, carried = available(), cards()
+    """The weights that are here, a row each: their size, and what their cards say of cost and PSNR."""
+    carried = cards()
     benchmarks = list(dict.fromkeys(title for card in carried.values() for title in card["benchmarks"]))
-    rows = [
-        [
-            name,
-            f"x{scale}",
-            f"{card['weights']:,}",
-            f"{card['macs_per_pixel']:,.0f}",
-            f"{files[name, scale].stat().st_size / 1000:,.0f} kB",
-            *(f"{card['benchmarks'][title]['psnr']:.2f}" for title in benchmarks),
-            "the default" if name == DEFAULT else "",
-        ]
-        for (name, scale), card in carried.items()
-    ]
+    rows = []
+    for (name, scale), file in available().items():
+        card = carried.get((name, scale))
+        size = [f"{card['weights']:,}", f"{card['macs_per_pixel']:,.0f}"] if card else ["-", "-"]
+        psnr = [f"{card['benchmarks'][title]['psnr']:.2f}" if card else "-" for title in benchmarks]
+        said = "" if card else "without a card"
+        kilobytes = f"{file.stat().st_size / 1000:,.0f} kB"
+        rows.append([name, f"x{scale}", *size, kilobytes, *psnr, "the default" if name == DEFAULT else said])
     headers = ["model", "scale", "weights", "multiply-adds a pixel", "file", *benchmarks, ""]
     title = f"Trained weights of upsweep; PSNR in dB. {command('upscale', 'model=NAME', 'scale=N', 'input=PHOTO')}"
     return Table(title, headers, rows, least=headers[3:5])

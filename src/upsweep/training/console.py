@@ -67,6 +67,7 @@ def show_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
     else:
         print(f"{text}\n{said}", flush=True)
 
+
 WHAT_ENDS: Mapping[object, str] = {INTERRUPTED: "Interrupted", REQUEUE: "Stopped by SIGTERM"}
 
 
