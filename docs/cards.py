@@ -134,12 +134,17 @@ def trained_on(run: Path) -> str:
 
 def data_of(named: str) -> tuple[str, str]:
     """What weights are called, and in brackets what they were trained on. Exits where that is not known."""
-    shipped = {f"{name}_x{scale}": card["data"] for (name, scale), card in release.cards().items()}
-    run = run_of(release.located(named))
-    if named not in shipped and run is None:
+    for (name, scale), card in release.cards().items():
+        if named == f"{name}_x{scale}":
+            return named, f"({seen(card['data'])})"
+    if (run := run_of(release.located(named))) is None:
         sys.exit(f"{named} has no card, and lies in no run's folder: its data are not known.")
-    data = shipped[named] if named in shipped or run is None else trained_on(run)
-    return named if named in shipped else "weights of another run", f"({data.partition(', validated')[0]})"
+    return "weights of another run", f"({seen(trained_on(run))})"
+
+
+def seen(data: str) -> str:
+    """What weights were trained on, without what they were chosen on."""
+    return data.partition(", validated")[0]
 
 
 def sets_of(images: Iterable[str], run: Path, known: Collection[str]) -> str:
@@ -169,7 +174,7 @@ def words_of(data: str) -> list[str]:
 
 def licence(data: str) -> str:
     """The licence of weights that were trained on `data`, in the words of their card."""
-    words = words_of(data.partition(", validated")[0])
+    words = words_of(seen(data))
     *others, last = (SOURCES[word] for word in words)
     sources = ", and on ".join([", on ".join(others), last] if others else [last])
     advice = (
@@ -300,6 +305,8 @@ def main(*words: str) -> None:
     for asked in words:
         name, _, folder = asked.partition("=")
         print(ship(name, Path(folder)))
+    if strangers := [release.path(*at).name for at in release.available().keys() - release.cards().keys()]:
+        sys.exit(f"{', '.join(sorted(strangers))}: not the weights of a card; ship them anew, or take them out.")
     for at, card in release.cards().items():
         write({**card, "licence": licence(card["data"])}, release.path(*at))
     write_whole(ZOO, rendered(ZOO.read_text(encoding="utf-8")))

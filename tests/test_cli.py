@@ -473,6 +473,7 @@ def built(job: Job) -> mock.Mock:
         (["logger=[csv,nope]"], "There is no logger=nope; choose from csv, mlflow, none, tensorboard, wandb."),
         (["hydra/launcher=foo"], "There is no hydra/launcher=foo; choose from basic, "),
         (["task=generation", "generator=sesr"], "generator.latent, which generator=sesr does not have: choose another"),
+        (["+foo=${generator.nope}"], "needs generator.nope, which"),
         (["experiment=release/sesr_x5"], "There is no experiment=release/sesr_x5; choose from release/deconvnet_x2, "),
     ],
 )

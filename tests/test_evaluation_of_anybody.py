@@ -319,7 +319,7 @@ def test_values_of_any_range_come_to_the_same(photo: Path, tmp_path: Path, caplo
     assert not caplog.messages
     (wrong,) = evaluate(rows(**args, gives=255).generator(), whole)
     assert wrong.psnr < a.psnr - 3
-    assert "of an image that is 0.5 everywhere" in caplog.text
+    assert "with range=[0,1] and range_out=[0,255]: is one of them another?" in caplog.text
 
 
 def test_scale_and_colours_are_found_out() -> None:

@@ -606,7 +606,10 @@ def test_a_webp_of_grey_is_rgb_and_has_no_profile_of_grey(tmp_path: Path, caplog
         assert np.array_equal(picture.pixels[seen], np.dstack([GREY] * 3)[seen])
 
 
-@pytest.mark.parametrize(("name", "sides"), [("a.webp", (1, 16_384)), ("a.jpg", (65_501, 1)), ("a.jpeg", (1, 70_000))])
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [("a.webp", (1, 16_384)), ("a.jpg", (65_501, 1)), ("a.jpeg", (1, 70_000)), ("a.png", (1_000_001, 1))],
+)
 def test_what_a_format_cannot_hold_is_said(tmp_path: Path, name: str, sides: tuple[int, int]) -> None:
     with pytest.raises(UserError, match=rf"{name}: a .* holds up to .* pixels a side, not {sides[1]}x{sides[0]}"):
         write_image(tmp_path / name, Picture(np.zeros((*sides, 1), np.uint8)))

@@ -140,6 +140,7 @@ def test_weights_without_their_own_card_are_listed_without_figures(
 ) -> None:
     ours = release.path("sesr", 3)
     monkeypatch.setattr(release, "FOLDER", tmp_path)
+    monkeypatch.setattr(release, "DEFAULT", "mine")
     for name in ("sesr_x3", "mine_x3", "other_x3"):
         shutil.copy(ours, tmp_path / f"{name}.safetensors")
     for name in ("sesr_x3", "other_x3"):
@@ -150,7 +151,8 @@ def test_weights_without_their_own_card_are_listed_without_figures(
     rows = {row[0]: row for row in release.listing().rows}
     assert rows["sesr"][-1] == "" and float(rows["sesr"][-2]) > 20
     for name in ("mine", "other"):
-        assert rows[name][-1] == "without a card" and rows[name][-2] == rows[name][2] == "-"
+        assert rows[name][-1] == ("the default, without a card" if name == "mine" else "without a card")
+        assert rows[name][-2] == rows[name][2] == "-"
 
 
 # cards

@@ -109,18 +109,36 @@ def test_alpha_is_enlarged_on_its_own() -> None:
     assert both.alpha is not None and np.array_equal(both.alpha, only.pixels[..., 0])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("tile", [0, 16])
-def test_what_lies_under_invisible_pixels_does_not_show(tile: int) -> None:
+def test_what_lies_under_invisible_pixels_does_not_show(
+    tile: int, colours: int, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A white disc with a soft edge, on black or on noise that is fully transparent, stays white."""
+    monkeypatch.setattr(upscaling, "BAND", 7)
+    full = np.iinfo(dtype).max
     y, x = np.mgrid[:40, :44]
     alpha = np.clip(14.5 - np.hypot(y - 20, x - 20), 0, 1)
-    for under in (0, samples(3, 40, 44)):
-        disc = np.dstack([np.where(alpha[..., None] > 0, 255, under), alpha * 255]).astype(np.uint8)
+    white = Enlarger(network(), tile=tile)(Picture(np.full((40, 44, colours), full, dtype)))
+    for under in (np.zeros((40, 44, colours)), samples(colours, 40, 44, dtype)):
+        disc: np.ndarray = np.dstack([np.where(alpha[..., None] > 0, full, under), alpha * full]).astype(dtype)
+        before = disc.copy()
         larger = Enlarger(network(), tile=tile)(Picture(disc))
-        assert larger.alpha is not None
-        white = Enlarger(network(), tile=tile)(Picture(np.full_like(disc[..., :3], 255)))
+        assert larger.alpha is not None and np.array_equal(disc, before)
         seen = larger.alpha > 0
         assert np.array_equal(larger.pixels[seen], white.pixels[seen])
+
+
+def test_invisible_pixels_have_the_nearest_visible_colour_and_stay_where_there_is_none() -> None:
+    for height in (5, 300, 900):  # one band, and more
+        picture = samples(4, height, 9)
+        picture[2:, :, 3] = 0
+        filled = upscaling._filled(picture)
+        assert np.array_equal(filled[2 : 2 + upscaling.FAR, :, :3], picture[1:2, :, :3].repeat(len(filled[2:66]), 0))
+        assert np.array_equal(filled[..., 3], picture[..., 3]) and np.array_equal(filled[:2], picture[:2])
+    nothing = samples(2) * np.array([1, 0], np.uint8)
+    assert np.array_equal(upscaling._filled(nothing), nothing)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -249,7 +267,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path: Path) -> None:
     enlarge_all(plan([f"{tmp_path}/a.png"], None, 2).photos, same, max_pixels=10**6)
     photos, notes = plan([str(tmp_path)], None, 2)
     assert [each.source.name for each in photos] == ["b.png", "c.png"]
-    assert notes == ["1 of 3 were enlarged before; overwrite=true makes them anew."]
+    assert notes == ["1 of 3 have been enlarged before, maybe by other weights; overwrite=true makes them anew."]
     (named,) = plan([f"{tmp_path}/a.png"], None, 2).photos
     assert "overwrite=true" in str(named.problem)
 
@@ -259,15 +277,30 @@ def test_a_photo_is_not_passed_over_for_its_name(tmp_path: Path) -> None:
     assert len(plan([str(tmp_path)], str(tmp_path / "out"), 3).photos) == 2
 
 
-def test_images_of_other_kinds_are_told(tmp_path: Path) -> None:
+def test_files_of_other_kinds_are_told_once(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    for name in ("b.gif", "c.GIF", "d.heic", "notes.txt"):
+    for name in ("b.gif", "c.HEIC"):
         (tmp_path / name).touch()
-    for where in (str(tmp_path), f"{tmp_path}/*"):
-        photos, (note,) = plan([where], None, 2)
-        assert len(photos) == 1 and "are passed over (2 .gif, 1 .heic)" in note
-    with pytest.raises(UserError, match=r"no images .*passed over \(2 .gif\)"):
-        plan([f"{tmp_path}/*.[gG]*"], None, 2)
+    for where in ([str(tmp_path)], [f"{tmp_path}/*"], [str(tmp_path), f"{tmp_path}/*"]):
+        photos, (note,) = plan(where, None, 2)
+        assert len(photos) == 1
+        assert note == "2 files are passed over, being no PNG, JPEG, BMP, TIFF or WebP: b.gif, c.HEIC."
+    with pytest.raises(UserError, match=r"no images. 1 file is passed over, .*: b\.gif\.$"):
+        plan([f"{tmp_path}/*.gif"], None, 2)
+
+
+def test_what_others_made_is_not_taken_for_an_enlargement(tmp_path: Path) -> None:
+    photo(tmp_path / "in" / "a.png"), photo(tmp_path / "in" / "b.png")
+    photo(tmp_path / "out" / "a_x2.png")
+    (tmp_path / "out" / "b_x2.png").mkdir()
+    photos, notes = plan([str(tmp_path / "in")], str(tmp_path / "out"), 2)
+    assert not notes and all("already exists" in str(each.problem) for each in photos) and len(photos) == 2
+
+
+def test_an_input_that_holds_enlargements_alone_does_not_stop_the_others(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    enlarge_all(plan([str(tmp_path)], str(tmp_path / "out"), 2).photos, same, max_pixels=10**6)
+    assert len(plan([f"{tmp_path}/*.png", f"{tmp_path}/out/*.png"], None, 3).photos) == 1
 
 
 def test_two_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -450,6 +483,7 @@ def test_the_doors_run_nothing_that_a_checkpoint_says(tmp_path: Path, name: str)
 @pytest.mark.slow
 def test_50_megapixels_fit_into_2_gigabytes(tmp_path: Path, checkpoint: Path) -> None:
     block = samples(4, 50, 100, np.uint16)  # the most that a picture can hold
+    block[:, :70, 3] = 0
     write_image(tmp_path / "large.png", Picture(np.tile(block, (50, 50, 1)), b"profile"))
     code = (
         "import pathlib, runpy, sys\n"

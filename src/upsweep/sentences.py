@@ -59,6 +59,8 @@ def of_the_config(error: Exception) -> str | None:
             if where := _in_one_of_several(link.parent_node, str(link.full_key), key):
                 return f"There is no {link.full_key}: with several, write {' or '.join(where)}."
             return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
+        if isinstance(link, InterpolationKeyError):
+            return _refused(link)
         if isinstance(link, MissingConfigException):
             return _no_such_choice(link)
         if isinstance(link, ValueError) and "Config group override must be" in str(link):
@@ -93,8 +95,10 @@ def _missing(key: str, reason: str) -> str:
     """What to tell of a key whose value is that of another, which is not there: often another choice has it."""
     other = "".join(re.findall(r"'(\S+)' not found", reason)[:1])
     group = other.partition(".")[0]
-    if chosen := HydraConfig.get().runtime.choices.get(group):
-        return f"{key} needs {other}, which {group}={chosen} does not have: choose another {group}."
+    if chosen := HydraConfig.initialized() and HydraConfig.get().runtime.choices.get(group):
+        return (
+            f"{key} needs {other}, which {group}={chosen} does not have: choose another {group}, or correct the name."
+        )
     return f"{key} needs what the config does not have: {reason}. Choose it, or leave out what removes it."
 
 

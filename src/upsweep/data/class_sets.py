@@ -16,7 +16,7 @@ from upsweep.common.words import warn_once
 from upsweep.data.containers import File, Inside, batch_pictures, idx_pictures, read_idx, zip_pictures
 from upsweep.data.foreign import foreign
 from upsweep.data.known import ENVIRONMENT
-from upsweep.imaging.files import find_images
+from upsweep.imaging.files import files_below, is_image, passed_over
 
 PARENTS = ("", "generation", "data", "datasets")
 INNER = ("", "raw", "data/fashion")  # of a set's own folder
@@ -155,7 +155,11 @@ def _pictures(folder: Path, names: tuple[str, ...]) -> Files:
     """The image files in the first subfolder that goes by one of the names, but for those that upsweep made."""
     for name in names:
         if (below := folder / name).is_dir():
-            return {path.relative_to(folder).as_posix(): path for path in foreign(find_images(below), below)}
+            files = files_below(below)
+            for sentence in passed_over(files):
+                warn_once(f"{below}: {sentence}")
+            images = foreign(filter(is_image, files), below)
+            return {path.relative_to(folder).as_posix(): path for path in images}
     return {}
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from upsweep.common.errors import UserError, first_line
 from upsweep.data.cache import stamp
 from upsweep.data.foreign import foreign
-from upsweep.imaging.files import SUFFIXES, Picture, decode_image, read_image
+from upsweep.imaging.files import Picture, decode_image, is_image, read_image
 
 MAX_BYTES = 4 << 30  # of a file, unpacked; MNIST has 47 MB, a batch of CIFAR 31 MB
 MAX_MEMBER = 1 << 28  # of one image file in a zip
@@ -113,7 +113,7 @@ def zip_pictures(file: Path) -> list[Inside]:
     try:
         with zipfile.ZipFile(file) as archive:
             paths = (Path(info.filename) for info in archive.infolist() if not info.is_dir())
-            images = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and _shown(path))
+            images = sorted(path for path in paths if is_image(path) and _shown(path))
             images = foreign(images, file, lambda path: archive.open(path.as_posix()))
     except _BROKEN as error:
         raise _broken(file, "zip", error) from error

@@ -25,7 +25,7 @@ from upsweep.data.fetch import fetch
 from upsweep.data.foreign import foreign
 from upsweep.data.known import TRAINING, data_root, present, training_files
 from upsweep.data.photos import TRAIN, VAL, photo_files
-from upsweep.imaging.files import SUFFIXES, files_below
+from upsweep.imaging.files import files_below, is_image
 
 
 class Prepared(Protocol):
@@ -363,10 +363,10 @@ def _listed(key: str, root: str) -> tuple[Path, list[Path], list[Path]]:
         where = "" if folder.is_absolute() else f" in {Path.cwd()}"
         raise UserError(f"{key}={root} is not a folder{where}.")
     below = files_below(folder)
-    images = [path for path in below if path.suffix.lower() in SUFFIXES]
+    images = list(filter(is_image, below))
     if not images:
         raise UserError(f"{key}={root} has no images (PNG, JPEG, BMP, TIFF, WebP).")
-    return folder, images, [path for path in below if path.suffix.lower() not in SUFFIXES]
+    return folder, images, [path for path in below if not is_image(path)]
 
 
 def _named(files: Iterable[Path], folder: Path) -> Paths:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upsweep.common.errors import UserError
+from upsweep.common.words import warn_once
 from upsweep.data.foreign import foreign
 from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, data_root, present_benchmarks
 from upsweep.data.store import Settings, open_images
-from upsweep.imaging.files import find_images
+from upsweep.imaging.files import files_below, is_image, passed_over
 from upsweep.tasks.super_resolution.data import EvalImages
 
 
@@ -81,8 +82,12 @@ def _benchmark(name: str, root: Path | None) -> Benchmark:
             f"There is no benchmark {name}: choose all, {', '.join(BENCHMARKS)}, or a folder of HR images; "
             "several as 'benchmark=[set5,set14]'."
         )
-    if not (images := find_images(folder)):
-        raise UserError(f"benchmark={name} has no images (PNG, JPEG, BMP, TIFF, WebP).")
+    below = files_below(folder)
+    others = passed_over(below)
+    if not (images := list(filter(is_image, below))):
+        raise UserError(" ".join([f"benchmark={name} has no images.", *others]))
+    for sentence in others:
+        warn_once(f"benchmark={name}: {sentence}")
     if not (files := foreign(images, folder)):
         raise UserError(f"benchmark={name} has only images that upsweep made; they are not used as data.")
     return Benchmark(folder.resolve().name, tuple(files))

@@ -12,7 +12,7 @@ from upsweep.common.names import listed
 from upsweep.data.known import SETS
 from upsweep.evaluation.benchmarks import Benchmark
 from upsweep.evaluation.methods import Method
-from upsweep.imaging.files import find_images
+from upsweep.imaging.files import files_below, find_images, passed_over
 from upsweep.tasks.super_resolution.given import GivenImages
 
 log = logging.getLogger("upsweep")
@@ -79,7 +79,7 @@ def _of_folder(
     if not folder.is_dir():
         raise UserError(f"images={said} is not a folder: give the folder of the SR images.")
     if not (files := find_images(folder)):
-        raise UserError(f"images={said} has no images (PNG, JPEG, BMP, TIFF, WebP).")
+        raise UserError(" ".join([f"images={said} has no images.", *passed_over(files_below(folder))]))
     pairs, others = _sr_alone(
         {b.title: _paired(b, _of_benchmark(b, files, folder, benchmarks), folder) for b in benchmarks}
     )

@@ -93,17 +93,18 @@ def modules(asked: Asked, scales: Collection[int], views: Views) -> list[Method]
         for file in files
     ]
     for row in rows:  # what does not fit is said before anything is judged
-        _hold_to_grey(row.generator(), row.name)
+        _hold_to_grey(row)
     return [*rows]
 
 
 @torch.no_grad()
-def _hold_to_grey(generator: Upscaler, name: str) -> None:
-    """Warn where a grey image does not stay grey: what a module takes or gives may be in another range."""
+def _hold_to_grey(row: ModuleMethod) -> None:
+    """Warn where a grey image does not stay grey: one of the two ranges is not the module's."""
+    generator = row.generator()
     grey = generator(torch.full((1, generator.channels, *PROBE), 0.5)).mean().item()
     if not 0.25 < grey < 0.75:
         log.warning(
-            "%s makes %.3g of an image that is 0.5 everywhere: does it take and give values in [0, 1]? If not, set "
-            "range=255, or range_out='[-1,1]' for what it gives.",
-            *(name, grey),
+            "%s takes grey (0.5) and gives %.3g, with range=%s and range_out=%s: is one of them another? (1 is for "
+            "values in [0, 1], 255 for [0, 255], '[-1,1]' for those.)",
+            *(row.name, grey, row.takes, row.gives),
         )

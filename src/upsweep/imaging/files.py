@@ -10,12 +10,12 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -30,6 +30,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
+from upsweep.common.names import listed
 from upsweep.imaging import marks, metadata
 from upsweep.imaging.metadata import EXIF, PROFILE
 
@@ -47,6 +48,7 @@ SUFFIXES = frozenset(
     }
 )
 MAX_PIXELS = 200_000_000
+_LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".png": 1_000_000}  # pixels a side, in the writers' hands
 _ORIENTATION = 0x0112
 
 
@@ -76,7 +78,19 @@ class Picture:
 
 def find_images(folder: Path, *, deep: bool = True) -> list[Path]:
     """List the image files (by suffix) in a folder and, if `deep`, below it, as `files_below` does."""
-    return [path for path in files_below(folder, deep=deep) if path.suffix.lower() in SUFFIXES]
+    return list(filter(is_image, files_below(folder, deep=deep)))
+
+
+def is_image(path: PurePath) -> bool:
+    """Whether a file is one that `read_image` reads, by its suffix."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def passed_over(files: Iterable[Path]) -> list[str]:
+    """A sentence on the files that are no images that can be read, if there are any: a folder of HEIC is not empty."""
+    others = [file.name for file in files if not is_image(file)]
+    count = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+    return [f"{count} passed over, being no PNG, JPEG, BMP, TIFF or WebP: {listed(others)}."] if others else []
 
 
 def files_below(folder: Path, *, deep: bool = True) -> list[Path]:
@@ -184,11 +198,10 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, marked: bool 
 
 def check_fits(path: Path, height: int, width: int, *, transparent: bool) -> None:
     """Raises UserError: a file of this suffix cannot hold so large a picture, or a transparent one."""
-    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-    most = 16_383 if path.suffix.lower() == ".webp" else 65_500 if jpeg else sys.maxsize
-    if max(height, width) > most:
-        raise UserError(f"{path}: a {path.suffix} holds up to {most} pixels a side, not {width}x{height}; choose .png")
-    if jpeg and transparent:
+    suffix = path.suffix.lower()
+    if max(height, width) > (most := _LONGEST.get(suffix, sys.maxsize)):
+        raise UserError(f"{path}: a {suffix} holds up to {most} pixels a side, not {width}x{height}; choose .tif")
+    if suffix in (".jpg", ".jpeg") and transparent:
         raise UserError(f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp")
 
 

@@ -34,6 +34,9 @@ class Range(NamedTuple):
     low: float = 0.0
     high: float = 1.0
 
+    def __str__(self) -> str:
+        return f"[{self.low:g},{self.high:g}]"
+
     @classmethod
     def of(cls, key: str, said: Any) -> "Range":
         """What a config says: 1, 255, or `[-1, 1]`. Raises UserError: something else."""

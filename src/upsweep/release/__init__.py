@@ -42,9 +42,9 @@ def listing() -> Table:
         card = carried.get((name, scale))
         size = [f"{card['weights']:,}", f"{card['macs_per_pixel']:,.0f}"] if card else ["-", "-"]
         psnr = [f"{card['benchmarks'][title]['psnr']:.2f}" if card else "-" for title in benchmarks]
-        said = "" if card else "without a card"
+        said = ["the default"] * (name == DEFAULT) + ["without a card"] * (card is None)
         kilobytes = f"{file.stat().st_size / 1000:,.0f} kB"
-        rows.append([name, f"x{scale}", *size, kilobytes, *psnr, "the default" if name == DEFAULT else said])
+        rows.append([name, f"x{scale}", *size, kilobytes, *psnr, ", ".join(said)])
     headers = ["model", "scale", "weights", "multiply-adds a pixel", "file", *benchmarks, ""]
     title = f"Trained weights of upsweep; PSNR in dB. {command('upscale', 'model=NAME', 'scale=N', 'input=PHOTO')}"
     return Table(title, headers, rows, least=headers[3:5])

@@ -5,14 +5,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from mimetypes import guess_type
 from pathlib import Path
 from typing import NamedTuple
 
 from upsweep.common.errors import UserError
 from upsweep.common.progress import Bar
 from upsweep.data.foreign import foreign
-from upsweep.imaging.files import SUFFIXES, Picture, check_fits, files_below, read_image, write_image
+from upsweep.imaging.files import Picture, check_fits, files_below, is_image, passed_over, read_image, write_image
+from upsweep.imaging.marks import is_marked
 
 Enlarge = Callable[[Picture, Callable[[float], None]], Picture]
 
@@ -58,11 +58,28 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
     notes = list[str]()
     named, found = _inputs(inputs, notes)
     sources = list(dict.fromkeys([*named, *found]))
+    longer: dict[Path, Path] = {}
     if output is not None and Path(output).suffix and not Path(output).is_dir():
         targets = {_alone(sources, found, output): Path(output)}
     else:
         folders = {s: s.parent if output is None else Path(output) / found.get(s, Path()) for s in sources}
-        targets = _targets(folders, scale, notes)
+        targets = {source: folder / f"{source.stem}_x{scale}.png" for source, folder in folders.items()}
+        longer = _apart(targets, scale)
+        targets |= longer
+    photos = _photos(targets, scale, named, overwrite=overwrite)
+    notes += [
+        f"{photo.source}: becomes {photo.target}, since another input has the same name but for its suffix."
+        for photo in photos
+        if photo.source in longer and photo.problem is None
+    ]
+    if there := len(targets) - len(photos):
+        said = "have been enlarged before, maybe by other weights; overwrite=true makes them anew."
+        notes.append(f"{there} of {len(targets)} {said}")
+    return Plan(photos, notes)
+
+
+def _photos(targets: Mapping[Path, Path], scale: int, wanted: Collection[Path], *, overwrite: bool) -> list[Photo]:
+    """What is to be done: those `wanted`, and of the others those that upsweep has not made yet."""
     clashing, originals = _twins(targets), {source.resolve() for source in targets}
     photos = list[Photo]()
     for source, target in targets.items():
@@ -72,13 +89,11 @@ def plan(inputs: Sequence[str], output: str | None, scale: int, *, overwrite: bo
         elif target.resolve() in originals:
             problem = f"{target} is itself an input, and is not replaced; choose another output."
         elif target.exists() and not overwrite:
-            if source not in named:
+            if source not in wanted and _is_ours(target):
                 continue
             problem = f"{target} already exists; overwrite=true replaces it, output=... writes elsewhere."
         photos.append(Photo(source, target, scale, problem and f"{source}: {problem}"))
-    if there := len(targets) - len(photos):
-        notes.append(f"{there} of {len(targets)} were enlarged before; overwrite=true makes them anew.")
-    return Plan(photos, notes)
+    return photos
 
 
 def _alone(sources: Sequence[Path], found: Collection[Path], output: str) -> Path:
@@ -90,16 +105,19 @@ def _alone(sources: Sequence[Path], found: Collection[Path], output: str) -> Pat
     return sources[0]
 
 
-def _targets(folders: Mapping[Path, Path], scale: int, notes: list[str]) -> dict[Path, Path]:
-    """What each source becomes in its folder."""
-    targets = {source: folder / f"{source.stem}_x{scale}.png" for source, folder in folders.items()}
-    longer = {s: folders[s] / f"{s.stem}_{s.suffix.lstrip('.')}_x{scale}.png" for s in _twins(targets)}
+def _apart(targets: Mapping[Path, Path], scale: int) -> dict[Path, Path]:
+    """Longer names for sources that would become the same file, where their suffixes tell them apart."""
+    longer = {s: targets[s].with_name(f"{s.stem}_{s.suffix.lstrip('.')}_x{scale}.png") for s in _twins(targets)}
     alike = _twins(longer)
-    for source, target in longer.items():
-        if source not in alike:
-            targets[source] = target
-            notes.append(f"{source}: becomes {target}, since another input has the same name but for its suffix.")
-    return targets
+    return {source: target for source, target in longer.items() if source not in alike}
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether upsweep made the file."""
+    if not target.is_file():
+        return False
+    with target.open("rb") as file:
+        return is_marked(file)
 
 
 def enlarge_all(photos: Sequence[Photo], enlarge: Enlarge, *, max_pixels: int) -> None:
@@ -145,13 +163,13 @@ def _enlarged(photo: Photo, enlarge: Callable[[Picture], Picture], max_pixels: i
 
 
 def _inputs(inputs: Sequence[str], notes: list[str]) -> tuple[list[Path], dict[Path, Path]]:
-    """Files that are named, and files that were found, with their folders below the one that was searched."""
+    """Files that are named, and images that were found, with their folders below the one that was searched."""
     named: list[Path] = []
     found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            images = {image: image.parent.relative_to(path) for image in _images(files_below(path), path, notes)}
+            files = {file: file.parent.relative_to(path) for file in files_below(path)}
         elif path.exists():
             named.append(path)
             continue
@@ -159,28 +177,18 @@ def _inputs(inputs: Sequence[str], notes: list[str]) -> tuple[list[Path], dict[P
             raise UserError(f"input={text}: there is no such file or folder.")
         else:
             matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - absolute ones too
-            images = dict.fromkeys(_images(list(filter(Path.is_file, matches)), path, notes), Path())
-        found.update(images)
-    return named, found
+            files = {match: Path() for match in matches if match.is_file()}
+        if not any(is_image(file) for file in files):
+            raise UserError(" ".join([f"input={text}: there are no images.", *passed_over(files)]))
+        found |= files
+    notes += passed_over(found)
+    images = foreign(filter(is_image, found), Path(", ".join(inputs)))
+    if found and not images and not named:
+        raise UserError("upsweep made all of these images; to enlarge one again, name it itself.")
+    return named, {image: found[image] for image in images}
 
 
-def _images(files: Sequence[Path], where: Path, notes: list[str]) -> list[Path]:
-    """The images among files that upsweep can read, and did not make. Raises UserError: there are none."""
-    known = [file for file in files if file.suffix.lower() in SUFFIXES]
-    kinds = Counter(
-        f.suffix.lower() for f in files if f not in known and f"{guess_type(f.name)[0]}".startswith("image")
-    )
-    if kinds:
-        said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        notes.append(f"Images of other kinds in {where} are passed over ({said}): convert them to PNG.")
-    if not known:
-        raise UserError(" ".join([f"input={where}: there are no images ({', '.join(sorted(SUFFIXES))}).", *notes]))
-    if not (images := foreign(known, where)):
-        raise UserError(f"input={where}: upsweep made all of these images; to enlarge one again, name it itself.")
-    return images
-
-
-def _twins(targets: dict[Path, Path]) -> list[Path]:
+def _twins(targets: Mapping[Path, Path]) -> list[Path]:
     """Sources that share their target with another."""
     count = Counter(target.resolve() for target in targets.values())
     return [source for source, target in targets.items() if count[target.resolve()] > 1]

@@ -27,6 +27,8 @@ from upsweep.upscaling.engines import Accelerated
 BUDGET = 256 * 2**20  # bytes that the features of one tile may take, roughly
 CACHED = 48 * 2**20  # on a CPU: what is not far from its cache is faster, although the margins are made twice
 
+BAND, FAR = 256, 64  # rows: of a piece of a transparent picture, and around it
+
 Advance = Callable[[float], None]  # is called with the share of a picture, of 1 in all, that was just done
 
 
@@ -95,11 +97,12 @@ class Enlarger:
             UserError: the picture needs tiles, and the generator cannot be tiled; the memory is too small; or the
                 generator makes NaN or infinity of it.
         """
-        lr = picture.samples if picture.alpha is None else _filled(picture.samples)
+        lr = picture.samples
         height, width, channels = lr.shape
         s = self.generator.scale
         painter = Painter(self.generator, channels)
         try:
+            lr = lr if picture.alpha is None else _filled(lr)
             hr = np.empty((s * height, s * width, channels), lr.dtype)
         except MemoryError as error:
             raise UserError(f"Out of memory for a picture of {s * width}x{s * height} pixels.") from error
@@ -174,17 +177,21 @@ class Enlarger:
 
 
 def _filled(samples: Pixels) -> Pixels:
-    """Samples (H, W, 2 or 4) whose invisible pixels have the colour of the nearest visible one.
+    """Samples (H, W, 2 or 4) whose invisible pixels have the colour of the nearest visible one within FAR rows.
 
     Often they are black; the network, which sees colours alone, would draw that into the visible edge.
     """
-    hidden = samples[..., -1] == 0
-    if not hidden.any() or hidden.all():
-        return samples
-    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)[:, hidden]
-    samples = samples.copy()
-    samples[hidden, :-1] = samples[rows, columns, :-1]
-    return samples
+    filled = samples.copy()
+    for top in range(0, len(samples), BAND):  # in bands: what is noted of each pixel takes more memory than the picture
+        above = min(top, FAR)
+        part = samples[top - above : top + BAND + FAR]
+        hidden = part[..., -1] == 0
+        if hidden.any() and not hidden.all():
+            nearest = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+            place = slice(above, above + BAND)
+            rows, columns = nearest[:, place][:, hidden[place]]
+            filled[top : top + BAND, :, :-1][hidden[place]] = part[rows, columns, :-1]
+    return filled
 
 
 @torch.inference_mode()
