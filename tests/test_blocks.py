@@ -957,7 +957,7 @@ def test_rules_for_kinds_of_layers_are_chosen_by_name() -> None:
         (lambda: WeightNorm(covers="last"), r"norm\.covers=last"),  # type: ignore[arg-type]
         (lambda: Deconv(form="fast"), r"upsampler\.form=fast must be one of auto"),  # type: ignore[arg-type]
         (lambda: Deconv(kernel=8, multiple=2), r"leave one of them empty"),
-        (lambda: Deconv(kernel=8, padding=0).layer(1, 1, 2), r"upsampler\.kernel=8 with padding 0"),
+        (lambda: Deconv(kernel=8, padding=0).layer(1, 1, 2), r"of kernel 8 and padding 0"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(make: Callable[[], object], words: str) -> None:
