@@ -69,6 +69,16 @@ def test_sets_of_like_names_are_not_taken_for_it(tmp_path: Path, name: str) -> N
     assert find_classes("cifar10", tmp_path) is None
 
 
+def test_files_of_other_kinds_in_a_folder_of_a_set_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    as_pictures(tmp_path / "MNIST")
+    (some, *_) = (folder for folder in (tmp_path / "MNIST").rglob("*") if any(folder.glob("*.png")))
+    (some / "zebra.gif").touch()
+    found = find_classes("mnist", tmp_path)
+    assert (
+        found is not None and "1 file is passed over, being no PNG, JPEG, BMP, TIFF or WebP: zebra.gif." in caplog.text
+    )
+
+
 def test_labels_are_kept(tmp_path: Path) -> None:
     as_batches(tmp_path / "cifar-10-batches-py")
     as_idx(tmp_path / "MNIST" / "raw")

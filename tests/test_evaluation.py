@@ -129,6 +129,17 @@ def known_images(name: str, scale: int) -> EvalImages:
     return benchmark_images(name, DATA, scale=scale, channels=1)
 
 
+def test_files_of_other_kinds_in_a_folder_of_hr_images_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.gif").touch()
+    with pytest.raises(UserError, match=r"has no images\. 1 file is passed over, .*: a\.gif\.$"):
+        find_benchmarks([str(tmp_path)], None)
+    write_image(tmp_path / "b.png", Picture(np.zeros((4, 4, 3), np.uint8)), marked=False)
+    (benchmark,) = find_benchmarks([str(tmp_path)], None)
+    assert len(benchmark.files) == 1 and "1 file is passed over" in caplog.text
+
+
 @real
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", SET5)
