@@ -30,8 +30,9 @@ from torch import Tensor
 from upsweep.data.degradation import BICUBIC, stream
 from upsweep.data.known import training_files
 from upsweep.data.sources import Folder
-from upsweep.imaging.files import Picture, read_image, to_tensor, to_uint8, write_image
+from upsweep.imaging.files import Picture, read_image, to_tensor, to_uint8
 from upsweep.imaging.resize import crop_to_multiple
+from upsweep.imaging.writing import write_image
 from upsweep.tasks.super_resolution.data import PatchData
 from upsweep.tasks.super_resolution.patches import Patch, TrainPatches, place_of, turned
 

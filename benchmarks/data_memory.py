@@ -23,7 +23,8 @@ import psutil
 
 from upsweep.data import cache as cache_files
 from upsweep.data import store
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 
 HERE = Path(__file__).resolve().parent
 HEIGHT, WIDTH, SCALE = 1356, 2040, 2  # the usual photo of DIV2K

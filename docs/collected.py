@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy import stats
 
+from upsweep.common.files import write_whole
 from upsweep.runs.layout import ABOUT
 from upsweep.runs.manifest import Manifest
 
@@ -25,12 +26,9 @@ def keep_about(sweep: Path, folder: Path) -> None:
     """Write down in `folder` how a sweep was made."""
     manifest = manifest_of(sweep)
     about = {key: getattr(manifest.about, key) for key in ("started", "commit", "versions", "machine")}
-    about["command"] = [
-        "python",
-        "src/train.py",
-        *filter(None, (_as_begun(word, manifest.about.directory) for word in manifest.about.command[2:])),
-    ]
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    words = (_as_begun(word, manifest.about.directory) for word in manifest.about.command[2:])
+    about["command"] = ["python", "src/train.py", *filter(None, words)]
+    write_whole(folder / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
 def _as_begun(word: str, here: str) -> str:
@@ -79,6 +77,6 @@ def write_or_check(mode: str, page: Path, blocks: Mapping[str, Callable[[], str]
     """--write the blocks of a page; or --check whether they are as written, and exit where they are not."""
     text = rendered(page, blocks)
     if mode == "--write":
-        page.write_text(text, encoding="utf-8")
+        write_whole(page, text)
     elif page.read_text(encoding="utf-8") != text:
         sys.exit(f"docs/{page.name} differs from what was collected: run python docs/{script} --write.")

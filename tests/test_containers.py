@@ -26,7 +26,8 @@ from upsweep.data.containers import (
     read_picture,
     zip_pictures,
 )
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
 from upsweep.imaging.tiles import Panel, side_by_side
+from upsweep.imaging.writing import write_image
 from upsweep.runs import crop
 from upsweep.runs.record import UnreadableError, read
 

@@ -35,8 +35,9 @@ from upsweep.data.degradation import Noise
 from upsweep.data.sources import Classes, Folder, Known, Pairs, Source, held_out, paired
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
 from upsweep.imaging.resize import imresize, shrink
+from upsweep.imaging.writing import write_image
 from upsweep.tasks.feeding import EpochSampler, draw
 from upsweep.tasks.super_resolution.data import EvalImage, PatchData
 from upsweep.tasks.super_resolution.patches import Patch, TrainPatches, place_of, turned

@@ -26,8 +26,9 @@ from upsweep.demonstrating.drawing import between, draw
 from upsweep.demonstrating.enlarging import WIPED, enlarge
 from upsweep.demonstrating.local import HOST, PORTS, own_folder, port_of, stay_here
 from upsweep.demonstrating.weights import Weights
-from upsweep.imaging.files import Picture, read_image, write_image
+from upsweep.imaging.files import Picture, read_image
 from upsweep.imaging.marks import SOFTWARE
+from upsweep.imaging.writing import write_image
 from upsweep.networks.checkpoints import load_upscaler
 from upsweep.networks.upscalers.bicubic import Bicubic
 from upsweep.upscaling.picture import Enlarger

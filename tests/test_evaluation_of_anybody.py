@@ -22,8 +22,9 @@ from upsweep.evaluation.methods import Views, asked
 from upsweep.evaluation.modules import Asked, modules
 from upsweep.evaluation.run import Evaluation, evaluate_all
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.imaging.files import Picture, Pixels, read_image, to_tensor, to_uint8, write_image
+from upsweep.imaging.files import Picture, Pixels, read_image, to_tensor, to_uint8
 from upsweep.imaging.resize import enlarge
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks import checkpoints
 from upsweep.networks.foreign import load_weights

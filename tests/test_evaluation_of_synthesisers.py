@@ -19,7 +19,8 @@ from upsweep.data.sources import Folder
 from upsweep.evaluation.methods import Views, files_asked
 from upsweep.evaluation.synthesisers import Made, evaluate_synthesisers, synthesisers, trained_on
 from upsweep.evaluation.tables import Cell, Column, Comparison, Row
-from upsweep.imaging.files import Picture, read_image, write_image
+from upsweep.imaging.files import Picture, read_image
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.figure import Figure
 from upsweep.networks.synthesisers.synthesiser import Synthesiser
 from upsweep.runs.result import Result

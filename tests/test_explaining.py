@@ -42,8 +42,9 @@ from upsweep.explaining.sweep import TILE, Jobs, explain_jobs, strip
 from upsweep.explaining.synthesisers import Looks
 from upsweep.explaining.upscalers import BeforePhoto, Spread
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
 from upsweep.imaging.resize import enlarge, imresize
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.figure import Figure
 from upsweep.networks import Network, checkpoints
 from upsweep.networks.upscalers.bicubic import Bicubic

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y, rgb_to_ycbcr, with_chroma, ycbcr_to_rgb
-from upsweep.imaging.files import Picture, find_images, read_image, to_tensor, to_uint8, write_image
+from upsweep.imaging.files import Picture, read_image, to_tensor, to_uint8
+from upsweep.imaging.listing import find_images
 from upsweep.imaging.resize import crop_to_multiple, enlarge, imresize, shrink
+from upsweep.imaging.writing import write_image
 
 # ---- resize: against the definition, pixel by pixel ----
 

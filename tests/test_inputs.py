@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from upsweep.common.errors import UserError
 from upsweep.data.sources import Folder
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 from upsweep.sweeps import inputs
 from upsweep.sweeps.inputs import check_inputs
 from upsweep.tracking.weights import DISTILLED

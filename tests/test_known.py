@@ -16,7 +16,8 @@ from upsweep.data.known import (
     training_files,
 )
 from upsweep.evaluation.benchmarks import find_benchmarks
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_y
-from upsweep.imaging.files import find_images, read_image, to_tensor
+from upsweep.imaging.files import read_image, to_tensor
+from upsweep.imaging.listing import find_images
 from upsweep.imaging.resize import crop_to_multiple, enlarge, imresize
 from upsweep.metrics.functional import psnr, ssim
 from upsweep.metrics.metric import PSNR, SSIM

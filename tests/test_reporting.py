@@ -31,7 +31,8 @@ from upsweep.analysis.effects import Effect, effects, findings
 from upsweep.analysis.sentences import chance, interaction_sentence, power_sentence, sentence
 from upsweep.analysis.variance import Interaction, explained
 from upsweep.common.errors import UserError
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.figure import Figure
 from upsweep.reporting.plots import LINE, axes, cells, kept_apart, lines, pareto, span, ticks
 from upsweep.reporting.report import forest, html, write_report

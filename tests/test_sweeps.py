@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from upsweep.common import ranks
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.figure import Figure
 from upsweep.runs.layout import RESULT
 from upsweep.runs.progress import Progress
@@ -221,7 +222,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from upsweep.cli import door
 from upsweep.common.errors import UserError
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 from upsweep.analysis.ranking import chosen
 from upsweep.runs.progress import Progress
 from upsweep.runs.result import Result

@@ -21,8 +21,9 @@ from upsweep import release
 from upsweep.common.devices import device_of
 from upsweep.common.errors import UserError
 from upsweep.imaging.colour import rgb_to_ycbcr
-from upsweep.imaging.files import Picture, read_image, write_image
+from upsweep.imaging.files import Picture, read_image
 from upsweep.imaging.resize import enlarge
+from upsweep.imaging.writing import write_image
 from upsweep.networks import checkpoints
 from upsweep.networks.upscalers.upscaler import Upscaler
 from upsweep.networks.wrappers import Tiled
@@ -284,8 +285,8 @@ def test_files_of_other_kinds_are_told_once(tmp_path: Path) -> None:
     for where in ([str(tmp_path)], [f"{tmp_path}/*"], [str(tmp_path), f"{tmp_path}/*"]):
         photos, (note,) = plan(where, None, 2)
         assert len(photos) == 1
-        assert note == "2 files are passed over, being no PNG, JPEG, BMP, TIFF or WebP: b.gif, c.HEIC."
-    with pytest.raises(UserError, match=r"no images. 1 file is passed over, .*: b\.gif\.$"):
+        assert note == "2 files are passed over (not PNG, JPEG, BMP, TIFF or WebP): b.gif, c.HEIC."
+    with pytest.raises(UserError, match=r"no images. 1 file is passed over .*: b\.gif\.$"):
         plan([f"{tmp_path}/*.gif"], None, 2)
 
 

@@ -16,7 +16,7 @@ from upsweep.common.words import warn_once
 from upsweep.data.containers import File, Inside, batch_pictures, idx_pictures, read_idx, zip_pictures
 from upsweep.data.foreign import foreign
 from upsweep.data.known import ENVIRONMENT
-from upsweep.imaging.files import files_below, is_image, passed_over
+from upsweep.imaging.listing import files_below, is_image, passed_over
 
 PARENTS = ("", "generation", "data", "datasets")
 INNER = ("", "raw", "data/fashion")  # of a set's own folder

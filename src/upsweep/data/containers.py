@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from upsweep.common.errors import UserError, first_line
 from upsweep.data.cache import stamp
 from upsweep.data.foreign import foreign
-from upsweep.imaging.files import Picture, decode_image, is_image, read_image
+from upsweep.imaging.files import Picture, decode_image, read_image
+from upsweep.imaging.listing import is_image
 
 MAX_BYTES = 4 << 30  # of a file, unpacked; MNIST has 47 MB, a batch of CIFAR 31 MB
 MAX_MEMBER = 1 << 28  # of one image file in a zip

@@ -181,7 +181,7 @@ def _hr_images(folder: Path) -> list[Path]:
     """The image files in a folder that upsweep did not make; where some are marked as HR (`img_001_SRF_2_HR.png`),
     those, and no LR ones."""
     from upsweep.data.foreign import foreign
-    from upsweep.imaging.files import find_images  # a door asks for the names alone
+    from upsweep.imaging.listing import find_images  # a door asks for the names alone
 
     files = foreign(find_images(folder, deep=False), folder)
     marked = [path for path in files if re.search(r"[_-](HR|GT)$", path.stem, re.IGNORECASE)]

@@ -25,7 +25,7 @@ from upsweep.data.fetch import fetch
 from upsweep.data.foreign import foreign
 from upsweep.data.known import TRAINING, data_root, present, training_files
 from upsweep.data.photos import TRAIN, VAL, photo_files
-from upsweep.imaging.files import files_below, is_image
+from upsweep.imaging.listing import files_below, is_image
 
 
 class Prepared(Protocol):

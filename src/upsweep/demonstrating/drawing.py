@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from upsweep.common.errors import UserError
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
 from upsweep.sampling.files import GRID, WALK, Sampling, write_samples
 from upsweep.sampling.latents import latents

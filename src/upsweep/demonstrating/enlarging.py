@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upsweep.common.errors import UserError
-from upsweep.imaging.files import MAX_PIXELS, Picture, decode_image, write_image
+from upsweep.imaging.files import MAX_PIXELS, Picture, decode_image
+from upsweep.imaging.writing import write_image
 from upsweep.networks.upscalers.bicubic import Bicubic
 from upsweep.upscaling.picture import Advance, Enlarger
 

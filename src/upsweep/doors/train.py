@@ -188,10 +188,8 @@ def hold_to_data(data: DictConfig) -> None:
     known = sorted({*map(str, fed), *map(str, data.get("source") or {})} - {"_target_"})
     if not (unread := [key for key in map(str, data) if key not in (*known, "source")]):
         return
-    choice, folders = (
-        hydra.runtime.choices.get("data"),
-        [s.path for s in hydra.runtime.config_sources if s.schema == "file"],
-    )
+    choice = hydra.runtime.choices.get("data")
+    folders = [source.path for source in hydra.runtime.config_sources if source.schema == "file"]
     sets = {file: OmegaConf.load(file) for folder in folders for file in sorted(Path(folder, "data").glob("*.yaml"))}
     own = {str(key) for file, node in sets.items() if file.stem == choice for key in node}
     of_any = {str(key) for node in sets.values() for key in node}

@@ -9,7 +9,7 @@ from upsweep.common.words import warn_once
 from upsweep.data.foreign import foreign
 from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, data_root, present_benchmarks
 from upsweep.data.store import Settings, open_images
-from upsweep.imaging.files import files_below, is_image, passed_over
+from upsweep.imaging.listing import files_below, is_image, passed_over
 from upsweep.tasks.super_resolution.data import EvalImages
 
 

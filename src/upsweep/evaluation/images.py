@@ -12,7 +12,7 @@ from upsweep.common.names import listed
 from upsweep.data.known import SETS
 from upsweep.evaluation.benchmarks import Benchmark
 from upsweep.evaluation.methods import Method
-from upsweep.imaging.files import files_below, find_images, passed_over
+from upsweep.imaging.listing import files_below, find_images, passed_over
 from upsweep.tasks.super_resolution.given import GivenImages
 
 log = logging.getLogger("upsweep")

@@ -31,7 +31,8 @@ from upsweep.evaluation.pictures import overview
 from upsweep.evaluation.published import published_rows
 from upsweep.evaluation.speed import HEIGHT, WIDTH, measure
 from upsweep.evaluation.tables import Cell, Comparison, Judged, Row
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.metric import MAX_PSNR
 from upsweep.metrics.own import OfEach, Own

@@ -12,7 +12,8 @@ from upsweep.common.names import safe_name
 from upsweep.common.progress import Bar
 from upsweep.evaluation.methods import Views, names, result_of, trained
 from upsweep.evaluation.tables import Cell, Column, Comparison, Judged, Row
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.figure import Figure
 from upsweep.metrics.pairs import evenly
 from upsweep.networks.network import cost

@@ -1,4 +1,4 @@
-"""Image files of the world, read into one plain form, and written from it.
+"""Image files of the world, read into one plain form.
 
 Pillow reads what has 8 bits; TIFF goes through tifffile and 16-bit PNG through imagecodecs, since Pillow
 would drop their lower byte.
@@ -7,15 +7,12 @@ would drop their lower byte.
 import io
 import logging
 import os
-import struct
-import sys
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -29,9 +26,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from upsweep.common.errors import UserError, first_line
-from upsweep.common.files import write_whole
-from upsweep.common.names import listed
-from upsweep.imaging import marks, metadata
+from upsweep.imaging import metadata
 from upsweep.imaging.metadata import EXIF, PROFILE
 
 if TYPE_CHECKING:
@@ -41,14 +36,7 @@ log = logging.getLogger("upsweep")
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
-SUFFIXES = frozenset(
-    {
-        *(".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"),
-    }
-)
 MAX_PIXELS = 200_000_000
-_LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".png": 1_000_000}  # pixels a side, in the writers' hands
 _ORIENTATION = 0x0112
 
 
@@ -74,49 +62,6 @@ class Picture:
     def alpha(self) -> Pixels | None:
         """(H, W), or None where the image is opaque."""
         return self.samples[..., -1] if self.samples.shape[-1] in (2, 4) else None
-
-
-def find_images(folder: Path, *, deep: bool = True) -> list[Path]:
-    """List the image files (by suffix) in a folder and, if `deep`, below it, as `files_below` does."""
-    return list(filter(is_image, files_below(folder, deep=deep)))
-
-
-def is_image(path: PurePath) -> bool:
-    """Whether a file is one that `read_image` reads, by its suffix."""
-    return path.suffix.lower() in SUFFIXES
-
-
-def passed_over(files: Iterable[Path]) -> list[str]:
-    """A sentence on the files that are no images that can be read, if there are any: a folder of HEIC is not empty."""
-    others = [file.name for file in files if not is_image(file)]
-    count = "1 file is" if len(others) == 1 else f"{len(others)} files are"
-    return [f"{count} passed over, being no PNG, JPEG, BMP, TIFF or WebP: {listed(others)}."] if others else []
-
-
-def files_below(folder: Path, *, deep: bool = True) -> list[Path]:
-    """List all files in a folder and, if `deep`, below it, sorted, without the hidden ones.
-
-    Links to folders are followed, each folder once: a loop ends, and no file comes twice.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of images")
-    found: list[Path] = []
-    known: set[str] = set()
-    waiting = [folder]
-    while waiting:  # folders first, then those that links lead to
-        links: list[Path] = []
-        for top, folders, names in os.walk(waiting.pop(0)):
-            here, real = Path(top), os.path.realpath(top)
-            folders[:] = [name for name in folders if deep and real not in known and not name.startswith(".")]
-            if real not in known:
-                known.add(real)
-                links += (here / name for name in folders if (here / name).is_symlink())
-                found += (here / name for name in names if not name.startswith(".") and (here / name).is_file())
-        waiting += sorted(links)
-    return sorted(found)
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -150,7 +95,7 @@ def decode_image(data: bytes, path: str, *, max_pixels: int = MAX_PIXELS) -> Pic
     read = _read_tiff if data[:4] in _TIFF_MAGIC else _read_other
     left_out: list[str] = []
     try:
-        picture = _fitting(read(data, check_size, left_out), left_out)
+        picture = fitting(read(data, check_size, left_out), left_out)
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -160,49 +105,6 @@ def decode_image(data: bytes, path: str, *, max_pixels: int = MAX_PIXELS) -> Pic
     if left_out:
         log.warning("%s: %s.", path, "; ".join(left_out))
     return picture
-
-
-def write_image(path: str | os.PathLike[str], picture: Picture, *, marked: bool = True) -> None:
-    """Write a picture as PNG, TIFF, JPEG or WebP (lossless) by the suffix, whole or not at all.
-
-    PNG and TIFF keep 16 bits; JPEG and WebP take the rounded 8; a WebP of grey is RGB. One warning says what is left
-    out. The file says that upsweep made it, so that no data set takes it for a photo; `marked=False` is for a copy.
-    Raises UserError on an unknown suffix, a picture that the file cannot hold (`check_fits`), and where it cannot be
-    written.
-    """
-    path = Path(path)
-    encode = _ENCODERS.get(path.suffix.lower())
-    if encode is None:
-        raise UserError(f"{path}: unknown kind of image file; choose one of {', '.join(sorted(_ENCODERS))}")
-    check_fits(path, *picture.samples.shape[:2], transparent=picture.alpha is not None)
-    left_out: list[str] = []
-    if encode is _encode_webp and picture.pixels.shape[-1] == 1:
-        picture = replace(picture, samples=picture.samples[..., [0, 0, 0, *range(1, picture.samples.shape[-1])]])
-    picture = _fitting(picture, left_out)
-    said = set(picture.png_colour)
-    # Without any of them sRGB is meant; and beside a profile, or sRGB, all but cICP only say the same less well.
-    if encode is not _encode_png and (
-        b"cICP" in said or (said and picture.icc_profile is None and b"sRGB" not in said)
-    ):
-        names = b", ".join(sorted(said)).decode()
-        left_out.append(f"only a .png can hold the colour metadata of its source ({names})")
-    if encode in (_encode_jpeg, _encode_webp) and picture.samples.dtype == np.uint16:
-        left_out.append(f"a {path.suffix} holds 8 bits, so the lower 8 of 16 were rounded away")
-    if left_out:
-        log.warning("%s: %s.", path, "; ".join(left_out))
-    try:
-        write_whole(path, encode(picture, marked))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def check_fits(path: Path, height: int, width: int, *, transparent: bool) -> None:
-    """Raises UserError: a file of this suffix cannot hold so large a picture, or a transparent one."""
-    suffix = path.suffix.lower()
-    if max(height, width) > (most := _LONGEST.get(suffix, sys.maxsize)):
-        raise UserError(f"{path}: a {suffix} holds up to {most} pixels a side, not {width}x{height}; choose .tif")
-    if suffix in (".jpg", ".jpeg") and transparent:
-        raise UserError(f"{path}: a JPEG cannot hold the transparency of this picture; choose .png, .tif or .webp")
 
 
 def to_tensor(pixels: Pixels, dtype: type[np.float32 | np.float64] = np.float32) -> "Tensor":
@@ -411,71 +313,9 @@ def _picture(samples: NDArray[Any], orientation: int, icc_profile: bytes | None)
     return Picture(np.ascontiguousarray(samples), icc_profile)
 
 
-def _fitting(picture: Picture, left_out: list[str]) -> Picture:
+def fitting(picture: Picture, left_out: list[str]) -> Picture:
     """The picture without a colour profile that cannot be its own."""
     if picture.icc_profile is None or not (why := metadata.misfit(picture.icc_profile, picture.samples.shape[-1])):
         return picture
     left_out.append(f"its colour profile {why}: it was left out")
     return replace(picture, icc_profile=None)
-
-
-# ---- writing ----
-
-
-Parts = Sequence[bytes | bytearray | memoryview]
-
-
-def _samples(picture: Picture) -> NDArray[Any]:
-    """(H, W) for plain grey, else (H, W, 2 to 4)."""
-    return picture.samples[..., 0] if picture.samples.shape[-1] == 1 else picture.samples
-
-
-def _encode_png(picture: Picture, marked: bool) -> Parts:
-    png = imagecodecs.png_encode(np.ascontiguousarray(_samples(picture)))
-    chunks = [chunk for name, chunk in picture.png_colour.items() if name != b"sRGB" or picture.icc_profile is None]
-    if picture.icc_profile is not None:
-        body = b"iCCPicc\0\0" + zlib.compress(picture.icc_profile)
-        chunks.append(struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
-    if marked:
-        chunks.append(marks.png_chunk())
-    header_end = 33  # signature and IHDR: what says the colours must come before the pixels
-    return [png[:header_end], *chunks, memoryview(png)[header_end:]]  # in parts: a large picture is not copied
-
-
-def _encode_tiff(picture: Picture, marked: bool) -> Parts:
-    buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        _samples(picture),
-        photometric="rgb" if picture.pixels.shape[-1] == 3 else "minisblack",
-        planarconfig="contig" if _samples(picture).ndim == 3 else None,
-        extrasamples=None if picture.alpha is None else ["unassalpha"],
-        compression="zlib",
-        predictor=True,
-        iccprofile=picture.icc_profile,
-        metadata=None,
-        software=marks.SOFTWARE if marked else None,
-    )
-    return [buffer.getbuffer()]
-
-
-def _encode_with_pillow(picture: Picture, marked: bool, **options: Any) -> Parts:
-    samples = _samples(picture)
-    if samples.dtype == np.uint16:
-        samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    buffer = io.BytesIO()
-    said = options | ({"exif": marks.exif()} if marked else {})
-    Image.fromarray(samples).save(buffer, icc_profile=picture.icc_profile, **said)
-    return [buffer.getbuffer()]
-
-
-_encode_jpeg = partial(_encode_with_pillow, format="JPEG", quality=95, subsampling=0)
-_encode_webp = partial(_encode_with_pillow, format="WEBP", lossless=True)
-_ENCODERS: dict[str, Callable[[Picture, bool], Parts]] = {
-    ".png": _encode_png,
-    ".tif": _encode_tiff,
-    ".tiff": _encode_tiff,
-    ".jpg": _encode_jpeg,
-    ".jpeg": _encode_jpeg,
-    ".webp": _encode_webp,
-}

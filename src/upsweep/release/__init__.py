@@ -28,9 +28,13 @@ def available() -> dict[tuple[str, int], Path]:
 
 def cards() -> dict[tuple[str, int], dict[str, Any]]:
     """The cards of the weights that are here, by name and scale, sorted; none of weights that are not their card's."""
-    found = {at: (file, file.with_suffix(".json")) for at, file in available().items()}
-    read = {at: (file, json.loads(card.read_text("utf-8"))) for at, (file, card) in found.items() if card.is_file()}
-    return {at: card for at, (file, card) in read.items() if sha256(file.read_bytes()).hexdigest() == card["sha256"]}
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for at, file in available().items():
+        card = file.with_suffix(".json")
+        said = json.loads(card.read_text("utf-8")) if card.is_file() else {}
+        if said.get("sha256") == sha256(file.read_bytes()).hexdigest():
+            found[at] = said
+    return found
 
 
 def listing() -> Table:

@@ -17,7 +17,8 @@ from upsweep.common.errors import UserError
 from upsweep.common.files import hold_to_new, write_whole
 from upsweep.common.progress import Bar
 from upsweep.imaging import marks
-from upsweep.imaging.files import Picture, to_uint8, write_image
+from upsweep.imaging.files import Picture, to_uint8
+from upsweep.imaging.writing import write_image
 from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
 from upsweep.sampling.latents import latents
 from upsweep.tasks.generation.pictures import grid, walk

@@ -21,9 +21,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from upsweep.common.errors import UserError
 from upsweep.common.names import file_names
 from upsweep.common.progress import Bar, clock
-from upsweep.imaging.files import Picture, write_image
+from upsweep.imaging.files import Picture
 from upsweep.imaging.lettering import labelled
 from upsweep.imaging.tiles import Cell, Panel
+from upsweep.imaging.writing import write_image
 from upsweep.metrics.checkerboard import checkerboard, of_samples, portrait, response
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network

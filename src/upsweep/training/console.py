@@ -27,6 +27,7 @@ from upsweep.tracking.wandb_run import WandbRun
 from upsweep.training.job import Job
 
 LINES = 10  # that a run's choices may take
+WHAT_ENDS: Mapping[object, str] = {INTERRUPTED: "Interrupted", REQUEUE: "Stopped by SIGTERM"}  # by exit code
 
 
 @rank_zero_only
@@ -66,9 +67,6 @@ def show_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
         console.rule(said)
     else:
         print(f"{text}\n{said}", flush=True)
-
-
-WHAT_ENDS: Mapping[object, str] = {INTERRUPTED: "Interrupted", REQUEUE: "Stopped by SIGTERM"}
 
 
 def hush() -> None:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from upsweep.common.errors import UserError
 from upsweep.common.progress import Bar
 from upsweep.data.foreign import foreign
-from upsweep.imaging.files import Picture, check_fits, files_below, is_image, passed_over, read_image, write_image
+from upsweep.imaging.files import Picture, read_image
+from upsweep.imaging.listing import files_below, is_image, passed_over
 from upsweep.imaging.marks import is_marked
+from upsweep.imaging.writing import WRITABLE, check_fits, write_image
 
 Enlarge = Callable[[Picture, Callable[[float], None]], Picture]
-
-WRITABLE = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"})
 
 
 @dataclass(frozen=True)
