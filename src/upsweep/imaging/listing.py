@@ -29,7 +29,7 @@ def passed_over(files: Iterable[Path]) -> list[str]:
     """A sentence on the files that are no images that can be read, if there are any: a folder of HEIC is not empty."""
     others = [file.name for file in files if not is_image(file)]
     count = "1 file is" if len(others) == 1 else f"{len(others)} files are"
-    return [f"{count} passed over, being no PNG, JPEG, BMP, TIFF or WebP: {listed(others)}."] if others else []
+    return [f"{count} passed over (not PNG, JPEG, BMP, TIFF or WebP): {listed(others)}."] if others else []
 
 
 def files_below(folder: Path, *, deep: bool = True) -> list[Path]:
