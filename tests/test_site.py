@@ -1,5 +1,6 @@
 """The site of docs/ has every page, every tutorial and every public module; `make site` itself builds it strictly."""
 
+import pkgutil
 import re
 import runpy
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture
@@ -33,7 +34,11 @@ def leaves(nav: Any) -> Iterator[str]:
 
 
 def test_the_navigation_has_every_page_of_docs_and_every_notebook_once() -> None:
-    there = ["index.md", *(path.name for path in DOCS.glob("*.md")), *(f"tutorials/{name}.md" for name in NOTEBOOKS)]
+    there = [
+        "index.md",
+        *(path.name for path in DOCS.glob("*.md")),
+        *(f"tutorials/{path.stem}.md" for path in TUTORIALS),
+    ]
     assert sorted(leaves(SITE["nav"])) == sorted(there)
 
 
@@ -51,6 +56,14 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
+def test_what_a_page_or_a_tutorial_imports_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace(r"\n", "\n")
+    for module, names in re.findall(r"^\W*from (upsweep[\w.]*) import ([\w, ]+)$", text, re.MULTILINE):
+        for name in names.split(", "):
+            pkgutil.resolve_name(f"{module}.{name}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
@@ -74,7 +87,7 @@ def test_links_of_the_repository_become_links_of_the_site(hooks: dict[str, Any])
     assert moved("recipe.md", "zoo.md") == "recipe.md"
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", [path.stem for path in TUTORIALS])
 def test_a_tutorial_has_a_title_that_says_what_it_shows_and_the_pictures_of_its_own_cells(
     name: str, hooks: dict[str, Any]
 ) -> None:
