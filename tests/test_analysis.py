@@ -141,6 +141,34 @@ def test_a_rate_is_picked_for_each_seed_on_the_other_seeds() -> None:
     assert [run.value for run in at_best_rate(alone)] == [33.0], "one seed has no others"
 
 
+@pytest.mark.parametrize("lost", ["failed", "stopped", "not run", "copied"])
+def test_a_run_that_is_not_there_or_there_twice_says_nothing_of_its_rate(lost: str) -> None:
+    psnr = {("bn", "1e-3"): 30.0, ("bn", "1e-2"): 32.0, ("none", "1e-3"): 31.0, ("none", "1e-2"): 31.0}
+    runs = [
+        result(value + int(seed) / 100, norm=norm, optimizer__lr=rate, seed=seed)
+        for (norm, rate), value in psnr.items()
+        for seed in "123"
+    ]
+    here = runs[5]  # norm=bn at its best rate, the last seed
+    rest = [run for run in runs if run is not here]
+    ends = {"failed": [replace(here, state="failed", figures={})], "stopped": [replace(here, state="stopped")]}
+    given = [*runs, *runs[:3], *runs[:3]] if lost == "copied" else [*rest, *ends.get(lost, [])]
+    (effect,) = effects(given)
+    assert (effect.better, effect.pairs) == ("bn", 3 if lost == "copied" else 2)
+    assert effect.difference == pytest.approx(1.0, abs=0.02)
+    best = [run for run in at_best_rate(given) if run.settings["norm"] == "bn"]
+    assert {run.settings["optimizer.lr"] for run in best} == {"1e-2"}
+
+
+def test_rates_are_held_against_each_other_on_the_seeds_that_all_have() -> None:
+    """One seed was enough to choose a rate, which then got more of them: a seed that is worse changes nothing."""
+    psnr = {("1e-3", 1): 30.0, ("1e-2", 1): 30.1, ("1e-2", 2): 29.0, ("1e-2", 3): 29.2}
+    runs = [result(value, optimizer__lr=rate, seed=str(seed)) for (rate, seed), value in psnr.items()]
+    assert [run.value for run in at_best_rate(runs)] == [30.1, 29.0, 29.2]
+    apart = [result(value, optimizer__lr=rate, seed=str(i)) for i, (rate, value) in enumerate([("a", 1.0), ("b", 2.0)])]
+    assert [run.value for run in at_best_rate([*apart, replace(apart[1], seed=2)])] == [2.0, 2.0]
+
+
 @pytest.mark.parametrize(("seeds", "rates"), [(2, 2), (3, 3), (5, 4)])
 def test_picking_among_equal_rates_gains_nothing_on_average(seeds: int, rates: int) -> None:
     """The best of several equal rates is above their mean by luck; a figure that had no say in the choice is not."""

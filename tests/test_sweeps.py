@@ -207,10 +207,11 @@ RuntimeError: a peer has gone
 
 def test_a_job_that_died_before_its_log_existed_has_failed_alone(tmp_path):
     assert telling_lines(tmp_path / "job.log") == []
-    config = OmegaConf.create({"seed": 1, "hydra": {"runtime": {"choices": {"init": "he"}}}})
+    config = OmegaConf.create({"seed": 1, "tuned": ["lr"], "hydra": {"runtime": {"choices": {"init": "he"}}}})
     (tmp_path / "0").mkdir()
     left = Planned("0", tmp_path / "0", 0, ["init=he"], config).result(1, None)
-    assert (left.state, left.reason) == ("failed", "exit code 1") and Result.read(tmp_path / "0") == left
+    assert (left.state, left.reason, left.tuned) == ("failed", "exit code 1", ["lr"])
+    assert Result.read(tmp_path / "0") == left
 
 
 # ------------------------------------------------------------------------------------ whole sweeps
@@ -440,6 +441,11 @@ def test_a_sweep_goes_on_with_more_seeds_alone_and_its_table_has_all(door):
     assert len(json.loads((door / "sweep/sweep.json").read_text())["jobs"]) == 6
     (door / "sweep/1/result.json").unlink()  # of the first command: a plain resume still knows it
     assert "5 of 6 jobs are kept, 1 to run." in run(door, "-m", "resume=sweep").stdout
+    (door / "sweep/4/result.json").unlink()
+    told = run(door, "-m", "resume=sweep", "+data.num_workers=2").stdout
+    assert "5 of 6 jobs are kept, 1 to run." in told, "a word that changes no figure makes no other job"
+    jobs = json.loads((door / "sweep/sweep.json").read_text())["jobs"]
+    assert len(jobs) == 6 and "+data.num_workers=2" in jobs[4]["overrides"]
 
 
 @pytest.mark.parametrize("stream", ["pipe", "/dev/full", "closed"])

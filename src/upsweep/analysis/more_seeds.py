@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count, islice
 
 from upsweep.analysis.effects import Findings
-from upsweep.analysis.ranking import differing, grouped
+from upsweep.analysis.ranking import grouped, telling
 from upsweep.analysis.sentences import most_seeds, power_sentence
 from upsweep.runs.result import Result
 
@@ -48,7 +48,7 @@ def missing_seeds(results: Sequence[Result], needed: int) -> dict[int, int]:
     Seeds that most settings have come first, then new ones. A run that another command would repeat is not asked for:
     its seed was not said on the command line.
     """
-    keys = differing([result.settings for result in results], but=["seed"])
+    keys = telling(results, but=["seed"])
     settings = grouped(results, keys)
     done = Counter(seed for runs in settings.values() for seed in {run.seed for run in runs if run.complete})
     seeds = [seed for seed, _ in sorted(done.items(), key=lambda one: (-one[1], one[0] or 0)) if seed is not None]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from upsweep.analysis.yardsticks import told_apart
 from upsweep.metrics.figure import Figure
-from upsweep.runs.result import TUNED, Result, State, placed
+from upsweep.runs.result import TUNED, Result, State, matters, placed
 
 CHAINS = ("degradation", "metrics", "logger")  # groups of which several may be chosen
 T = TypeVar("T")
@@ -57,6 +57,11 @@ def differing(settings: Sequence[Mapping[str, str]], but: Collection[str] = ()) 
     return [key for key in keys if len({each.get(key) for each in settings}) > 1]
 
 
+def telling(results: Sequence[Result], but: Collection[str] = ()) -> list[str]:
+    """The keys, but those in `but`, in which results differ and that may change a figure."""
+    return [key for key in differing([result.settings for result in results], but) if matters(key)]
+
+
 def gathered(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """The items by their key, in the order in which they come."""
     groups: dict[K, list[T]] = {}
@@ -83,7 +88,7 @@ def rates(results: Sequence[Result]) -> list[str]:
 def by_choices(results: Sequence[Result]) -> list[list[Result]]:
     """The results of every set of choices, judged on the same images, at whatever learning rates and with any seeds."""
     results = told_apart(results)
-    return list(grouped(results, differing([r.settings for r in results], but=(*tuned(results), "seed"))).values())
+    return list(grouped(results, telling(results, but=(*tuned(results), "seed"))).values())
 
 
 def finished(group: Iterable[Result]) -> list[Result]:
@@ -101,23 +106,33 @@ def at_best_rate(results: Sequence[Result]) -> list[Result]:
     """The results of every set of choices at the learning rate that is best for it; all, where no rates were swept.
 
     One rate for all would decide which choice wins. A rate is picked for each seed on the other seeds, that it is not
-    judged by the luck which made it the best: the rate with which the most of them finished, then of the best mean.
-    Where there is one seed, it is picked on that. The same for whatever else is tuned.
+    judged by the luck which made it the best; where there is one seed, on that. A seed that was not run at its rate is
+    missing. The same for whatever else is tuned.
     """
     kept: list[Result] = []
     for group in by_choices(results):
         by_rate = list(grouped(group, tuned(results)).values())
-        for of_seed in gathered(group, lambda result: result.seed).values() if len(by_rate) > 1 else [group]:
-            kept += max(_by_rate(of_seed, by_rate), key=lambda pair: _merit(pair[1], of_seed[0].seed))[0]
+        for seed, of_seed in gathered(group, lambda result: result.seed).items():
+            kept += _picked(by_rate, seed) if len(by_rate) > 1 else of_seed
     return kept
 
 
-def _by_rate(of_seed: Sequence[Result], rates: Sequence[Sequence[Result]]) -> list[tuple[list[Result], list[Result]]]:
-    """The runs of one seed at each of its rates, and all that are at this rate."""
-    pairs = [([run for run in rate if any(run is one for one in of_seed)], list(rate)) for rate in rates]
-    return [(own, rate) for own, rate in pairs if own]
+def _picked(rates: Sequence[Sequence[Result]], seed: int | None) -> list[Result]:
+    """The runs of a seed at the rate that is best on the other seeds: on those that all rates have, if there are such.
+
+    What failed, was stopped or not run says nothing of a rate; what diverged or was pruned speaks against it.
+    """
+    known = [gathered((run for run in rate if run.complete), lambda run: run.seed) for rate in rates]
+    others = [{one: runs for one, runs in of_rate.items() if one != seed} for of_rate in known]
+    judged = others if any(others) else known
+    shared = set.intersection(*({*of_rate} for of_rate in judged if of_rate)) if any(judged) else set[int | None]()
+    ends = [[runs for one, runs in of_rate.items() if one in shared or not shared] for of_rate in judged]
+    own = [[run for run in rate if run.seed == seed] for rate in rates]
+    return max(zip(own, ends, strict=True), key=lambda pair: (*_merit(pair[1]), len(pair[0]) > 0))[0]
 
 
-def _merit(rate: Sequence[Result], seed: int | None) -> tuple[int, float]:
-    others = [run for run in rate if run.seed != seed] or rate
-    return len(finished(others)), mean_worth(finished(others))
+def _merit(by_seed: Sequence[Sequence[Result]]) -> tuple[bool, int, float]:
+    """Whether any of its seeds finished, how few others there are, and the mean of those that did."""
+    worths = [mean_worth(finished(runs)) for runs in by_seed]
+    known = [worth for worth in worths if worth > -math.inf]
+    return bool(known), len(known) - len(worths), statistics.fmean(known) if known else -math.inf

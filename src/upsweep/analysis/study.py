@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from upsweep.analysis.inference import Cell, ErrorTerm, error_term, of_choice
-from upsweep.analysis.ranking import at_best_rate, differing, gathered, grouped, headline, tuned
+from upsweep.analysis.ranking import at_best_rate, gathered, grouped, headline, telling, tuned
 from upsweep.analysis.yardsticks import JUDGED, moves_yardstick
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result
@@ -56,7 +56,7 @@ class Study:
 def swept(results: Sequence[Result]) -> list[str]:
     """What the command lines set differently, as keys; what only follows from it (FSRCNN's activation) is left out."""
     given = {key for result in results for key in result.by_hand}
-    return [key for key in differing([result.settings for result in results]) if key in given]
+    return [key for key in telling(results) if key in given]
 
 
 def studies(results: Sequence[Result]) -> list[Study]:

@@ -17,6 +17,7 @@ from upsweep.analysis.ranking import (
     mean_worth,
     rank,
     rates,
+    telling,
     tuned,
 )
 from upsweep.analysis.together import SWEEP
@@ -95,13 +96,13 @@ def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     if len({result.seed for result in jobs.values()}) < 2:
         return None
     results = list(jobs_apart(jobs).values())
-    return _spread_table(results, differing([result.settings for result in results], but=["seed"]), title)
+    return _spread_table(results, telling(results, but=["seed"]), title)
 
 
 def tuned_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     """As `seed_table`, each choice at its best learning rate; None where no rates, or no choices beside, were swept."""
     results = list(jobs_apart(jobs).values())
-    columns = differing([result.settings for result in results], but=(*tuned(results), "seed"))
+    columns = telling(results, but=(*tuned(results), "seed"))
     if not columns or not rates(results):
         return None
     return _spread_table(at_best_rate(results), columns, title, rates(results))

@@ -15,14 +15,9 @@ from upsweep.analysis.ranking import differing, gathered
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
 from upsweep.runs.about import About, without_repeats
-from upsweep.runs.result import Result
+from upsweep.runs.result import Result, matters
 
 SWEEP = "sweep"  # the setting, and the column of results.csv, that says of which sweep a run is
-# Keys and groups that change no figure.
-NO_MATTER = (
-    *("logger", "quiet", "verbose", "report", "local", "resume", "judge_anew", "tuned"),
-    *("data.cache", "data.cache_dir", "data.num_workers", "callbacks.progress"),
-)
 MOST_NAMED = 4  # runs, in a sentence
 
 
@@ -101,7 +96,7 @@ def _by_hand(members: Sequence[Member]) -> list[str]:
     """The single values that any command line sets."""
     keys = dict.fromkeys(key for member in members for key in member.result.by_hand)
     groups = {key for member in members for key in member.result.choices}
-    return [key for key in keys if key not in groups and key not in ("seed", "scale") and _matters(key)]
+    return [key for key in keys if key not in groups and key not in ("seed", "scale") and matters(key)]
 
 
 def _settings(members: Sequence[Member]) -> list[dict[str, str]]:
@@ -117,7 +112,7 @@ def _settings(members: Sequence[Member]) -> list[dict[str, str]]:
     known = [common.get(m.sweep, {}) | m.result.by_hand | m.leaves for m in members]
     keys = [key for key in _by_hand(members) if not _follows(key, members, known)]
     return [
-        {key: value for key, value in member.result.choices.items() if _matters(key)}
+        {key: value for key, value in member.result.choices.items() if matters(key)}
         | {key: values[key] for key in keys if key in values}
         | _numbers(member.result)
         for member, values in zip(members, known, strict=True)
@@ -155,7 +150,7 @@ def _silent(
             of_sweeps = {(members[i].sweep, value) for i, value in zip(there, values, strict=True)}
             once = len(of_sweeps) == len({sweep for sweep, _ in of_sweeps})
             is_seed = all(value == str(members[i].result.seed) for i, value in zip(there, values, strict=True))
-            if once and not is_seed and not any("/" in value for value in values) and _matters(key):
+            if once and not is_seed and not any("/" in value for value in values) and matters(key):
                 found[key] = None
     return list(found)
 
@@ -178,10 +173,6 @@ def _told(result: Result, settings: Mapping[str, str], given: set[str]) -> Resul
     choices = {key: value for key, value in settings.items() if key not in ("scale", "seed")}
     said = [f"{key}={settings[key]}" for key in settings if key in given]
     return replace(result, choices=choices, overrides=said)
-
-
-def _matters(key: str) -> bool:
-    return not any(key == one or key.startswith(f"{one}.") for one in NO_MATTER)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

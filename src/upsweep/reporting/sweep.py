@@ -143,6 +143,7 @@ def _without_result(job: Entry, like: Result) -> Run:
         seed=numbers.get("seed", like.seed),
         scale=numbers.get("scale", like.scale),
         declared=like.declared,
+        tuned=like.tuned,
     )
     return Run(name=job.name, result=result)
 

@@ -16,6 +16,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell says it of Ctrl-C
 VERSION = 2
 TUNED = ("optimizer.lr",)
 HOW_IT_WENT_ON = ("resume", "judge_anew")  # keys that are not taken over from the earlier command
+SILENT = (*HOW_IT_WENT_ON, "quiet", "verbose", "report", "local", "tuned", "callbacks.progress")  # no setting of a run
+COST = ("logger", "data.cache", "data.cache_dir", "data.num_workers")  # what may only change what a run costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +121,9 @@ class Result:
 
     @cached_property
     def by_hand(self) -> dict[str, str]:
-        """What the command line sets."""
-        return dict(map(key_and_value, said_at_first(self.overrides)))
+        """What the command line sets of the run itself."""
+        said = map(key_and_value, self.overrides)
+        return {key: value for key, value in said if not _among(key, SILENT)}
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -153,6 +156,15 @@ def placed(key: str) -> str:
 def said_at_first(overrides: Iterable[str]) -> list[str]:
     """A job's command line without what resumes it (`resume=`), which is not one of its choices."""
     return [override for override in overrides if key_and_value(override)[0] not in HOW_IT_WENT_ON]
+
+
+def matters(key: str) -> bool:
+    """Whether a key, or a group, may change a figure."""
+    return not _among(key, (*SILENT, *COST))
+
+
+def _among(key: str, keys: Iterable[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
 
 
 # ---- what upsweep 0.1 wrote before there were other tasks than super-resolution ----

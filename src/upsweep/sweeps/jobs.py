@@ -19,7 +19,7 @@ from upsweep.common.errors import UserError
 from upsweep.metrics.figure import Figure, figures_of, own_figures, ranked
 from upsweep.runs.layout import JOB_LOG, RESULT
 from upsweep.runs.record import found
-from upsweep.runs.result import Result
+from upsweep.runs.result import TUNED, Result
 from upsweep.sweeps.live import Status
 from upsweep.sweeps.overrides import quoted
 
@@ -64,6 +64,7 @@ class Planned:
             seed=OmegaConf.select(self.config, "seed"),
             scale=OmegaConf.select(self.config, "scale"),
             declared=declared_in(self.config),
+            tuned=list(OmegaConf.select(self.config, "tuned", default=TUNED)),
         )
         self.status = Status(self.folder, self.nothing.settings, headline([self.nothing]))
 

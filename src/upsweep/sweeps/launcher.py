@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
@@ -34,7 +34,7 @@ from upsweep.runs.folders import writable
 from upsweep.runs.layout import JOB_LOG, PROGRESS, RESULT, TABLE, WANDB, holds_run
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
-from upsweep.runs.result import REQUEUE, Result
+from upsweep.runs.result import REQUEUE, Result, key_and_value, matters
 from upsweep.sweeps.inputs import check_inputs
 from upsweep.sweeps.jobs import JobsFailedError, Planned, command_of
 from upsweep.sweeps.live import Status, display
@@ -274,8 +274,7 @@ class LaunchedSweep:
         if (twin := next(same, None)) is not None:
             return twin
         before = self.before.jobs
-        old = next((job for job in before if sorted(job.overrides) == sorted(overrides)), None)
-        if old is not None:
+        if (old := self._earlier(overrides)) is not None:
             number = old.number
         elif before or self.before.broken:
             number = max([self.before.next_number, *(job.number + 1 for job in self.planned.values())])
@@ -290,6 +289,12 @@ class LaunchedSweep:
         begun = self.resume and job.folder.is_dir()
         job.command, job.resuming = (command_of(job, self.config, self.folder, resume=on) for on in (begun, True))
         return job
+
+    def _earlier(self, overrides: Sequence[str]) -> Entry | None:
+        """The job of the resumed sweep that these words ask for again; they may say anew what changes no figure."""
+        asked = _mattering(overrides)
+        same = [job for job in self._others() if _mattering(job.overrides) == asked]
+        return max(same, key=lambda job: len({*job.overrides} & {*overrides}), default=None)
 
     def _kept(self, job: Planned) -> bool:
         """Whether a resumed sweep already has the job's result; a result that cannot be read only affects that job."""
@@ -313,6 +318,10 @@ class LaunchedSweep:
     ) -> Signals | None:
         with display(self.statuses, machine.parallel, most=most, quiet=self.quiet) as tick:
             return run_jobs(machine, ask, tell, tick)
+
+
+def _mattering(overrides: Iterable[str]) -> set[str]:
+    return {override for override in overrides if matters(key_and_value(override)[0])}
 
 
 def _forget(jobs: Sequence[Planned]) -> None:
