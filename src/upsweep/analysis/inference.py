@@ -61,7 +61,9 @@ class ErrorTerm:
         df: of that.
         equal: whether they vary alike; else each has its own variance, and Welch's degrees of freedom count.
         resolution: variance that rounding the figures gives each, below which nothing is known.
-        along: variance of what a seed adds to a value of a choice in all settings, and its degrees of freedom.
+        block: variance of what a seed adds to all of its runs, and its degrees of freedom; runs that are compared by
+            seed are free of it, others are not.
+        along: the same of what a seed adds to a value of a choice in all settings.
         block_p, along_p: of the seeds having no means of their own, and of a seed not moving choices.
     """
 
@@ -70,6 +72,7 @@ class ErrorTerm:
     df: float = 0
     equal: bool = True
     resolution: float = 0.0
+    block: tuple[float, float] = (0.0, 1.0)
     along: tuple[float, float] = (0.0, 1.0)
     block_p: float | None = None
     along_p: float | None = None
@@ -95,14 +98,16 @@ def error_term(cells: Mapping[Cell, Runs]) -> ErrorTerm:
     if beside.df < 1:
         return ErrorTerm(kind="interactions", resolution=resolution)
     along = beside.test(*([(cell[at], seed) for cell, seed, _ in paired] for at in range(len(rows[0][0]))))
+    block = alone.test([seed for _, seed, _ in rows])
     return ErrorTerm(
         kind="pure error, paired by seed",
         variance=beside.mean_square,
         df=beside.df,
         equal=vary_alike(*beside.by_group()),
         resolution=resolution,
+        block=block.variance,
         along=along.variance,
-        block_p=alone.test([seed for _, seed, _ in rows]).p,
+        block_p=block.p,
         along_p=along.p,
     )
 
@@ -285,10 +290,12 @@ class Difference:
 
     Attributes:
         mean: of the difference.
-        own: the parts of its variance, from these cells' runs alone, each with its degrees of freedom.
+        own: the parts of its variance, from these cells' runs alone, each with its degrees of freedom; none where these
+            do not tell what seeds share from what they do not.
         pooled: its variance, from the runs of all cells.
         runs: how many pairs it is the mean of.
         by_seed: what each seed adds to the mean's distance from the truth, as these runs show it.
+        weights: of each seed in the mean of either side.
     """
 
     mean: float
@@ -296,6 +303,7 @@ class Difference:
     pooled: float
     runs: int
     by_seed: Mapping[str, float]
+    weights: tuple[Mapping[str, float], Mapping[str, float]]
 
     def turned(self) -> "Difference":
         """The other way round."""
@@ -309,9 +317,11 @@ def difference(a: Runs, b: Runs, term: ErrorTerm) -> Difference | None:
         if not a or not b:
             return None
         parts = [(_variance(list(runs.values())) / len(runs), len(runs) - 1) for runs in (a, b)]
+        own = [] if "paired" in term.kind else parts
+        weights = dict.fromkeys(a, 1 / len(a)), dict.fromkeys(b, 1 / len(b))
         mean = statistics.fmean(a.values()) - statistics.fmean(b.values())
         pooled = term.variance * (1 / len(a) + 1 / len(b))
-        return Difference(mean=mean, own=parts, pooled=pooled, runs=min(len(a), len(b)), by_seed={})
+        return Difference(mean=mean, own=own, pooled=pooled, runs=min(len(a), len(b)), by_seed={}, weights=weights)
     n, mean = len(both), statistics.fmean(both.values())
     return Difference(
         mean=mean,
@@ -319,6 +329,7 @@ def difference(a: Runs, b: Runs, term: ErrorTerm) -> Difference | None:
         pooled=2 * term.variance / n,
         runs=n,
         by_seed={seed: (value - mean) / n for seed, value in both.items()},
+        weights=(dict.fromkeys(both, 1 / n),) * 2,
     )
 
 
@@ -336,7 +347,7 @@ def mean_difference(settings: Sequence[Difference], term: ErrorTerm) -> Estimate
         return None
     if term.kind == "interactions":
         error, df = statistics.stdev(each.mean for each in settings) / math.sqrt(count), float(count - 1)
-    elif term.kind == "seeds" and count > 1:
+    elif term.kind == "seeds" and count > 1 and all(each.by_seed for each in settings):
         error, df = _over_seeds(settings)
     else:
         error, df = _within(settings, term)
@@ -350,7 +361,7 @@ def _within(settings: Sequence[Difference], term: ErrorTerm) -> tuple[float, flo
     """The error and its df where seeds are repetitions: from the settings' own runs where these are enough.
 
     Else from the runs of all cells, if all vary alike and these no more; a setting with one pair borrows that in any
-    case. What seeds move choices by in all settings comes on top.
+    case. What seeds share comes on top: in all of their runs, where the sides have other seeds; in those of a value.
     """
     own = [part for each in settings for part in each.own]
     free, pooled = math.fsum(df for _, df in own), math.fsum(each.pooled for each in settings)
@@ -358,13 +369,23 @@ def _within(settings: Sequence[Difference], term: ErrorTerm) -> tuple[float, flo
     if free < ENOUGH and term.equal and not (free and fdtrc(free, term.df, more) < ALIKE):
         variance, df = pooled, term.df
     else:
-        parts = [part for each in settings if all(df for _, df in each.own) for part in each.own]
-        parts.append((math.fsum(each.pooled for each in settings if not all(df for _, df in each.own)), term.df))
-        variance, df = math.fsum(part for part, _ in parts), welch(parts)
-    seeds = len({seed for each in settings for seed in each.by_seed})
-    along = 2 * term.along[0] / seeds if seeds else 0.0
+        alone = [bool(each.own) and all(df for _, df in each.own) for each in settings]
+        parts = [part for each, enough in zip(settings, alone, strict=True) if enough for part in each.own]
+        borrowed = math.fsum(each.pooled for each, enough in zip(settings, alone, strict=True) if not enough)
+        variance, df = math.fsum(part for part, _ in parts) + borrowed, welch([*parts, (borrowed, term.df)])
     variance /= len(settings) ** 2
-    return math.sqrt(variance + along), welch([(variance, df), (along, term.along[1])]) if along else df
+    a, b = (_mean_weights([each.weights[side] for each in settings]) for side in (0, 1))
+    block = term.block[0] * math.fsum((a.get(seed, 0.0) - b.get(seed, 0.0)) ** 2 for seed in {*a, *b})
+    along = term.along[0] * math.fsum(weight**2 for side in (a, b) for weight in side.values())
+    shared = [(part, df) for part, df in ((block, term.block[1]), (along, term.along[1])) if part]
+    total = math.fsum([variance, block, along])
+    return math.sqrt(total), welch([(variance, df), *shared]) if shared else df
+
+
+def _mean_weights(settings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each seed in a mean over settings."""
+    seeds = dict.fromkeys(seed for weights in settings for seed in weights)
+    return {seed: math.fsum(weights.get(seed, 0.0) for weights in settings) / len(settings) for seed in seeds}
 
 
 def _over_seeds(settings: Sequence[Difference]) -> tuple[float, float]:

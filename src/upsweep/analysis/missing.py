@@ -17,7 +17,8 @@ def counted(
     here = {cell[study.keys.index(key)] for cell in study.runs}
     for cells in matched.values():
         sides = [study.runs.get(cell, {}) for cell in cells]
-        if study.term.kind == "pure error":  # runs are not paired by seed
+        apart = all(sides) and not sides[0].keys() & sides[1].keys()
+        if study.term.kind == "pure error" or apart:  # runs are not paired by seed
             sides = [{str(i): runs for i, runs in enumerate(side.values())} for side in sides]
         for seed in dict.fromkeys(seed for side in sides for seed in side):
             planned += 1
