@@ -120,7 +120,7 @@ def error_sentence(study: Study) -> str:
             f"{on}{one}, so chance is measured by how much a difference changes from setting to setting (an "
             "unreplicated factorial). The effect of another seed is not known: run a second one."
         )
-    paired = " Runs of the same seed are compared with each other, where there are such." if "paired" in kind else ""
+    paired = " Runs of the same seed are compared with each other." if "paired" in kind else ""
     said = f"{on}Chance is measured by how much the runs of {study.repeats:.3g} seeds differ within a setting.{paired}"
     if once := [key for key, term in study.terms.items() if term.kind == "seeds"]:
         p = max(term.along_p or 0.0 for term in study.terms.values() if term.kind == "seeds")
