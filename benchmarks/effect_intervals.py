@@ -39,7 +39,8 @@ class Shape:
     `main` and `pairs` are those of what a value, and a pair of values, is worth. `block` is shared by all runs of a
     seed; `along` by those of a seed that have one value in common. `spread` is that of the logarithm of a cell's noise.
     A share `lost` of the runs diverges, and all runs of the cells in `dead`. `rates`: by how much each of several
-    learning rates is worse than the best one; each seed's is picked on the other seeds.
+    learning rates is worse than the best one; each seed's is picked on the other seeds. `apart`: the last value of the
+    first choice was run with seeds of its own, as in a table of another day.
     """
 
     values: tuple[int, ...]
@@ -52,6 +53,7 @@ class Shape:
     lost: float = 0.0
     dead: tuple[Cell, ...] = ()
     rates: tuple[float, ...] = (0.0,)
+    apart: bool = False
 
 
 ARTICLE = (3, 3, 2, 2)
@@ -70,6 +72,7 @@ SHAPES = {
     "cells of unlike noise": Shape(values=ARTICLE, seeds=3, spread=0.7),
     "three rates, no better": Shape(values=(3, 2, 2), seeds=3, rates=(0, 0, 0)),
     "three rates": Shape(values=(2, 2, 2), seeds=5, main=1, pairs=1, rates=(0, 0.5, 1)),
+    "a value with seeds of its own": Shape(values=(2, 4), seeds=3, block=2, apart=True),
     "two by two": Shape(values=(2, 2), seeds=2, block=1),
     "ten seeds": Shape(values=(3, 2), seeds=10, main=1, pairs=1),
 }
@@ -96,14 +99,16 @@ def sweep(shape: Shape, rng: np.random.Generator) -> tuple[list[Result], dict[Ce
         true += _along(rng.normal(0, shape.main, shape.values[at]), shape.values, at)
     for a, b in combinations(places, 2):
         true += _along(rng.normal(0, shape.pairs, (shape.values[a], shape.values[b])), shape.values, a, b)
-    shared = rng.normal(0, shape.block, shape.seeds)
-    moved = [rng.normal(0, shape.along, (count, shape.seeds)) for count in shape.values]
+    seeds = shape.seeds * (1 + shape.apart)
+    shared = rng.normal(0, shape.block, seeds)
+    moved = [rng.normal(0, shape.along, (count, seeds)) for count in shape.values]
     results, truth = [], {}
     for place in product(*map(range, shape.values)):
         cell = tuple(map(str, place))
         truth[cell] = float(true[place])
         noise = math.exp(rng.normal(0, shape.spread))
-        for seed in range(shape.seeds):
+        first = shape.seeds if shape.apart and place[0] == shape.values[0] - 1 else 0
+        for seed in range(first, first + shape.seeds):
             level = true[place] + shared[seed] + sum(moved[at][place[at], seed] for at in places)
             for rate, worse in enumerate(shape.rates):
                 value = float(level - worse + noise * rng.normal())
@@ -169,16 +174,16 @@ def _cell(run: Result) -> Cell:
 
 
 def _truth(effect: Effect, truth: Mapping[Cell, float], finished: Mapping[Cell, float]) -> tuple[float, list[float]]:
-    """The true mean difference over the settings that share a seed; and the differences of all pairs of runs."""
-    at, true, leads = int(effect.key[1:]), [], []
+    """The true mean difference over the settings that both were run in; and the differences of all pairs of runs."""
+    at, true, leads = int(effect.key[1:]), list[float](), list[float]()
+    there = {key[:-1] for key in finished}
     for cell in truth:
         if cell[at] != effect.better:
             continue
         other = (*cell[:at], effect.worse, *cell[at + 1 :])
-        pairs = list(_pairs(cell, other, finished))
-        if pairs:
+        if {cell, other} <= there:
             true.append(truth[cell] - truth[other])
-            leads += pairs
+            leads += _pairs(cell, other, finished)
     return statistics.fmean(true), leads
 
 
@@ -190,9 +195,9 @@ def _pairs(a: Cell, b: Cell, finished: Mapping[Cell, float]) -> Iterator[float]:
 
 def student(leads: Sequence[float]) -> tuple[float, float]:
     """What upsweep 0.1 said: every pair of runs counts as independent."""
-    mean = statistics.fmean(leads)
     if len(leads) < 2:
         return -math.inf, math.inf
+    mean = statistics.fmean(leads)
     half = float(stdtrit(len(leads) - 1, 0.975)) * statistics.stdev(leads) / math.sqrt(len(leads))
     return mean - half, mean + half
 

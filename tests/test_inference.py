@@ -283,7 +283,10 @@ def test_nothing_is_explained_of_what_does_not_vary() -> None:
 
 # ---------------------------------------------------------------------- sweeps whose truth is known
 
-QUICK = ["the article's", "unbalanced, diverged runs", "twelve equal values", "a seed's runs correlated"]
+QUICK = [
+    *("the article's", "unbalanced, diverged runs", "twelve equal values", "a seed's runs correlated"),
+    "a value with seeds of its own",
+]
 
 
 @pytest.mark.parametrize("name", QUICK)
