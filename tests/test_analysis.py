@@ -166,7 +166,7 @@ def test_rates_are_held_against_each_other_on_the_seeds_that_all_have() -> None:
     runs = [result(value, optimizer__lr=rate, seed=str(seed)) for (rate, seed), value in psnr.items()]
     assert [run.value for run in at_best_rate(runs)] == [30.1, 29.0, 29.2]
     apart = [result(value, optimizer__lr=rate, seed=str(i)) for i, (rate, value) in enumerate([("a", 1.0), ("b", 2.0)])]
-    assert [run.value for run in at_best_rate([*apart, replace(apart[1], seed=2)])] == [2.0, 2.0]
+    assert [run.value for run in at_best_rate(apart)] == [1.0, 2.0], "nothing tells which one is better"
 
 
 @pytest.mark.parametrize(("seeds", "rates"), [(2, 2), (3, 3), (5, 4)])

@@ -1,6 +1,7 @@
 """Intervals, tests, power and sums of squares: against SciPy, statsmodels, and sweeps whose truth is known."""
 
 import math
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -256,13 +257,39 @@ def test_shares_of_the_variance_are_statsmodels_type_two(lost: float) -> None:
         assert share.df == theirs["df"][row]
         if share.name != "rest":
             square = theirs["sum_sq"][row] / share.df
-            assert share.p == pytest.approx(stats.f.sf(square / seeds.mse_resid, share.df, seeds.df_resid), rel=1e-6)
+            chance, df = seeds.mse_resid, seeds.df_resid
+            if len(share.of) == 1 and share.name != "seed" and (study.terms[share.name].along_p or 0.0) < 0.25:
+                moved = ols(f"y ~ (C(a) + C(b) + C(c)) ** 2 + C(seed) + {row}:C(seed)", frame).fit()
+                df = model.df_resid - moved.df_resid  # a seed moves the choice: what it moves it by is its chance
+                chance = (model.ssr - moved.ssr) / df
+            assert share.p == pytest.approx(stats.f.sf(square / chance, share.df, df), rel=1e-6)
     (shown,) = [one for one in found.interactions if set(one.of) == {"init", "norm"}]
     at = {key: study.keys.index(key) for key in ("init", "norm")}
     assert shown.of == tuple(sorted(at, key=lambda key: at[key]))
     cell = np.mean([np.mean(list(runs.values())) for (a, b, _), runs in cells.items() if (a, b) == ("2", "1")])
     row, column = ("2", "1") if shown.of[0] == "init" else ("1", "2")
     assert shown.means[shown.rows.index(row)][shown.columns.index(column)] == pytest.approx(cell)
+
+
+def test_what_a_seed_does_to_a_choice_is_no_share_of_the_choice() -> None:
+    """Without effects, but with seeds that move choices: 5 % of the choices are sure, and 5 % of pages show a pair."""
+    shape, rng = simulation().Shape(values=(2, 3, 2), seeds=3, block=1, along=1), np.random.default_rng(0)
+    sure, pages, shown = 0, 60, 0
+    for _ in range(pages):
+        (study,) = studies(simulation().sweep(shape, rng)[0])
+        found = explained(study)
+        assert found is not None
+        sure += sum(share.p is not None and share.p < 0.05 for share in found.shares if len(share.of) == 1 and share.of[0] in study.keys)
+        shown += bool(found.interactions)
+    assert sure / (3 * pages) < 0.05 + 4 * math.sqrt(0.05 * 0.95 / (3 * pages))
+    assert shown / pages < 0.05 + 4 * math.sqrt(0.05 * 0.95 / pages)
+
+
+def test_one_of_two_repeats_that_failed_leaves_nothing_out() -> None:
+    runs = runs_of(grid((2, 2), 3, np.random.default_rng(0)))
+    (study,) = studies([replace(runs[0], state="failed", figures={}), *runs])
+    found = explained(study)
+    assert found is not None and (found.runs, found.left_out) == (12, {})
 
 
 def test_a_diverged_run_is_counted_not_dropped_silently() -> None:

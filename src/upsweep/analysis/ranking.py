@@ -118,17 +118,20 @@ def at_best_rate(results: Sequence[Result]) -> list[Result]:
 
 
 def _picked(rates: Sequence[Sequence[Result]], seed: int | None) -> list[Result]:
-    """The runs of a seed at the rate that is best on the other seeds: on those that all rates have, if there are such.
+    """The runs of a seed at the rate that is best on the other seeds.
 
+    Rates are compared on the seeds that all of them have; without such, the seed's own rates are, on whatever there is.
     What failed, was stopped or not run says nothing of a rate; what diverged or was pruned speaks against it.
     """
     known = [gathered((run for run in rate if run.complete), lambda run: run.seed) for rate in rates]
     others = [{one: runs for one, runs in of_rate.items() if one != seed} for of_rate in known]
     judged = others if any(others) else known
-    shared = set.intersection(*({*of_rate} for of_rate in judged if of_rate)) if any(judged) else set[int | None]()
+    seeds = [{*of_rate} for of_rate in judged if of_rate]
+    shared = set.intersection(*seeds) if len(seeds) > 1 else set[int | None]()
     ends = [[runs for one, runs in of_rate.items() if one in shared or not shared] for of_rate in judged]
     own = [[run for run in rate if run.seed == seed] for rate in rates]
-    return max(zip(own, ends, strict=True), key=lambda pair: (*_merit(pair[1]), len(pair[0]) > 0))[0]
+    pairs = [(mine, of_rate) for mine, of_rate in zip(own, ends, strict=True) if mine or shared]
+    return max(pairs, key=lambda pair: (*_merit(pair[1]), len(pair[0]) > 0))[0]
 
 
 def _merit(by_seed: Sequence[Sequence[Result]]) -> tuple[bool, int, float]:

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from scipy.special import fdtrc
 
-from upsweep.analysis.inference import ErrorTerm
+from upsweep.analysis.inference import ALIKE, holm
 from upsweep.analysis.study import MOST_VALUES, UNKNOWN, Study
 
 LARGE, SURE = 0.02, 0.05  # an interaction is shown from this share on, and to this p
@@ -90,27 +90,50 @@ def explained(study: Study) -> Variance | None:
     if not terms:
         return None
     y = y - y.mean()
-    model = _Model(y, {term: _columns(named, term) for term in terms})
+    moved = [(key, SEED) for key in main if _is_moved(study, key)]
+    model = _Model(y, {term: _columns(named, term) for term in [*terms, *moved]})
     total, (rest, rest_df) = float(y @ y), model.left(terms)
-    shares = [_share(term, terms, model, total, study.term) for term in terms]
+    chance: dict[Term, tuple[float, float]] = {of[:1]: model.beside(of, terms) for of in moved}
+    error = study.term.variance, study.term.df
+    shares = [_share(term, terms, model, total, chance.get(term, error)) for term in terms]
     shares.append(Share(of=(REST,), share=rest / total, df=rest_df))
-    ends = Counter(run.state for by_seed in study.runs.values() for runs in by_seed.values() for run in runs[:1])
-    left_out: dict[str, int] = {state: count for state, count in ends.items() if state != "finished"}
-    shown = sorted((one for one in shares if len(one.of) == 2), key=lambda one: -one.share)
-    shown = [one for one in shown if one.share >= LARGE and (one.p is None or one.p <= SURE)][:MOST_SHOWN]
     return Variance(
-        shares=shares, runs=len(y), left_out=left_out, interactions=[_interaction(study, one) for one in shown]
+        shares=shares,
+        runs=len(y),
+        left_out=_left_out(study),
+        interactions=[_interaction(study, one) for one in _shown(shares)],
     )
 
 
-def _share(term: Term, terms: Sequence[Term], model: "_Model", total: float, error: ErrorTerm) -> Share:
-    """Beside all that do not hold it; p against the seeds' error, as of the effects."""
-    without = [other for other in terms if not {*term} <= {*other}]
-    (before, before_df), (after, after_df) = model.left(without), model.left([*without, term])
-    squares, df = max(0.0, before - after), before_df - after_df
-    known = df > 0 and error.df > 0 and error.variance > 1e-12 * total
-    p = float(fdtrc(df, error.df, squares / df / error.variance)) if known else None
-    return Share(of=term, share=squares / total, df=df, p=p)
+def _is_moved(study: Study, key: str) -> bool:
+    """Whether a seed may have the same effect on a choice in all settings: then its runs are no repetitions."""
+    p = study.terms[key].along_p if key in study.terms else None
+    return p is not None and p < ALIKE
+
+
+def _share(term: Term, terms: Sequence[Term], model: "_Model", total: float, error: tuple[float, float]) -> Share:
+    """Beside all that do not hold it; p against `error`, a mean square and its freedom, as of the effects."""
+    square, df = model.beside(term, [other for other in terms if not {*term} <= {*other}])
+    chance, free = error
+    known = df > 0 and free > 0 and chance > 1e-12 * total
+    p = float(fdtrc(df, free, square / chance)) if known else None
+    return Share(of=term, share=square * df / total, df=df, p=p)
+
+
+def _shown(shares: Sequence[Share]) -> list[Share]:
+    """The largest interactions that are none of chance, by Holm over all of them."""
+    pairs = [one for one in shares if len(one.of) == 2]
+    sure = holm([0.0 if one.p is None else one.p for one in pairs])
+    shown = [one for one, p in zip(pairs, sure, strict=True) if one.share >= LARGE and p <= SURE]
+    return sorted(shown, key=lambda one: -one.share)[:MOST_SHOWN]
+
+
+def _left_out(study: Study) -> dict[str, int]:
+    """How those runs ended that have no figure; of runs that repeat one another, the first."""
+    runs = [
+        runs for cell, by_seed in study.runs.items() for seed, runs in by_seed.items() if seed not in study.cells[cell]
+    ]
+    return dict(Counter[str](of[0].state for of in runs if of[0].state != "finished"))
 
 
 def _columns(named: Mapping[str, Sequence[str]], term: Term) -> np.ndarray:
@@ -135,6 +158,12 @@ class _Model:
         matrix = np.hstack(list(columns.values()))
         matrix = matrix - matrix.mean(axis=0)
         self._gram, self._with_y = matrix.T @ matrix, matrix.T @ y
+
+    def beside(self, term: Term, terms: Sequence[Term]) -> tuple[float, int]:
+        """The mean square of what a term explains beside others, and its degrees of freedom."""
+        (before, before_df), (after, after_df) = self.left(terms), self.left([*terms, term])
+        df = before_df - after_df
+        return max(0.0, before - after) / max(df, 1), df
 
     def left(self, terms: Sequence[Term]) -> tuple[float, int]:
         """The sum of squares that these terms leave, and its degrees of freedom."""
