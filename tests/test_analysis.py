@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from tests.small_results import CHOICES, PSNR, result
+from tests.small_results import CHOICES, PSNR, SSIM, result
 
 from upsweep.analysis.effects import Effect, effects, findings
 from upsweep.analysis.opposites import Opposite
@@ -615,6 +615,30 @@ def test_a_sweep_may_choose_its_yardstick_and_noise_is_none(
     }
     assert ("different images" in told(jobs)) == apart == ("judged on" in job_table(jobs).headers)
     assert effects(list(jobs.values())) == [] or "generator" in runs[-1][-1] or apart
+
+
+def test_the_same_images_stay_the_same_where_jobs_are_ranked_by_another_figure() -> None:
+    baseline = {"psnr": 28.5, "ssim": 0.85}
+    runs = [
+        replace(
+            result(None, norm=norm, seed=seed, rank_by=headline.name),
+            judged_on="a",
+            baseline=baseline,
+            declared=(headline, other),
+            figures={
+                "psnr": 30.0 + (norm == "bn") + int(seed) / 10,
+                "ssim": 0.9 + (norm == "bn") / 50 + int(seed) / 900,
+            },
+        )
+        for headline, other in ((PSNR, SSIM), (SSIM, PSNR))
+        for norm in ("bn", "none")
+        for seed in "12"
+    ]
+    assert "different images" not in told({str(i): run for i, run in enumerate(runs)})
+    assert [(e.on, e.figure.name, e.better, e.pairs) for e in effects(runs)] == [
+        ("rank_by=psnr", "psnr", "bn", 2),
+        ("rank_by=ssim", "ssim", "bn", 2),
+    ]
 
 
 def test_jobs_of_two_tasks_are_said_to_be_and_compared_apart() -> None:

@@ -99,4 +99,6 @@ def test_tables_have_what_was_reached_and_found_run_by_run_and_as_means_over_see
     assert table.rows == [["0", "bn", "1", "31.25", "12.0", "3"], ["1", "bn", "2", "31.00", "-", "3"]]
     seeds = explained_seed_table(runs, ["norm", "seed"])
     assert seeds is not None and seeds.rows == [["bn", "31.13 ± 0.18", "12.0", "3 ± 0", "2"]]
+    copied = explained_seed_table([*runs, *runs[:1]], ["norm", "seed"])
+    assert copied is not None and copied.rows == seeds.rows, "a copy is no repetition"
     assert explained_seed_table(runs[:1], ["norm"]) is None

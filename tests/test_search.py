@@ -230,6 +230,8 @@ def test_a_search_goes_down_where_less_is_better(door: Path) -> None:
     assert f"Best: {best.value:.3f} with x={best.params['x']}" in done.stdout
     other = search(door, "-m", "resume=sweep", "x=0.1,0.3,0.9", "task.figures.0.better=higher")
     assert other.returncode == 1 and "does not look for higher values" in other.stderr
+    other = search(door, "-m", "resume=sweep", "task.figures.0.better=lower", "task.figures.0.name=ssim")
+    assert other.returncode == 1 and "looks for the best f, not ssim" in other.stderr
 
 
 @pytest.mark.slow

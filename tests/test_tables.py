@@ -113,6 +113,16 @@ def test_best_and_last_epochs_of_two_tables_are_not_mixed(tmp_path: Path) -> Non
     assert any("Only " in note and "psnr_last" in note for note in results_of([a, b]).notes)
 
 
+def test_a_page_of_tables_has_the_cautions_of_a_page_of_sweeps(tmp_path: Path) -> None:
+    rows = grid(psnr_last=1.0)
+    rows[0]["psnr_last"] = ""
+    tried = [row | {"optimizer.lr": "1e-3"} for row in rows]
+    tried += [row | {"optimizer.lr": "1e-2"} for row in rows if row["init"] == rows[0]["init"]]
+    notes = sweep_of([table(tmp_path / "a.csv", tried)], Meaning()).notes
+    assert any("stand at their best one" in note for note in notes)
+    assert any("tried at 1 values of optimizer.lr, others at up to 2" in note for note in notes)
+
+
 def test_a_choice_of_every_config_group_is_read_back_from_the_table_of_its_sweep(tmp_path: Path) -> None:
     places = {path.parent.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").glob("*/**/*.yaml")}
     groups = [*chosen(dict.fromkeys(sorted(places), "a"))]

@@ -8,7 +8,7 @@ from functools import cached_property
 from upsweep.analysis.correlation import Correlation, correlation_sentence, spearman
 from upsweep.analysis.inference import LEVEL
 from upsweep.analysis.ranking import declared, differing, gathered, headline, mean_worth
-from upsweep.analysis.tables import spread
+from upsweep.analysis.tables import of_seeds, seeds_of, spread
 from upsweep.analysis.yardsticks import JUDGED, moves_yardstick
 from upsweep.common.table import Table
 from upsweep.metrics.figure import Figure
@@ -26,6 +26,11 @@ class Explained:
     name: str
     result: Result
     why: Why
+
+    @property
+    def seed(self) -> int | None:
+        """That of the run."""
+        return self.result.seed
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -72,14 +77,14 @@ def explained_seed_table(runs: Sequence[Explained], keys: Sequence[str]) -> Tabl
     """A row a setting, the best first: mean ± sample sd over its seeds; None where no setting has two."""
     columns = [key for key in _settings(runs, keys) if key != "seed"]
     numbers, groups = _numbers(runs), _by(runs, columns)
-    if all(len({run.result.seed for run in group}) < 2 for group in groups.values()):
+    if all(seeds_of(group) < 2 for group in groups.values()):
         return None
     ranked = sorted(groups.items(), key=lambda group: -mean_worth([run.result for run in group[1]]))
     return Table(
         title="",
         headers=[*columns, *(figure.label for figure, _ in numbers), "seeds"],
         rows=[
-            [*setting, *(spread(figure, map(value, group)) for figure, value in numbers), str(len(group))]
+            [*setting, *(spread(figure, of_seeds(group, value)) for figure, value in numbers), str(seeds_of(group))]
             for setting, group in ranked
         ],
         left=len(columns),

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO, TypeVar
 
 from upsweep.analysis.ranking import (
     at_best_rate,
@@ -34,6 +34,17 @@ LAST = "_last"  # what a column of the last epoch has after its figure's name
 MEASURED = ("parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
 
 Column = tuple[str, str, Figure, str, Callable[[Result], float | None]]
+
+
+class Seeded(Protocol):
+    """A result, or what else is known of a run."""
+
+    @property
+    def seed(self) -> int | None:
+        """That of the run."""
+
+
+S = TypeVar("S", bound=Seeded)
 
 
 def _numbers(results: Sequence[Result]) -> list[Column]:
@@ -134,13 +145,13 @@ def _values(results: Iterable[Result], key: str) -> str:
     return ", ".join(value for value, _ in Counter(result.settings.get(key, "") for result in results).most_common())
 
 
-def of_seeds(results: Iterable[Result], value: Callable[[Result], float | None]) -> list[float]:
+def of_seeds(results: Iterable[S], value: Callable[[S], float | None]) -> list[float]:
     """A value for each seed: runs of the same seed (a sweep that was run twice) are one repetition, with their mean."""
     known = [(result.seed, told) for result in results if (told := value(result)) is not None]
     return [statistics.fmean(one for _, one in of_seed) for of_seed in gathered(known, lambda pair: pair[0]).values()]
 
 
-def seeds_of(results: Iterable[Result]) -> int:
+def seeds_of(results: Iterable[Seeded]) -> int:
     """How many seeds these have."""
     return len({result.seed for result in results})
 

@@ -11,10 +11,11 @@ from dataclasses import replace
 from itertools import chain
 
 from upsweep.common.names import listed
+from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result
 
 JUDGED = "judged on"
-YARDSTICK = ("scale", "protocol", "degradation", "data", "task")  # groups and numbers that say what is judged, and how
+YARDSTICK = ("scale", "protocol", "degradation", "data", "task", "rank_by")  # what says what is judged, and how
 # What `data` says of feeding alone: it moves no yardstick, and is worth comparing.
 FEEDING = {
     "patch_size",
@@ -94,7 +95,7 @@ def _named(names: Sequence[str]) -> str:
 
 def _baselines(results: Sequence[Result]) -> str:
     figure = results[0].headline
-    values = [_baseline(result) for result in results]
+    values = [_baseline(result, figure) for result in results]
     if figure is None or None in values:
         return ""
     return f" ({figure.baseline or 'baseline'} {' and '.join(map(figure.format, values))} {figure.unit}".rstrip() + ")"
@@ -113,7 +114,7 @@ def _divided(results: Sequence[Result], group: Sequence[int]) -> list[list[int]]
     """One yardstick's results, whoever is known best first. A job without figures goes with those it is most like."""
     alike: list[list[int]] = []
     judged = {i for i in group if _is_judged(results[i])}
-    for i in sorted(judged, key=lambda i: (results[i].judged_on is None, _baseline(results[i]) is None, i)):
+    for i in sorted(judged, key=lambda i: (results[i].judged_on is None, not results[i].baseline, i)):
         home = next((side for side in alike if _same_images(results[side[0]], results[i])), None)
         if home is None:
             alike.append([i])
@@ -130,8 +131,8 @@ def _is_judged(result: Result) -> bool:
     return bool(result.figures or result.baseline)
 
 
-def _baseline(result: Result) -> float | None:
-    return None if result.headline is None else result.baseline.get(result.headline.name)
+def _baseline(result: Result, figure: Figure | None) -> float | None:
+    return None if figure is None else result.baseline.get(figure.name)
 
 
 def _in_common(a: Result, b: Result) -> int:
@@ -146,7 +147,8 @@ def _same_images(a: Result, b: Result) -> bool:
     """
     if None not in (a.judged_on, b.judged_on) and a.judged_on != b.judged_on:
         return False
-    figure, one, other = a.headline, _baseline(a), _baseline(b)
+    figure = a.headline
+    one, other = _baseline(a, figure), _baseline(b, figure)
     if figure is None or one is None or other is None:
         return True
     slack = 0.5 * 10.0**-figure.digits

@@ -11,13 +11,12 @@ from upsweep.analysis.from_tables import Meaning, results_of
 from upsweep.analysis.more_seeds import plan
 from upsweep.analysis.tables import write_table
 from upsweep.analysis.together import SWEEP
-from upsweep.analysis.yardsticks import told_apart
 from upsweep.common.commands import command
 from upsweep.common.errors import UserError
 from upsweep.metrics.figure import Better
 from upsweep.reporting.comparison import find_sweeps, is_source, read_sweeps
 from upsweep.reporting.report import write_page
-from upsweep.reporting.sweep import Run, Sweep, find_sweep, read_sweep
+from upsweep.reporting.sweep import Run, Sweep, compared, find_sweep, read_sweep
 from upsweep.runs.about import About
 from upsweep.runs.layout import (
     ABOUT,
@@ -186,15 +185,15 @@ def sweep_of(tables: Sequence[Path], meaning: Meaning) -> Sweep:
     Raises UserError: see `results_of`.
     """
     read = results_of(tables, meaning)
-    apart = told_apart(list(read.results.values()))
     name = joined([path.stem for path in tables])
     of_a_sweep = name in (Path(PAGE).stem, Path(EFFECTS).stem)
-    return Sweep(
+    whole = Sweep(
         folder=tables[0].with_name(f"{name}-table" if of_a_sweep else name),
-        runs=[Run(name=name, result=result) for name, result in zip(read.results, apart, strict=True)],
+        runs=[Run(name=name, result=result) for name, result in read.results.items()],
         about=About(),
         notes=read.notes,
     )
+    return compared(whole)
 
 
 def joined(names: Sequence[str]) -> str:

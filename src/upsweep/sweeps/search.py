@@ -33,6 +33,7 @@ from upsweep.runs.result import Result
 from upsweep.sweeps.jobs import JobsFailedError, declared_in
 
 NAME = "upsweep"  # of the study in its file
+FIGURE = "figure"  # the attribute that names what it looks for
 OVERRIDES = "overrides"  # a trial's attribute: its job finds the trial by it
 FOLDER = "folder"  # another: the folder of the trial's sweep, relative to the study
 Overrides = tuple[str, ...]  # a job's, by which the study knows it
@@ -177,6 +178,13 @@ class Search:
                 f"The study {self.study} does not look for {self.headline.better} values, which are better for "
                 f"{self.headline.title}: choose another hydra.sweeper.study."
             )
+        figure = study.user_attrs.get(FIGURE, self.headline.name)
+        if figure != self.headline.name:
+            raise UserError(
+                f"The study {self.study} looks for the best {figure}, not {self.headline.name}: leave rank_by as it "
+                "was, or choose another hydra.sweeper.study."
+            )
+        study.set_user_attr(FIGURE, figure)
         folder, before = self.folder, study.trials
         if any(_folder(trial) == self.place for trial in before) and not self.config.hydra.launcher.get("resume"):
             raise UserError(
