@@ -24,6 +24,7 @@ from upsweep.analysis.more_seeds import missing_seeds, plan
 from upsweep.analysis.ranking import chosen
 from upsweep.analysis.sentences import words
 from upsweep.analysis.tables import write_table
+from upsweep.analysis.together import filled
 from upsweep.analysis.yardsticks import moves_yardstick
 from upsweep.common.errors import UserError
 from upsweep.common.files import FORMULA, as_csv, read_cell
@@ -111,6 +112,34 @@ def test_best_and_last_epochs_of_two_tables_are_not_mixed(tmp_path: Path) -> Non
     b = table(tmp_path / "b.csv", grid())
     assert effects_of(a, b)["init: xavier over he"].difference == pytest.approx(1.0, abs=0.05)
     assert any("Only " in note and "psnr_last" in note for note in results_of([a, b]).notes)
+
+
+def test_what_follows_from_a_choice_is_none_in_the_table_of_its_sweep_either(tmp_path: Path) -> None:
+    runs = {
+        f"{generator} {seed}": replace(
+            result(30.0 + (generator == "edsr") + 0.01 * seed, seed=str(seed)),
+            choices={"generator": generator, "init": init},
+            overrides=[f"generator={generator}", f"seed={seed}"],
+        )
+        for generator, init in (("edsr", "he"), ("fsrcnn", "he_small_last"))
+        for seed in (1, 2)
+    }
+    path = write_table(tmp_path / "results.csv", runs)
+    effect = effects_of(path)["generator: edsr over fsrcnn"]
+    assert effect.difference == pytest.approx(1.0) and effect.pairs == 2
+    rows = list(csv.DictReader(path.open(newline="")))
+    silent = [row | {"init": "xavier", "psnr": "33.0", "job": f"x{row['job']}", "seed": "3"} for row in rows[:2]]
+    changed = table(tmp_path / "changed.csv", [*rows, *silent])  # somebody changed a file: it follows no more
+    assert "init" in results_of([changed]).notes[0]
+
+
+def test_a_run_says_of_what_others_set_what_its_config_has() -> None:
+    said = [result(30.0, seed="1"), result(31.0, seed="1", generator__width="8")]
+    config = {"generator": {"_target_": "upsweep.Some", "width": 32}}
+    told = filled(said, [About(config=config), About(config=config)])
+    assert [one.settings["generator.width"] for one in told] == ["32", "8"]
+    assert [(e.better, e.worse) for e in findings(told).effects] == [("8", "32")]
+    assert "generator.width" not in filled(said, [None, None])[0].settings
 
 
 def test_a_page_of_tables_has_the_cautions_of_a_page_of_sweeps(tmp_path: Path) -> None:

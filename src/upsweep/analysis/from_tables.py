@@ -14,9 +14,9 @@ from typing import get_args
 from upsweep.analysis.csv_tables import CsvTable, Row, as_number, read_table
 from upsweep.analysis.ranking import gathered
 from upsweep.analysis.study import MOST_VALUES, UNKNOWN
-from upsweep.analysis.tables import LAST, MEASURED
+from upsweep.analysis.tables import BY_HAND, LAST, MEASURED
 from upsweep.analysis.together import SWEEP
-from upsweep.analysis.yardsticks import JUDGED, moves_yardstick, sentences
+from upsweep.analysis.yardsticks import JUDGED, moves_yardstick
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
 from upsweep.metrics.figure import Better, Figure
@@ -28,7 +28,7 @@ LOST = ("nan", "inf", "infinity")  # cells of what is no number any more
 DIAGNOSED = ("reach", "dead", "saturated", "train_gain", "gap", "seconds_per_megapixel")
 EXPLAINED = ("di", "field", "effective_field", "restored", "invented", "checkerboard")
 NO_FIGURE = ("job", "seed", "state")
-NO_CHOICE = {"job", SWEEP, "seed", JUDGED, *MEASURED, *HOW_IT_WENT_ON}
+NO_CHOICE = {"job", SWEEP, "seed", JUDGED, BY_HAND, *MEASURED, *HOW_IT_WENT_ON}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def results_of(paths: Sequence[Path], meaning: Meaning | None = None) -> FromTab
     for part in parts:
         for name, row in _named(part, several=len(parts) > 1):
             results[name] = _result(row, part, columns)
-    return FromTables(results=results, notes=[*_notes(tables, parts, columns), *sentences(results)])
+    return FromTables(results=results, notes=_notes(tables, parts, columns))
 
 
 def _hold_to_required(table: CsvTable, figure: str) -> None:
@@ -151,7 +151,7 @@ def _columns(tables: Sequence[CsvTable], there: Sequence[str], meaning: Meaning)
     if meaning.choices is None:
         ends = {column for column in free if f"{column.removesuffix(LAST)}{LAST}" in there}  # figures not asked for
         measurements = [column for column in free if column in ends or _is_measured(column, rows)]
-        choices = [column for column in free if column not in measurements]
+        choices = [column for column in free if column not in measurements and not _follows(column, tables)]
     else:
         choices = [*meaning.choices]
     settings = [column for column in there if column in choices or column in tuned or column in yardsticks]
@@ -201,6 +201,16 @@ def _is_taken_as_given(column: str, tables: Sequence[CsvTable]) -> bool:
     """
     values = {row.text(column) for table in tables if column in table.columns for row in table.rows}
     return not values - {""} or (len(values) == 1 and not all(column in table.columns for table in tables))
+
+
+def _follows(column: str, tables: Sequence[CsvTable]) -> bool:
+    """Whether a column follows from what command lines set, where all tables tell what that is: FSRCNN's activation."""
+    rows = [row for table in tables for row in table.rows]
+    by_hand = {key for row in rows for key in row.text(BY_HAND).split()} - {"seed"}
+    if column in by_hand or not all(BY_HAND in table.columns for table in tables):
+        return False
+    groups = gathered(rows, lambda row: tuple(row.text(key) for key in sorted(by_hand))).values()
+    return all(len({row.text(column) for row in group}) == 1 for group in groups)
 
 
 def _values(column: str, rows: Sequence[Row]) -> list[str]:

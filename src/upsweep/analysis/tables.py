@@ -31,6 +31,7 @@ from upsweep.runs.result import Result, State
 
 STYLE: dict[State, str] = {"pruned": "cyan", "stopped": "yellow", "diverged": "magenta", "failed": "red"}
 LAST = "_last"  # what a column of the last epoch has after its figure's name
+BY_HAND = "by_hand"  # the column of the keys that the command line set: other settings may follow from these
 MEASURED = ("parameters", "macs_per_pixel", "seconds", "state", "reason", "checkpoint")
 
 Column = tuple[str, str, Figure, str, Callable[[Result], float | None]]
@@ -219,10 +220,11 @@ def results_table(jobs: Mapping[str, Result], sweeps: Mapping[str, str] | None =
             *(result.baseline.get(figure.name) for figure in held),
             *(of_one.get(name) for name in others for of_one in (result.figures, result.last)),
             *(getattr(result, key) for key in MEASURED),
+            " ".join(result.by_hand),
         ]
         for name, result in ranked.items()
     ]
-    return [["job", *([SWEEP] if sweeps else []), *columns, *header, *MEASURED], *rows]
+    return [["job", *([SWEEP] if sweeps else []), *columns, *header, *MEASURED, BY_HAND], *rows]
 
 
 def _apart(figure: str, columns: Sequence[str | None]) -> str:

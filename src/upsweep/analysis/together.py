@@ -32,8 +32,8 @@ class Member:
 
     @cached_property
     def leaves(self) -> dict[str, str]:
-        """The values of its config as a command line would say them, dotted key -> value, without names of classes."""
-        return dict(_leaves(without_repeats(self.about.config))) if self.about else {}
+        """The values of its config."""
+        return leaves(self.about)
 
     @property
     def code(self) -> tuple[str | None, bool]:
@@ -57,6 +57,26 @@ def hold_to_one_task(members: Sequence[Member]) -> None:
         f"These sweeps cannot be compared on one page: {'; '.join(sides)}. Give sweeps of one task that rank by one "
         "figure: 'sweep=[A,B]'."
     )
+
+
+def leaves(about: About | None) -> dict[str, str]:
+    """The values of a run's config as a command line would say them, dotted key -> value, without names of classes."""
+    return dict(_leaves(without_repeats(about.config))) if about else {}
+
+
+def filled(results: Sequence[Result], abouts: Sequence[About | None]) -> list[Result]:
+    """The results of one sweep: of what only other command lines set, each says what its own config has.
+
+    A sweep that goes on with `generator.width=8` has runs that do not say their width.
+    """
+    keys = dict.fromkeys(key for result in results for key in result.by_hand)
+    told = []
+    for result, about in zip(results, abouts, strict=True):
+        unsaid = [key for key in keys if key not in result.settings]
+        values = leaves(about) if unsaid else {}
+        words = [f"{key}={values[key]}" for key in unsaid if key in values]
+        told.append(replace(result, overrides=[*result.overrides, *words]) if words else result)
+    return told
 
 
 def told_alike(members: Sequence[Member]) -> list[Result]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from upsweep.analysis.ranking import by_choices, finished, rates
+from upsweep.analysis.together import filled
 from upsweep.analysis.yardsticks import sentences, told_apart
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
@@ -101,6 +102,8 @@ def as_it_lies(folder: Path) -> Sweep:
         names = listed([job.name for job in without], 10)
         notes.append(f"{len(without)} of {len(jobs)} jobs have no result (yet): {names}.")
     runs += [_without_result(job, runs[0].result) for job in without]
+    results = filled([run.result for run in runs], [run.about for run in runs])
+    runs = [replace(run, result=result) for run, result in zip(runs, results, strict=True)]
     about = manifest.about if manifest else runs[0].about or About()
     return Sweep(folder=folder, runs=runs, about=about, notes=notes)
 

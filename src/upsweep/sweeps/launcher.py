@@ -26,6 +26,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from upsweep.analysis.tables import print_results, write_table
+from upsweep.analysis.together import filled
 from upsweep.common.commands import command
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
@@ -216,11 +217,13 @@ class LaunchedSweep:
     def _tell(self, results: Mapping[str, Result]) -> None:
         """Print and write the table of all jobs so far, and make their page."""
         gather_runs(self.folder, [job.folder for job in self.planned.values()])
+        abouts = [found(About.read, self.folder / name) for name in results]
+        told = dict(zip(results, filled([*results.values()], abouts), strict=True))
         try:
-            table = f"Table: {write_table(self.folder / TABLE, results)}"
+            table = f"Table: {write_table(self.folder / TABLE, told)}"
         except OSError as error:
             table = f"{full_disk(error, self.folder) or error}: the table was not written."
-        print_results(results)
+        print_results(told)
         self._say(table)
         if not OmegaConf.select(self.config, "report.enabled", default=False):
             return
