@@ -79,6 +79,17 @@ def test_a_default_that_somebody_changed_between_two_sweeps_is_a_choice(tmp_path
     assert {effect.key for effect in effects_of(read).values()} == {"init", "trainer.max_epochs"}
 
 
+def test_a_default_that_changed_along_with_a_choice_is_named(tmp_path: Path) -> None:
+    """Nothing tells whether the norm or the longer training is better."""
+    other = {"optimizer": {"lr": 0.002}, "trainer": {"max_epochs": 300}, "norm": {"eps": 1e-5}, "place": "/b"}
+    read = together(sweep(tmp_path / "a", norm="none"), sweep(tmp_path / "b", config=other, norm="bn"))
+    ours = PLAIN | {"norm": {"eps": 0.0}, "place": "/a"}
+    again = together(sweep(tmp_path / "c", config=ours, norm="none"), tmp_path / "b")
+    said = "what no command line says, which may be why their runs do: trainer.max_epochs (30 in {}, 300 in b)."
+    assert any(said.format("a") in note for note in read.notes)
+    assert any(said.format("c") in note for note in again.notes)
+
+
 def test_a_sweep_that_was_quiet_is_the_same_sweep(tmp_path: Path) -> None:
     def config(quiet: bool) -> Config:
         return PLAIN | {"quiet": quiet, "callbacks": {"progress": {"quiet": quiet}}}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from upsweep.analysis.ranking import differing, gathered
+from upsweep.analysis.ranking import differing, gathered, telling
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
 from upsweep.runs.about import About, without_repeats
@@ -109,6 +109,29 @@ def repeats(members: Sequence[Member], results: Sequence[Result]) -> list[str]:
     return [
         f"{count} {'run repeats' if count == 1 else 'runs repeat'} the choices and the seed of another sweep's run "
         f"({listed(named, MOST_NAMED)}): all are shown, and runs that are the same count once, with their mean."
+    ]
+
+
+def unsaid(members: Sequence[Member], results: Sequence[Result]) -> list[str]:
+    """A sentence on values of the configs in which the sweeps differ, and that no setting tells; none where none do.
+
+    A default may have changed between two sweeps whose runs differ in a choice, too: nothing tells the two apart.
+    """
+    of_sweeps = gathered((member for member in members if member.about), lambda member: member.sweep)
+    common = {sweep: dict(set.intersection(*({*one.leaves.items()} for one in of))) for sweep, of in of_sweeps.items()}
+    known = [key for key in differing(list(common.values())) if all(key in values for values in common.values())]
+    told = telling(results)
+    keys = [key for key in known if matters(key) and not any(f"{key}.".startswith(f"{one}.") for one in told)]
+    sides = {key: gathered(common, lambda sweep, key=key: common[sweep][key]) for key in keys}  # type: ignore[misc]
+    named = [
+        f"{key} ({', '.join(f'{value} in {listed(sweeps, MOST_NAMED)}' for value, sweeps in of.items())})"
+        for key, of in sides.items()
+        if not any("/" in value for value in of)
+    ]
+    if not named:
+        return []
+    return [
+        f"The sweeps differ in what no command line says, which may be why their runs do: {listed(named, MOST_NAMED)}."
     ]
 
 

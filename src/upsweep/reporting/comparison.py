@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from upsweep.analysis.together import Member, hold_to_one_task, repeats, told_alike
+from upsweep.analysis.together import Member, hold_to_one_task, repeats, told_alike, unsaid
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
 from upsweep.reporting.sweep import Sweep, as_it_lies, compared, find_sweep
@@ -60,7 +60,7 @@ def read_sweeps(folders: Sequence[Path], home: Path) -> Sweep:
         folder=home,
         runs=[replace(run, result=result) for run, result in zip(runs, results, strict=True)],
         about=About(started=min(sweep.about.started for sweep in read.values())),
-        notes=[*notes, *repeats(members, results)],
+        notes=[*notes, *unsaid(members, results), *repeats(members, results)],
         parts={name: sweep.about for name, sweep in read.items()},
     )
     return compared(whole)
