@@ -21,9 +21,11 @@ from upsweep.analysis.effects import findings
 from upsweep.analysis.from_tables import DIAGNOSED, EXPLAINED, Meaning, results_of
 from upsweep.analysis.ranking import at_best_rate, finished, grouped
 from upsweep.analysis.sentences import error_sentence, power_sentence, sentence
+from upsweep.analysis.tables import spread
 from upsweep.analysis.variance import explained
 from upsweep.common.files import as_csv, write_whole
 from upsweep.data.photos import TRAIN, VAL, photo_files
+from upsweep.metrics.figure import Figure
 from upsweep.reporting.report import forest
 from upsweep.runs.history import read as history
 from upsweep.runs.layout import DIAGNOSES, EFFECTS, HISTORY, TABLE
@@ -185,15 +187,11 @@ def cells(of: str, figure: str = "psnr", inits: Sequence[str] = ("torch", "xavie
     columns = ("activation", "norm", "dropout")
     rows = []
     for values, group in sorted(grouped(at_best, columns).items()):
-        by_init = [_cell((one for one in group if one.settings["init"] == init), digits) for init in inits]
+        done = [[one.value for one in finished(group) if one.settings["init"] == init] for init in inits]
+        by_init = [_spread(known, digits) for known in done]
         rows.append([", ".join(f"{key}={value}" for key, value in zip(columns, values, strict=True)), *by_init])
     label = ", ".join(filter(None, (figure.upper(), UNITS.get(figure))))
     return table([f"{label} (mean ± sd over seeds)", *(f"init={init}" for init in inits)], rows)
-
-
-def _cell(group: Iterable[Result], digits: int) -> str:
-    known = [result.value for result in finished(group) if result.value is not None]
-    return "-" if not known else f"{statistics.fmean(known):.{digits}f} ± {statistics.stdev(known):.{digits}f}"
 
 
 def gradients() -> str:
@@ -246,9 +244,8 @@ def cost() -> str:
     return table(["", "parameters", "multiply-adds a pixel", "s a megapixel", "s of training", "PSNR, dB"], lines)
 
 
-def _spread(values: Iterable[float]) -> str:
-    known = list(values)
-    return f"{statistics.fmean(known):.2f} ± {statistics.stdev(known):.2f}"
+def _spread(values: Iterable[float | None], digits: int = 2) -> str:
+    return spread(Figure(name="any", title="any", digits=digits), values)
 
 
 def at_best_psnr(name: str) -> list[tuple[Result, Row]]:
@@ -297,11 +294,7 @@ def explained_cells(name: str, keys: Sequence[str], figures: Sequence[str]) -> s
 
 def _mean_of(rows: Sequence[Row], figure: str) -> str:
     values = [float(row[figure]) for row in rows if row[figure]]
-    if not values:
-        return "-"
-    if len(set(values)) == 1:
-        return f"{values[0]:g}"
-    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+    return f"{values[0]:g}" if len(set(values)) == 1 else _spread(values)
 
 
 def worth_at_best_psnr(name: str, key: str, figure: str) -> str:

@@ -85,9 +85,8 @@ def test_an_interval_that_holds_with_others_excludes_zero_where_holm_shows_it(
     some: list[tuple[float, float, int]],
 ) -> None:
     estimates = [Estimate(mean=mean, error=error, df=df) for mean, error, df in some]
-    for one, p, (low, high) in zip(
-        estimates, holm([each.p for each in estimates]), simultaneous(estimates), strict=True
-    ):
+    adjusted = holm([each.p for each in estimates])
+    for one, p, (low, high) in zip(estimates, adjusted, simultaneous(estimates, adjusted), strict=True):
         alone = one.interval()
         assert low <= alone[0] + 1e-12 and high >= alone[1] - 1e-12
         if abs(p - 0.05) > 1e-9:

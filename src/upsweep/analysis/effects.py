@@ -138,7 +138,7 @@ def compared(of: Sequence[Study], detect: float | None = None) -> list[Effect]:
     drafts = [draft for study in of for draft in _drafts(study)]
     known = [estimate for _, estimate, _ in drafts if estimate is not None]
     adjusted, level = holm([one.p for one in known]), LEVEL / max(len(known), 1)
-    told = iter(zip(adjusted, simultaneous(known), strict=True))
+    told = iter(zip(adjusted, simultaneous(known, adjusted), strict=True))
     return [
         effect if estimate is None else _judged(effect, estimate, *next(told), level, repeats, detect)
         for effect, estimate, repeats in drafts

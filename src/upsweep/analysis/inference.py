@@ -426,14 +426,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def simultaneous(estimates: Sequence[Estimate]) -> list[tuple[float, float]]:
-    """Intervals that hold together in 95 % of cases (Bonferroni's), and agree with Holm.
+def simultaneous(estimates: Sequence[Estimate], adjusted: Sequence[float]) -> list[tuple[float, float]]:
+    """Intervals that hold together in 95 % of cases (Bonferroni's), and agree with Holm's p-values, `adjusted`.
 
     What Holm shows in a later step, while the interval reaches over zero, ends at zero: its sign is all that is sure
     beside (Strassburger and Bretz, Stat. Med. 27, 2008; Guilbaud, Biom. J. 50, 2008).
     """
     found = []
-    for estimate, p in zip(estimates, holm([estimate.p for estimate in estimates]), strict=True):
+    for estimate, p in zip(estimates, adjusted, strict=True):
         low, high = estimate.interval(LEVEL / len(estimates))
         if p <= LEVEL:
             low, high = (max(low, 0.0), high) if estimate.mean > 0 else (low, min(high, 0.0))
