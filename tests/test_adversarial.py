@@ -457,8 +457,10 @@ def test_two_ranks_hold_the_same_players_and_do_not_wait_for_each_other(tmp_path
     (tmp_path / "watching.py").write_text(
         "import torch, pytorch_lightning as pl\n"
         "class Watch(pl.Callback):\n"
+        "    def on_validation_epoch_start(self, trainer, module):\n"
+        "        self.judged = {f'judged.{k}': v.clone() for k, v in module.generator.state_dict().items()}\n"
         "    def on_train_end(self, trainer, module):\n"
-        "        learned = {f'{who}.{k}': v for who, p in module.players.items()\n"
+        "        learned = self.judged | {f'{who}.{k}': v for who, p in module.players.items()\n"
         "                   for k, v in p.network.named_parameters()}\n"
         "        torch.save({**learned, 'iterations': module.iterations}, f'rank{trainer.global_rank}')\n"
     )

@@ -179,10 +179,11 @@ class Training(pl.LightningModule):
             rank_zero_only(log.warning)(sentence)
         batches = self.task.data.train_dataloader()
         self.generator.calibrate(lambda: self.task.given(next(iter(batches))).to(self.device))
+        # DDP has sent the weights already.
         self.same_everywhere(self.generator)
 
     def same_everywhere(self, network: nn.Module) -> None:
-        """Give every rank the first one's weights: DDP has sent them already, but each has calibrated on its own."""
+        """Give every rank the first one's weights and running statistics, where each has come to its own."""
         if self.trainer.world_size > 1:
             state = {name: value.cpu() for name, value in network.state_dict().items()}
             network.load_state_dict(self.trainer.strategy.broadcast(state))
@@ -248,8 +249,10 @@ class Training(pl.LightningModule):
         self.iterations += 1
 
     def on_validation_start(self) -> None:
-        """Raises UserError: an image would be judged twice."""
+        """Every rank judges the network that is saved. Raises UserError: an image would be judged twice."""
         hold_to_shares(self.trainer)
+        # Where a training steps by hand, DDP sends running statistics at its first batch alone.
+        self.same_everywhere(self.generator)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         return self.task.judge(self.generator, batch)
