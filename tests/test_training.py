@@ -500,6 +500,24 @@ def test_a_resumed_run_trains_longer_where_it_is_told_to(tmp_path: Path, cache: 
     assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 9
 
 
+def test_a_finished_run_that_goes_on_and_is_killed_has_stopped(tmp_path: Path, cache: Path) -> None:
+    left: list[Result | None] = []  # what a kill would leave
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            left.append(Result.read(tmp_path))
+
+    for resume in (False, True):
+        job = make_job(tmp_path, cache, trainer={**TRAINER, "max_epochs": 3 if resume else 2}, resume=resume)
+        train(replace(job, callbacks=[Look(), *job.callbacks]))
+    first, *_, last = left
+    assert first is None, "a run that is killed in its first epoch begins anew"
+    assert last is not None and (last.state, last.complete, last.epochs, last.objective) == ("stopped", False, 3, None)
+    assert last.figures and last.last and f"go on with resume={tmp_path}" in str(last.reason)
+    result = Result.read(tmp_path)
+    assert result is not None and result.state == "finished"
+
+
 def test_a_run_that_goes_on_with_another_objective_is_told_so(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,7 +20,7 @@ from upsweep.common.errors import UserError
 from upsweep.networks.network import cost
 from upsweep.runs.about import About
 from upsweep.runs.identity import images_of, judging_of, ranking_of
-from upsweep.runs.layout import BEST
+from upsweep.runs.layout import BEST, RESULT
 from upsweep.runs.record import found
 from upsweep.runs.result import INTERRUPTED, REQUEUE, TUNED, Result, State
 from upsweep.tasks import Task
@@ -127,6 +127,8 @@ class _Run:
             return
         self._begun, self._images = True, images
         rank_zero_only(About.now(self.job.config, images).write)(self.job.folder)
+        if (self.job.folder / RESULT).exists():  # a kill would leave it to speak for what goes on from here
+            self._result("stopped", f"it went on and has not ended since; go on with resume={self.job.folder}")
         if images and logger is not None:
             counts = {f"images/{part}": len(said) for part, said in contents._asdict().items()}
             logger.log_summary(counts)
