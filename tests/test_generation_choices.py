@@ -8,13 +8,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from tests.small_job import RECIPE
 from tests.small_synthesisers import SYNTHESISER
 
 from upsweep.analysis.ranking import chosen
 from upsweep.networks import checkpoints
+from upsweep.runs.identity import judging_of
 from upsweep.sweeps.jobs import declared_in
 from upsweep.tasks.generation.data import Images
 from upsweep.tasks.generation.task import Generation
@@ -33,6 +34,14 @@ def test_degradation_and_protocol_are_choices_of_super_resolution_alone(task: st
     config = composed(f"task={task}")
     there = {"degradation", "protocol"} & chosen(config.hydra.runtime.choices).keys()
     assert there == (set() if task == "generation" else {"degradation", "protocol"})
+
+
+def test_what_is_cut_out_of_larger_images_is_part_of_how_they_are_judged() -> None:
+    told = [
+        judging_of({"task": OmegaConf.to_container(composed("task=generation", *more).task, resolve=True)})
+        for more in ([], ["data.crop=resize"])
+    ]
+    assert told[1] == told[0] | {"data.crop": "resize"} and "data.crop" not in told[0]
 
 
 def test_a_search_and_an_early_end_take_a_lower_distance_for_better() -> None:

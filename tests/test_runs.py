@@ -247,3 +247,24 @@ def test_how_a_config_judges_is_told_without_what_feeds_and_shows() -> None:
         "protocol.space": "y",
         "task.sigma": 0.1,
     }
+
+
+def test_how_many_images_are_judged_and_what_of_each_is_told_where_it_is_not_the_default() -> None:
+    def judging(crop: str = "centre", module: str = "upsweep.Images", **trainer: object) -> dict[str, object]:
+        config = {"scale": 2, "trainer": trainer, "task": {"name": "x", "data": {"_target_": module, "crop": crop}}}
+        return judging_of(config)
+
+    usual = {"scale": 2, "task.name": "x"}
+    assert judging() == judging(limit_val_batches=None) == usual, "records of before say nothing of them"
+    assert judging(limit_val_batches=1.0, overfit_batches=0.0) == usual
+    assert judging(limit_val_batches=1) == {**usual, "trainer.limit_val_batches": 1}, "one batch, and not all"
+    few = judging("resize", limit_val_batches=0.5, overfit_batches=4)
+    told = {"trainer.limit_val_batches": 0.5, "trainer.overfit_batches": 4, "data.crop": "resize"}
+    assert few == {**usual, **told}
+    assert "data.crop" not in judging("resize", "my.Images"), "it is told as part of a DataModule of one's own"
+    was, now = (Identity(training={}, validation={}, judging=each) for each in (usual, few))
+    assert was.digest != now.digest and was.differences(now) == [
+        "data.crop was centre and is now resize",
+        "trainer.limit_val_batches was None and is now 0.5",
+        "trainer.overfit_batches was 0 and is now 4",
+    ]

@@ -14,6 +14,8 @@ from upsweep.runs.record import read, values_in, write_record
 
 VERSION = 1
 JUDGING = ("scale", "degradation", "protocol", "task")  # nodes of a config
+# Where a record does not say these, they are: they came later, and digests of before are to stay.
+UNSAID: dict[str, Any] = {"trainer.limit_val_batches": None, "trainer.overfit_batches": 0, "data.crop": "centre"}
 MOST = 4000  # images of a part that the file names one by one
 ALL = "*"  # stands for more of them: the names of MNIST would take 2 MB a run
 
@@ -61,7 +63,8 @@ class Identity:
             *_one_by_one(before, after),
         ]
         had, has = self.judging | self.ranking, now.judging | now.ranking
-        pairs = ((key, had.get(key), has.get(key)) for key in sorted(had.keys() | has.keys()))
+        keys = sorted(had.keys() | has.keys())
+        pairs = ((key, *(said.get(key, UNSAID.get(key)) for said in (had, has))) for key in keys)
         return images + [f"{key} was {before} and is now {after}" for key, before, after in pairs if before != after]
 
     def _brief(self) -> "Identity":
@@ -116,7 +119,19 @@ def judging_of(config: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(nodes, default=str))
     chain = plain.get("degradation")
     order = {"degradation": list(chain)} if isinstance(chain, dict) else {}  # the order of its steps counts
-    return dict(_flat(plain)) | order
+    return dict(_flat(plain)) | order | _part(config)
+
+
+def _part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Which of the images are judged, and what of each, where that is not as in `UNSAID`."""
+    trainer, task = config.get("trainer") or {}, config.get("task")
+    data, limit = task.get("data") if isinstance(task, dict) else None, trainer.get("limit_val_batches")
+    said = {
+        "trainer.limit_val_batches": None if isinstance(limit, float) and limit == 1 else limit,  # 1 is one batch
+        "trainer.overfit_batches": trainer.get("overfit_batches"),
+        "data.crop": data.get("crop") if isinstance(data, dict) and not _own_data(data) else None,
+    }
+    return {key: value for key, value in said.items() if value is not None and value != UNSAID[key]}
 
 
 def _own_data(node: Any) -> dict[str, Any]:
