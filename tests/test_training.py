@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from tests.small_job import NET, RECIPE, TRAINER, small_job
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.nn.functional import avg_pool2d
+from torch.utils.data import DataLoader, TensorDataset
 
 from upsweep.analysis.tables import print_results
 from upsweep.common.errors import UserError
@@ -40,6 +41,7 @@ from upsweep.runs.result import Result
 from upsweep.tasks.super_resolution.data import PatchData
 from upsweep.tasks.super_resolution.pictures import busiest
 from upsweep.tracking.csv_run import CsvRun
+from upsweep.training import schedules
 from upsweep.training.accessory import Accessory
 from upsweep.training.callbacks import EMA, EarlyStopping, Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, train
@@ -492,6 +494,41 @@ def test_a_run_that_was_broken_off_and_resumed_ends_with_the_same_weights(
         whole.figures["ssim"],
         whole.epoch,
     )
+
+
+class Shuffled(pl.LightningDataModule):
+    """Squares of random grey as a user's own data, in an order that hangs on torch's random numbers."""
+
+    scale = 2
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self.workers = workers
+
+    def _batches(self, count: int, seed: int, **loading: Any) -> DataLoader[tuple[torch.Tensor, ...]]:
+        hr = torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+        return DataLoader(TensorDataset(avg_pool2d(hr, 2), hr), batch_size=4, **loading)
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return self._batches(16, 1, shuffle=True, num_workers=self.workers)
+
+    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return self._batches(4, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_on_data_of_a_users_own_goes_on_in_the_order_of_the_whole_one(
+    tmp_path: Path, cache: Path, workers: int
+) -> None:
+    def job(name: str, epochs: int, **more: Any) -> Job:
+        trainer = {**TRAINER, "max_epochs": epochs}
+        still = schedules.Constant()  # it does not hang on the number of epochs
+        return make_job(tmp_path / name, cache, data=Shuffled(workers), schedule=still, trainer=trainer, **more)
+
+    for each in (job("whole", 3), job("parts", 2), job("parts", 3, resume=True)):
+        train(each)
+    whole, parts = (weights(job(name, 3)) for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_a_resumed_run_trains_longer_where_it_is_told_to(tmp_path: Path, cache: Path) -> None:

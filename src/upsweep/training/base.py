@@ -194,8 +194,12 @@ class Training(pl.LightningModule):
         Raises:
             UserError: the epoch has no more batches now than it had when it was cut.
         """
+        loop = self.trainer.fit_loop
         if not self.cut:
-            self.trainer.fit_loop.epoch_loop.restarting = False  # with max_steps, Lightning would end an epoch twice
+            loop.epoch_loop.restarting = False  # with max_steps, Lightning would end an epoch twice
+            # Or it would keep the iterator that it made before the epoch was seeded, and so another order of a loader
+            # that shuffles. Lightning 2.6 has no public way to ask for a new one.
+            loop._resuming_from_checkpoint = False
             return
         loader, batches = self.trainer.train_dataloader, self.trainer.num_training_batches
         if self.cut >= batches:
