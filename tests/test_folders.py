@@ -9,6 +9,8 @@ import pytest
 from upsweep.common.errors import UserError
 from upsweep.common.ranks import first_rank
 from upsweep.runs.folders import writable
+from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
+from upsweep.runs.result import Result, State
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 HOLD = """
@@ -27,10 +29,20 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         writable(tmp_path / "file" / "run")
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(UserError, match="already has a run"):
+def result(state: State) -> Result:
+    return Result(state=state, choices={}, overrides=[], seed=1, scale=2)
+
+
+@pytest.mark.parametrize("left", [BEST, LAST, FRESH, PREVIOUS, None], ids=str)
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path, left: Path | None) -> None:
+    result("failed").write(tmp_path)
+    assert writable(tmp_path) == tmp_path, "nothing of it would be lost"
+    if left is None:  # a run that saves no weights
+        result("finished").write(tmp_path)
+    else:
+        (tmp_path / left).parent.mkdir()
+        (tmp_path / left).touch()
+    with pytest.raises(UserError, match="already has a run: continue it with resume="):
         writable(tmp_path)
     assert writable(tmp_path, resume=True) == tmp_path
 

@@ -8,9 +8,18 @@ from upsweep.common.files import remove_leftovers
 from upsweep.common.locks import keep
 from upsweep.common.ranks import first_rank
 from upsweep.common.telling import tell
-from upsweep.runs.layout import CHECKPOINTS, LOCK, PICTURES, holds_run
+from upsweep.runs.layout import BEST, CHECKPOINTS, FRESH, LAST, LOCK, PICTURES, PREVIOUS
+from upsweep.runs.record import found
+from upsweep.runs.result import Result
 
 PATIENCE = 6.0  # seconds for a process that is about to end
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether the folder has what a new run there would destroy: weights, or the figures of a run that has finished."""
+    result = found(Result.read, folder)
+    saved = any((folder / name).exists() for name in (BEST, LAST, FRESH, PREVIOUS))
+    return saved or (result is not None and result.state == "finished")
 
 
 def writable(folder: Path, *, resume: bool = False, asked_by: str = "hydra.run.dir") -> Path:

@@ -69,11 +69,6 @@ def run_of(checkpoint: Path) -> Path | None:
     return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether a training has been saved in the folder."""
-    return (folder / LAST).exists()
-
-
 def sweep_of(folder: Path) -> Path | None:
     """The sweep's folder for a job's: the parent, if that holds a manifest."""
     return folder.parent if (folder.parent / MANIFEST).is_file() else None

@@ -31,8 +31,8 @@ from upsweep.common.commands import command
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
 from upsweep.runs.about import About
-from upsweep.runs.folders import writable
-from upsweep.runs.layout import JOB_LOG, PROGRESS, RESULT, TABLE, WANDB, holds_run
+from upsweep.runs.folders import holds_run, writable
+from upsweep.runs.layout import JOB_LOG, PROGRESS, RESULT, TABLE, WANDB
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
 from upsweep.runs.result import REQUEUE, Result, key_and_value, matters
@@ -188,7 +188,7 @@ class LaunchedSweep:
 
     def _missing(self, jobs: Sequence[Planned]) -> list[Planned]:
         """The jobs without a result that a resumed sweep keeps. Raises UserError: a new sweep would destroy a run."""
-        if not self.resume and (done := next((job.folder for job in jobs if _has_run(job.folder)), None)) is not None:
+        if not self.resume and (done := next((job.folder for job in jobs if holds_run(job.folder)), None)) is not None:
             raise UserError(
                 f"{done} already has a run: -m resume={self.folder} continues that sweep, another "
                 "hydra.sweep.dir starts a new one."
@@ -332,12 +332,6 @@ def _forget(jobs: Sequence[Planned]) -> None:
     for job in jobs:
         for name in (RESULT, PROGRESS):
             (job.folder / name).unlink(missing_ok=True)
-
-
-def _has_run(folder: Path) -> bool:
-    """Whether a job's folder has content that a new job there would destroy."""
-    result = found(Result.read, folder)
-    return holds_run(folder) or (result is not None and result.state == "finished")
 
 
 def _warn(sentence: str) -> None:

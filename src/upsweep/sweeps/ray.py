@@ -33,7 +33,7 @@ from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
 from upsweep.common.machine import cores
 from upsweep.runs.about import About
-from upsweep.runs.layout import ABOUT, JOB_LOG, PROGRESS, RESULT, holds_run
+from upsweep.runs.layout import ABOUT, JOB_LOG, LAST, PROGRESS, RESULT
 from upsweep.sweeps.jobs import Planned
 from upsweep.sweeps.node import News, Node, Site, changed
 from upsweep.sweeps.running import Ended
@@ -340,7 +340,7 @@ class Ray:
             return self._failed(each, f"Ray has lost {where} ({why}); hydra.launcher.retries={each.losses}")
         for name in (RESULT, PROGRESS):
             (each.job.folder / name).unlink(missing_ok=True)
-        how = "goes on from its last checkpoint" if holds_run(each.job.folder) else "begins anew"
+        how = "goes on from its last checkpoint" if (each.job.folder / LAST).exists() else "begins anew"
         many = f"{each.losses + 1} of {self._settings['retries']} times"
         print(
             f"Job {each.job.name}: Ray has lost {where}; the job {how} elsewhere ({many}).", file=sys.stderr, flush=True
