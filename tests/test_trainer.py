@@ -139,17 +139,31 @@ def test_an_unknown_key_is_told_to_be_an_argument_of_lightning_or_what_there_is(
         ({"strategy": "no_such"}, "cannot train with"),
         ({"limit_train_batches": 0}, "must be above 0"),
         ({"limit_val_batches": 0}, "must be above 0"),
+        ({"max_steps": 0}, r"Nothing was judged, .*: trainer\.max_steps"),
         ({"val_check_interval": 1000}, "val_check_interval"),
         ({"check_val_every_n_epoch": None}, "must be a whole number"),
         ({"plugins": [TorchCheckpointIO()]}, "writes checkpoints itself"),
     ],
-    ids=["ddp_spawn", "strategy", "train", "val", "val_check", "no_check", "plugins"],
+    ids=["ddp_spawn", "strategy", "train", "val", "no_step", "val_check", "no_check", "plugins"],
 )
 def test_what_cannot_be_trained_is_one_sentence(
     tmp_path: Path, cache: Path, trainer: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError, match=told):
         trained(tmp_path, cache, **trainer)
+
+
+@pytest.mark.parametrize(
+    ("finder", "instead"),
+    [(pl.callbacks.BatchSizeFinder, "data.batch_size"), (pl.callbacks.LearningRateFinder, "optimizer.lr")],
+)
+def test_a_callback_that_only_tries_a_training_is_refused_with_what_to_do_instead(
+    tmp_path: Path, cache: Path, finder: type[pl.Callback], instead: str
+) -> None:
+    with pytest.raises(UserError, match=f"{finder.__name__} would end the run without a result: set {instead}, or"):
+        train(small_job(tmp_path, cache, callbacks=[finder()]))
+    result = Result.read(tmp_path)
+    assert result is not None and result.state == "failed"
 
 
 def test_the_steps_of_a_duel_are_those_of_its_generator(tmp_path: Path, cache: Path) -> None:

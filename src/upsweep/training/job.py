@@ -268,3 +268,8 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
         if (lost := killed_rank(trainer)) is not None:
             raise UserError(lost) from error
         raise
+    if not module.last and module.best is None:
+        raise UserError(
+            "Nothing was judged, and so there is no result: trainer.max_steps, trainer.limit_train_batches or a "
+            "callback has ended the run before its first validation."
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
+from pytorch_lightning.callbacks import BatchSizeFinder, Callback, Checkpoint, LearningRateFinder, ProgressBar
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities.model_helpers import is_overridden
@@ -34,6 +34,11 @@ OURS = {
     "barebones": "a run needs its logs and checkpoints; logger=none callbacks.pictures=null "
     "callbacks.diagnoses=null leaves out what costs time",
     "model_registry": "checkpoints lie in the folder of the run",
+}
+# Callbacks of Lightning's that try a training and take it back, and what to do instead.
+FINDERS = {
+    BatchSizeFinder: "set data.batch_size, or sweep it (-m data.batch_size=16,32)",
+    LearningRateFinder: "set optimizer.lr, or sweep it (-m optimizer.lr=1e-3,4e-3)",
 }
 BY_HAND = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # a training of several players'
 IN_STEPS = ("max_steps", "min_steps")  # of the generator's optimizer; Lightning counts those of all players
@@ -84,8 +89,10 @@ def trainer_of(
         others: more arguments.
 
     Raises:
-        UserError: there is no such device, or Lightning does not know a value.
+        UserError: there is no such device, Lightning does not know a value, or a callback is one of `FINDERS`.
     """
+    if found := next((kind for kind in FINDERS for each in callbacks if isinstance(each, kind)), None):
+        raise UserError(f"{found.__name__} would end the run without a result: {FINDERS[found]}.")
     asked = dict(given)
     if steps_each is not None:
         asked = {key: value for key, value in asked.items() if key not in BY_HAND}
