@@ -43,7 +43,7 @@ from upsweep.tasks.super_resolution.pictures import busiest
 from upsweep.tracking.csv_run import CsvRun
 from upsweep.training import schedules
 from upsweep.training.accessory import Accessory
-from upsweep.training.callbacks import EMA, EarlyStopping, Pictures, ShowProgress, Throughput
+from upsweep.training.callbacks import EMA, Checkerboard, EarlyStopping, Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, train
 from upsweep.training.records import History, KeepCrop
 from upsweep.training.saving import SaveBest, SaveLast
@@ -553,6 +553,16 @@ def test_a_finished_run_that_goes_on_and_is_killed_has_stopped(tmp_path: Path, c
     assert last.figures and last.last and f"go on with resume={tmp_path}" in str(last.reason)
     result = Result.read(tmp_path)
     assert result is not None and result.state == "finished"
+
+
+def test_a_run_that_goes_on_keeps_the_picture_of_its_start(tmp_path: Path, cache: Path) -> None:
+    start, end = (tmp_path / "pictures" / f"checkerboard_{when}.png" for when in ("start", "end"))
+    seen = []
+    for epochs in (1, 2):
+        job = make_job(tmp_path, cache, trainer={**TRAINER, "max_epochs": epochs}, resume=epochs > 1)
+        train(replace(job, callbacks=[*job.callbacks, Checkerboard(tmp_path)]))
+        seen.append((start.read_bytes(), end.read_bytes()))
+    assert seen[0][0] == seen[1][0] and seen[0][1] != seen[1][1]
 
 
 def test_a_run_that_goes_on_with_another_objective_is_told_so(

@@ -218,7 +218,8 @@ class Checkerboard(Accessory):
         self.folder = Path(folder) / PICTURES
 
     def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        self._measure(trainer, module, "start")
+        if module.iterations == 0:  # a run that goes on has had its start
+            self._measure(trainer, module, "start")
 
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
         with averaged(trainer, module):
