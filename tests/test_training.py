@@ -474,12 +474,17 @@ class Killer(pl.Callback):
             raise KillError
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.9])
-@pytest.mark.parametrize("at", [(0, 1), (1, 0), (1, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("at", "decay", "precision"),
+    [
+        *((at, decay, "32-true") for at in [(0, 1), (1, 0), (1, 2), (3, 1)] for decay in (0.0, 0.9)),
+        ((1, 2), 0.9, "64-true"),
+    ],
+)
 def test_a_run_that_was_broken_off_and_resumed_ends_with_the_same_weights(
-    tmp_path: Path, cache: Path, at: tuple[int, int], decay: float
+    tmp_path: Path, cache: Path, at: tuple[int, int], decay: float, precision: str
 ) -> None:
-    trainer = {**TRAINER, "max_epochs": 4}
+    trainer = {**TRAINER, "max_epochs": 4, "precision": precision}
     undisturbed = averaging(make_job(tmp_path / "a", cache, trainer=trainer), decay)
     whole = train(undisturbed)
     broken = averaging(make_job(tmp_path / "b", cache, trainer=trainer), decay)
@@ -489,6 +494,7 @@ def test_a_run_that_was_broken_off_and_resumed_ends_with_the_same_weights(
     for ema in (True, False):
         first, second = weights(undisturbed, ema=ema), weights(broken, ema=ema)
         assert all(torch.equal(first[name], second[name]) for name in first)
+        assert {f"{value.dtype}" for value in first.values()} == {f"torch.float{precision[:2]}"}
     assert (result.figures["psnr"], result.figures["ssim"], result.epoch) == (
         whole.figures["psnr"],
         whole.figures["ssim"],

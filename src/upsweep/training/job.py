@@ -257,6 +257,8 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
         trainer.validate(module, datamodule=job.task.data, verbose=False)
         return
     log.info(started.source)
+    if trainer.precision == "64-true":
+        module.double()  # Lightning does so after it has loaded a checkpoint, whose weights float32 would round
     try:
         trainer.fit(module, datamodule=job.task.data, ckpt_path=started.checkpoint)
     except (MisconfigurationException, ValueError) as error:
