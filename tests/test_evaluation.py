@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -360,6 +361,36 @@ def test_benchmarks_are_names_or_folders(photos: Path, tmp_path: Path, monkeypat
     ):
         with pytest.raises(UserError, match=sentence):
             find_benchmarks(asked_for, where)
+
+
+@pytest.mark.parametrize("given", ["Set5", "Set5/HR", "set5"])
+def test_a_folder_of_a_benchmark_is_that_benchmark_without_its_lr(photos: Path, tmp_path: Path, given: str) -> None:
+    for place in ("HR", "LR_bicubic/X2"):
+        shutil.copytree(photos, tmp_path / "benchmark" / given.partition("/")[0] / place)
+    (found,) = find_benchmarks(str(tmp_path / "benchmark" / given), None)
+    assert found.title == "Set5" and found.published
+    assert [path.parent.name for path in found.files] == ["HR"] * 5
+
+
+def test_images_that_papers_did_not_judge_have_no_published_rows(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(photos, tmp_path / "own" / "Set5" / "mine")
+    shutil.copytree(photos, tmp_path / "more" / "Set5")
+    shutil.copy(photos / "0.png", tmp_path / "more" / "Set5" / "again.png")
+
+    def sources(folder: Path) -> list[str]:
+        benchmarks = find_benchmarks(str(folder), None)
+        judged = Evaluation(
+            folder=tmp_path, methods=[bicubic(2)], benchmarks=benchmarks, protocol=Protocol(), speed=False
+        )
+        return [row.source.partition(",")[0] for comparison in evaluate_all(judged) for row in comparison.rows]
+
+    assert sources(tmp_path / "own" / "Set5") == ["measured"]
+    assert sources(tmp_path / "more" / "Set5") == ["measured"]
+    assert "Set5 has 5 images, this copy has 6" in caplog.text
+    (tmp_path / "more" / "Set5" / "again.png").unlink()
+    assert "published" in sources(tmp_path / "more" / "Set5")
 
 
 # ---- what is written ----

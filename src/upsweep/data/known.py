@@ -105,6 +105,12 @@ def present_benchmarks(root: Path | None) -> list[str]:
     return [name for name in BENCHMARKS if find(name, folder)]
 
 
+def benchmark_in(folder: Path) -> tuple[str, list[Path]] | None:
+    """The benchmark that a folder is by its name, and its HR files, sorted; None where it is none, or has no files."""
+    named = (name for name in BENCHMARKS if _bears(SETS[name], folder))
+    return next(((name, files) for name in named if (files := present(name, folder))), None)
+
+
 def training_files(name: str, root: Path | None) -> list[Path]:
     """The HR files of a training set, sorted within each set that it is made of.
 
@@ -160,11 +166,16 @@ def _folders(image_set: ImageSet, root: Path) -> Iterator[Path]:
         for parent in PARENTS:
             if folder := _descend(root, Path(parent, name)):
                 yield folder
-    own = root.resolve()
+    if _bears(image_set, root):
+        yield root
+
+
+def _bears(image_set: ImageSet, folder: Path) -> bool:
+    """Whether a folder, or the one above its HR images, has one of the set's names."""
+    own = folder.resolve()
     if own.name.casefold() in {name.casefold() for name in HR_FOLDERS}:  # .../Set5/HR
         own = own.parent
-    if own.as_posix().casefold().endswith(tuple(f"/{name.casefold()}" for name in image_set.folders)):
-        yield root
+    return own.as_posix().casefold().endswith(tuple(f"/{name.casefold()}" for name in image_set.folders))
 
 
 def _descend(folder: Path, path: Path) -> Path | None:

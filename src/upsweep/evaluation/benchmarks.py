@@ -7,7 +7,7 @@ from pathlib import Path
 from upsweep.common.errors import UserError
 from upsweep.common.words import warn_once
 from upsweep.data.foreign import foreign
-from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, data_root, present_benchmarks
+from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, benchmark_in, data_root, present_benchmarks
 from upsweep.data.store import Settings, open_images
 from upsweep.imaging.listing import files_below, is_image, passed_over
 from upsweep.tasks.super_resolution.data import EvalImages
@@ -19,6 +19,7 @@ class Benchmark:
 
     title: str
     files: tuple[Path, ...]
+    published: bool = False  # whether papers judge these images under this title
 
     @property
     def named(self) -> dict[str, Path]:
@@ -74,14 +75,16 @@ def benchmark_images(
 
 
 def _benchmark(name: str, root: Path | None) -> Benchmark:
-    if name.lower() in BENCHMARKS:
-        return Benchmark(SETS[name.lower()].title, tuple(benchmark_files(name.lower(), root)))
+    if (key := name.lower()) in BENCHMARKS:
+        return _known(key, benchmark_files(key, root))
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise UserError(
             f"There is no benchmark {name}: choose all, {', '.join(BENCHMARKS)}, or a folder of HR images; "
             "several as 'benchmark=[set5,set14]'."
         )
+    if (known := benchmark_in(folder)) is not None:  # its layout says which files beside the HR images are none
+        return _known(*known)
     below = files_below(folder)
     others = passed_over(below)
     if not (images := list(filter(is_image, below))):
@@ -91,3 +94,9 @@ def _benchmark(name: str, root: Path | None) -> Benchmark:
     if not (files := foreign(images, folder)):
         raise UserError(f"benchmark={name} has only images that upsweep made; they are not used as data.")
     return Benchmark(folder.resolve().name, tuple(files))
+
+
+def _known(name: str, files: Sequence[Path]) -> Benchmark:
+    """A benchmark of the field; papers judge all of its images."""
+    own = SETS[name]
+    return Benchmark(own.title, tuple(files), published=len(files) == own.count)

@@ -264,7 +264,8 @@ def _done(
 def _compared(evaluation: Evaluation, judged: Found) -> Comparison:
     """The rows: what was published, then bicubic and ours, with what each costs."""
     methods, titles = evaluation.methods, [benchmark.title for benchmark in evaluation.benchmarks]
-    rows = published_rows(methods[0].scale, titles, evaluation.protocol)
+    known = [benchmark.title for benchmark in evaluation.benchmarks if benchmark.published]
+    rows = published_rows(methods[0].scale, known, evaluation.protocol)
     device, own = device_of(evaluation.device), list(_own(evaluation, methods[0].scale))
     with Bar(len(methods), shown=evaluation.speed) as bar:
         for method in methods:
