@@ -372,6 +372,27 @@ def test_a_folder_of_a_benchmark_is_that_benchmark_without_its_lr(photos: Path, 
     assert [path.parent.name for path in found.files] == ["HR"] * 5
 
 
+def test_folders_of_one_name_have_columns_of_their_own(photos: Path, tmp_path: Path) -> None:
+    for place in ("A/HR", "B/HR", "B/hr", "b/hr", "C/Set5/HR", "D/Set5/mine", "one/my set", "two/my_set"):
+        shutil.copytree(photos, tmp_path / place, dirs_exist_ok=True)
+
+    def titles(*places: str) -> list[str]:
+        found = find_benchmarks([str(tmp_path / place) for place in places], None)
+        columns = comparison(2, Protocol(), [each.title for each in found], []).columns
+        assert len({column.prefix for column in columns}) == len(places)
+        return [column.title for column in columns]
+
+    assert titles("A/HR") == ["HR"]
+    assert titles("A/HR", "B/HR") == ["A/HR", "B/HR"]
+    assert titles("A/HR", "B/hr") == ["A/HR", "B/hr"]  # a CSV has small letters alone
+    assert titles("one/my set", "two/my_set", "A") == ["one/my set", "two/my_set", "A"]
+    assert titles("C/Set5", "D/Set5") == ["Set5/HR", "D/Set5"]
+    with pytest.raises(UserError, match=r"^benchmark names HR twice\.$"):
+        titles("A/HR", "B/../A/HR")
+    with pytest.raises(UserError, match=r"B/HR and another folder differ in capitals or spaces alone.*rename one"):
+        titles("B/HR", "b/hr")
+
+
 def test_images_that_papers_did_not_judge_have_no_published_rows(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

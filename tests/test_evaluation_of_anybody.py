@@ -162,6 +162,13 @@ def test_what_belongs_to_another_scale_benchmark_or_kind_is_passed_over(tmp_path
     assert list(only.files) == ["Set14"], "Set14/baby.png is not Set5's"
 
 
+def test_benchmarks_that_are_called_by_the_end_of_their_path_have_folders_of_these_names(tmp_path: Path) -> None:
+    benchmarks = [Benchmark(title, (Path("cat.png"),)) for title in ("A/photos", "B/photos")]
+    (row,) = paired(files_in(tmp_path, "sr/A/photos/cat.png", "sr/B/photos/cat.png"), *benchmarks)
+    for title in ("A/photos", "B/photos"):
+        assert row.files[title] == {"cat": tmp_path / "sr" / title / "cat.png"}
+
+
 def test_files_named_as_hr_or_bicubic_are_judged_where_there_are_no_others(tmp_path: Path) -> None:
     files_in(tmp_path / "a", *(f"bicubic/Set5/{path.stem}_HR.png" for path in SET5.files))
     (alone,) = paired(tmp_path / "a")

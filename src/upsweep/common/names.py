@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
 MOST_NAMED = 3  # in a sentence
@@ -32,6 +32,23 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     short = {name: safe_name(name.removesuffix(PurePath(name).suffix)) for name in names}
     often = Counter(name.casefold() for name in short.values())  # some file systems take A and a for one
     return {name: found if often[found.casefold()] == 1 else _marked(name) for name, found in short.items()}
+
+
+def shortest_end(
+    path: Sequence[str], paths: Iterable[Sequence[str]], *, least: int = 1, key: Callable[[str], str] = str
+) -> Sequence[str] | None:
+    """The last parts of one of some paths, as few as the others do not have (`key`: what is compared of each part).
+
+    There are at least `least`. None where another path has all of them.
+
+    >>> shortest_end(("a", "x", "hr"), [("a", "x", "hr"), ("a", "y", "hr")])
+    ('x', 'hr')
+    """
+    mine, every = list(map(key, path)), [list(map(key, each)) for each in paths]
+    for count in range(least, len(mine) + 1):
+        if sum(each[-count:] == mine[-count:] for each in every) == 1:
+            return path[-count:]
+    return None
 
 
 def listed(names: Sequence[str], most: int = MOST_NAMED) -> str:

@@ -1,14 +1,16 @@
 """The images to judge on: a benchmark of the field by its name, or any folder of HR images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upsweep.common.errors import UserError
+from upsweep.common.names import shortest_end
 from upsweep.common.words import warn_once
 from upsweep.data.foreign import foreign
 from upsweep.data.known import BENCHMARKS, SETS, benchmark_files, benchmark_in, data_root, present_benchmarks
 from upsweep.data.store import Settings, open_images
+from upsweep.evaluation.papers import prefix_of
 from upsweep.imaging.listing import files_below, is_image, passed_over
 from upsweep.tasks.super_resolution.data import EvalImages
 
@@ -19,6 +21,7 @@ class Benchmark:
 
     title: str
     files: tuple[Path, ...]
+    folder: Path = Path()  # where they lie, resolved
     published: bool = False  # whether papers judge these images under this title
 
     @property
@@ -43,7 +46,7 @@ def find_benchmarks(asked: str | Sequence[str], root: Path | None) -> list[Bench
     """The benchmarks of `benchmark=`: `all` that are below the root, names of known ones, folders.
 
     Raises:
-        UserError: something is not there, or is named twice.
+        UserError: something is not there, or is named twice, or folders have no names that differ.
     """
     words = [asked] if isinstance(asked, str) else list(asked)
     if words == ["all"]:
@@ -55,12 +58,26 @@ def find_benchmarks(asked: str | Sequence[str], root: Path | None) -> list[Bench
             )
     if not words:
         raise UserError("benchmark=[] is empty: name a benchmark, or a folder of HR images.")
-    found = [_benchmark(str(word), root) for word in words]
-    titles = [benchmark.title for benchmark in found]
-    for title in titles:
-        if titles.count(title) > 1:
-            raise UserError(f"benchmark names {title} twice.")
-    return found
+    return list(_told_apart([_benchmark(str(word), root) for word in words]))
+
+
+def _told_apart(found: Sequence[Benchmark]) -> Iterator[Benchmark]:
+    """The benchmarks; where columns would have the same name, their titles become ends of paths: `a/HR`, `b/HR`."""
+    prefixes = [prefix_of(benchmark.title) for benchmark in found]
+    folders = [benchmark.folder for benchmark in found]
+    for benchmark, prefix in zip(found, prefixes, strict=True):
+        if folders.count(benchmark.folder) > 1:
+            raise UserError(f"benchmark names {benchmark.title} twice.")
+        if prefixes.count(prefix) == 1:
+            yield benchmark
+            continue
+        end = shortest_end(benchmark.folder.parts, (folder.parts for folder in folders), least=2, key=prefix_of)
+        if end is None:
+            raise UserError(
+                f"benchmark={benchmark.folder} and another folder differ in capitals or spaces alone, so that columns "
+                "would have the same name: rename one of them."
+            )
+        yield replace(benchmark, title="/".join(end), published=False)
 
 
 def benchmark_images(
@@ -93,10 +110,10 @@ def _benchmark(name: str, root: Path | None) -> Benchmark:
         warn_once(f"benchmark={name}: {sentence}")
     if not (files := foreign(images, folder)):
         raise UserError(f"benchmark={name} has only images that upsweep made; they are not used as data.")
-    return Benchmark(folder.resolve().name, tuple(files))
+    return Benchmark(folder.resolve().name, tuple(files), folder.resolve())
 
 
 def _known(name: str, files: Sequence[Path]) -> Benchmark:
     """A benchmark of the field; papers judge all of its images."""
     own = SETS[name]
-    return Benchmark(own.title, tuple(files), published=len(files) == own.count)
+    return Benchmark(own.title, tuple(files), files[0].parent.resolve(), published=len(files) == own.count)

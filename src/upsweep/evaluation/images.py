@@ -132,8 +132,7 @@ def _of_benchmark(
     """The files in folders of the benchmark's name; without such a folder, those that are in no other benchmark's."""
     known = {one.title: _aliases(one.title) for one in benchmarks} | {s.title: _aliases(s.title) for s in SETS.values()}
     owners = {
-        file: {title for title, names in known.items() if names & set(map(_plain, file.relative_to(folder).parts[:-1]))}
-        for file in files
+        file: {title for title, names in known.items() if names & _folders(file.relative_to(folder))} for file in files
     }
     own = [file for file, titles in owners.items() if benchmark.title in titles]
     return own or [file for file, titles in owners.items() if not titles]
@@ -143,6 +142,12 @@ def _aliases(title: str) -> set[str]:
     """The names that folders of a set go by."""
     more = next((one.folders for one in SETS.values() if one.title == title), ())
     return {_plain(title), *(_plain(name) for name in more if "/" not in name)}
+
+
+def _folders(file: Path) -> set[str]:
+    """The folders that a file lies in, and several of them in a row: the title of a benchmark may be `A/HR`."""
+    parts = [*map(_plain, file.parent.parts)]
+    return {"".join(parts[start:end]) for end in range(len(parts) + 1) for start in range(end)}
 
 
 def _plain(text: str) -> str:

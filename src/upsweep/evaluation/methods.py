@@ -8,6 +8,7 @@ from pathlib import Path
 from upsweep import release
 from upsweep.analysis.ranking import differing
 from upsweep.common.errors import UserError
+from upsweep.common.names import shortest_end
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.networks.upscalers.bicubic import Bicubic
@@ -255,8 +256,5 @@ def _shortest(file: Path, files: Sequence[Path]) -> str:
         path = path.absolute()
         return path.parents[1].parts if path.parts[-2:] == BEST.parts else path.with_suffix("").parts
 
-    mine, others = parts(file), [parts(other) for other in files]
-    for count in range(1, len(mine) + 1):
-        if sum(other[-count:] == mine[-count:] for other in others) == 1:
-            return "/".join(mine[-count:])
-    return "/".join(mine[-2:])  # the same file twice
+    mine = parts(file)
+    return "/".join(shortest_end(mine, map(parts, files)) or mine[-2:])  # or: the same file twice

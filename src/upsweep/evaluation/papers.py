@@ -30,9 +30,14 @@ def comparison(
         own: figures beside PSNR and SSIM; published rows lack them.
     """
     figures = (*FIGURES, *own)
-    columns = [Column(title, figures, prefix=f"{title.lower().replace(' ', '_')}_") for title in datasets]
+    columns = [Column(title, figures, prefix=prefix_of(title)) for title in datasets]
     known = {"scale": scale, "protocol": protocol.name}
     return Comparison(f"table_x{scale}", _caption(figures, scale, protocol, rows, timed), columns, rows, known)
+
+
+def prefix_of(title: str) -> str:
+    """What the names of a data set's columns in a CSV begin with: `set5_`."""
+    return f"{title.lower().replace(' ', '_')}_"
 
 
 def _caption(figures: Sequence[Figure], scale: int, protocol: Protocol, rows: Sequence[Row], timed: str) -> str:
