@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from torchmetrics import MeanAbsoluteError, Metric
 
 from upsweep.common.errors import UserError
 from upsweep.doors.evaluate import own_at
-from upsweep.evaluation import evaluate, mean
+from upsweep.evaluation import evaluate, mean, speed
 from upsweep.evaluation.benchmarks import benchmark_images, find_benchmarks
-from upsweep.evaluation.methods import Views, asked, bicubic
+from upsweep.evaluation.methods import Method, Views, asked, bicubic
 from upsweep.evaluation.papers import comparison
 from upsweep.evaluation.pictures import FULL_ERROR, MARK, TILE, heat, overview
 from upsweep.evaluation.published import published, published_rows
@@ -573,6 +573,45 @@ def test_memory_is_what_a_run_takes() -> None:
         lean, hungry = pool.map(speed_of, (Known(1, 0.0), Hungry(2, 1)), [torch.device("cpu")] * 2)
     assert lean.megabytes < 30 and 62 < hungry.megabytes < 94
     assert hungry.milliseconds > lean.milliseconds > 0
+
+
+class Endless(Upscaler):
+    """Asks for 40 TB, as PyTorch does where memory is too small, for LR that is wider than `fits`."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__(2, 1)
+        self.fits = fits
+
+    def body(self, x: Tensor) -> Tensor:
+        return enlarge(x, self.scale) if x.shape[-1] <= self.fits else torch.empty(10**13)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndlessMethod(Method):
+    fits: int
+
+    def plain(self) -> Upscaler:
+        return Endless(self.fits)
+
+
+def test_an_evaluation_outlives_memory_that_is_too_small_for_timing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A thread for the process that imports torch anew: the error is the same.
+    monkeypatch.setattr(speed, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(count))
+    monkeypatch.setattr(speed, "LEAST", 1)
+    monkeypatch.setattr(speed, "ENOUGH", 0.0)
+
+    def judged(fits: int) -> Evaluation:
+        methods = [EndlessMethod(name="mine", scale=2, fits=fits, checkpoint=tmp_path / "mine.ckpt")]
+        found = find_benchmarks(str(photos), None)
+        return Evaluation(folder=tmp_path, methods=methods, benchmarks=found, protocol=Protocol(), device="cpu")
+
+    (table,) = evaluate_all(judged(64))
+    assert [row.milliseconds is None for row in table.rows] == [False, True]
+    assert (tmp_path / "images.csv").is_file() and "mine was not timed: " in caplog.text
+    with pytest.raises(UserError, match=r"^0: out of memory for its LR of 25x29 pixels: .* tile=128\.$"):
+        evaluate_all(judged(0))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The one exception whose message is meant for the person at the keyboard."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,11 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, SystemExit) and not isinstance(error.code, str):
         return f"it ends the process, with exit code {error.code or 0}"
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory, of this machine or of a GPU: PyTorch has no one kind."""
+    return isinstance(error, MemoryError) or re.search(r"out of memory|allocate memory", str(error), re.I) is not None
 
 
 @contextmanager

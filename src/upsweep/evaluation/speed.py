@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, first_line
 from upsweep.evaluation.methods import Method
 from upsweep.networks.upscalers.upscaler import Upscaler
 
@@ -36,7 +36,7 @@ class Speed(NamedTuple):
 def measure(method: Method, device: torch.device) -> Speed | None:
     """Measure the time and memory of a method in a fresh process: memory that is already taken would not show.
 
-    None, after a warning, where that process died, or the generator refuses an image of that size.
+    None, after a warning, where that process died, memory is too small, or the generator refuses such a large image.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -45,8 +45,8 @@ def measure(method: Method, device: torch.device) -> Speed | None:
         except BrokenProcessPool:
             log.warning("%s died while it was timed, most likely out of memory.", method.name)
             return None
-        except UserError as error:
-            log.warning("%s was not timed: %s", method.name, error)
+        except (UserError, RuntimeError, MemoryError) as error:  # what was judged before is not lost for it
+            log.warning("%s was not timed: %s.", method.name, first_line(error))
             return None
 
 

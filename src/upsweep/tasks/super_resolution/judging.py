@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, out_of_memory
 from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.resize import enlarge, imresize
 from upsweep.metrics.functional import psnr, ssim
@@ -62,7 +62,7 @@ def evaluate(
 
     Raises:
         UserError: there are no images; one is too small, or no larger than its LR times the generator's scale; an SR
-            is NaN or infinite in places, or a given one cannot be read.
+            is NaN or infinite in places, takes more memory than there is, or a given one cannot be read.
     """
     protocol = protocol or Protocol()
     if len(images) == 0:
@@ -120,6 +120,13 @@ def _sr(generator: Upscaler | GivenImages, image: EvalImage, protocol: Protocol)
         sr: Tensor = generator(image.lr)
     except UserError as error:
         raise UserError(f"{image.name}: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        height, width = image.lr.shape[-2:]
+        raise UserError(
+            f"{image.name}: out of memory for its LR of {width}x{height} pixels: make SR in tiles, with tile=128."
+        ) from error
     if not sr.isfinite().all():
         raise UserError(f"{image.name}: its SR is NaN or infinite in places, so that it cannot be judged.")
     return sr
