@@ -100,7 +100,13 @@ def test_a_process_ends_soon_after_the_one_that_started_it_whatever_it_waits_for
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [("words ±", "words ±".encode()), (b"bytes", b"bytes"), ([b"in ", b"parts"], b"in parts")]
+    ("content", "expected"),
+    [
+        ("words ±", "words ±".encode()),
+        (os.fsdecode(b"stra\xdfe.png"), b"stra\xdfe.png"),  # Latin-1: a name of a file need not be UTF-8
+        (b"bytes", b"bytes"),
+        ([b"in ", b"parts"], b"in parts"),
+    ],
 )
 def test_what_is_written_can_be_read_and_nothing_lies_beside_it(
     tmp_path: Path, content: str | bytes | list[bytes], expected: bytes

@@ -51,9 +51,12 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def write_whole(path: Path, content: str | bytes | Iterable[bytes | bytearray | memoryview]) -> Path:
-    """Write text (UTF-8), bytes, or parts of bytes, as `whole` does; `path`."""
+    """Write text (UTF-8), bytes, or parts of bytes, as `whole` does; `path`.
+
+    Names of files in a text that are not UTF-8 become the bytes that they are.
+    """
     if isinstance(content, str):
-        content = content.encode()
+        content = content.encode("utf-8", "surrogateescape")
     with whole(path) as beside, beside.open("wb") as file:
         file.writelines([content] if isinstance(content, bytes) else content)
     return path
