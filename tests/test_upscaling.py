@@ -1,6 +1,7 @@
 """Enlarging photos: every kind stays what it is, tiles leave no trace, and no file is lost."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -221,6 +222,33 @@ def test_values_that_are_no_numbers_make_no_picture(tile: int) -> None:
         Enlarger(generator, tile=tile)(Picture(samples(3)))
 
 
+class Narrow(Plain):
+    """Fails for images of more than 300 pixels."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(1)
+        self.error = error
+
+    def body(self, x: Tensor) -> Tensor:
+        if x.shape[-2:].numel() > 300:
+            raise self.error
+        return super().body(x)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory"), MemoryError()]
+)
+def test_a_piece_that_does_not_fit_into_memory_asks_for_smaller_tiles(error: Exception) -> None:
+    large = Picture(samples(1, 13, 31))
+    with pytest.raises(
+        UserError, match=r"^Out of memory for 31x13 pixels at once: choose smaller tiles, such as tile=15\.$"
+    ):
+        Enlarger(Narrow(error), tile=0)(large)
+    assert Enlarger(Narrow(error), tile=8)(large).pixels.shape == (26, 62, 1)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        Enlarger(Narrow(RuntimeError("a fault of ours")), tile=0)(large)
+
+
 # Files
 
 
@@ -341,6 +369,17 @@ def test_what_fails_does_not_stop_the_others(tmp_path: Path, capsys: pytest.Capt
         enlarge_all(plan([str(tmp_path)], None, 2).photos, same, max_pixels=10**6)
     said, complaints = (text.splitlines() for text in capsys.readouterr())
     assert len(said) == 2 and len(complaints) == 1 and "a.jpg" in complaints[0]
+    photo(tmp_path / "new" / "z.png")
+    write_image(tmp_path / "new" / "wide.png", Picture(samples(1, 13, 31)), marked=False)
+    for error in (RuntimeError("no kernel"), MemoryError("too little")):
+        with pytest.raises(UserError, match="1 of 2"):
+            jobs = plan([str(tmp_path / "new")], None, 2, overwrite=True).photos
+            enlarge_all(jobs, Enlarger(Narrow(error), tile=0), max_pixels=10**6)
+        said, complaints = (text.splitlines() for text in capsys.readouterr())
+        assert len(said) == 1 and "z.png" in said[0] and len(complaints) == 1
+        assert re.match(rf".*wide\.png: ({error}|Out of memory .* tile=15)\.$", complaints[0])
+        with pytest.raises((RuntimeError, UserError)):  # a single one: with all that is known
+            enlarge_all(jobs[:1], Enlarger(Narrow(error), tile=0), max_pixels=10**6)
     for name, word in (("c.jpg", "cannot hold the transparency"), ("c.webp", "up to 16383 pixels a side, not")):
         (job,) = plan([str(tmp_path / "c.png")], str(tmp_path / name), 2).photos
         with pytest.raises(UserError, match=word):

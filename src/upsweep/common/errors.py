@@ -19,9 +19,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is too little memory, of this machine or of a GPU: PyTorch has no one kind."""
-    return isinstance(error, MemoryError) or re.search(r"out of memory|allocate memory", str(error), re.I) is not None
+@contextmanager
+def within_memory(sentence: str) -> Iterator[None]:
+    """Raise UserError with the sentence where memory is too small, of this machine or of a GPU."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error), re.I):
+            raise  # PyTorch has no kind of its own for it on every device
+        raise UserError(sentence) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, first_line
 from upsweep.common.progress import Bar
 from upsweep.data.foreign import foreign
 from upsweep.imaging.files import Picture, read_image
@@ -134,11 +134,12 @@ def enlarge_all(photos: Sequence[Photo], enlarge: Enlarge, *, max_pixels: int) -
             bar.update(number, doing=str(photo.source))
             try:
                 print(_enlarged(photo, lambda picture: enlarge(picture, bar.advance), max_pixels), flush=True)
-            except UserError as error:
+            except (UserError, RuntimeError, MemoryError) as error:
                 if len(photos) == 1:
                     raise
                 failed += 1
-                print(error, file=sys.stderr, flush=True)
+                said = error if isinstance(error, UserError) else f"{photo.source}: {first_line(error)}."
+                print(said, file=sys.stderr, flush=True)
     if failed:
         raise UserError(f"{failed} of {len(photos)} images were not enlarged, for the reasons above.")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from upsweep.blocks.layout import as_channels_last, in_channels_last
 from upsweep.common.devices import device_holding
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, within_memory
 from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.files import Picture, Pixels, to_tensor
 from upsweep.imaging.resize import enlarge
@@ -101,19 +101,20 @@ class Enlarger:
         height, width, channels = lr.shape
         s = self.generator.scale
         painter = Painter(self.generator, channels)
-        try:
+        with within_memory(f"Out of memory for a picture of {s * width}x{s * height} pixels."):
             lr = lr if picture.alpha is None else _filled(lr)
             hr = np.empty((s * height, s * width, channels), lr.dtype)
-        except MemoryError as error:
-            raise UserError(f"Out of memory for a picture of {s * width}x{s * height} pixels.") from error
         full = np.iinfo(lr.dtype).max
         begun, done = time.perf_counter(), 0.0
         for rows, columns in self._tiles(painter, height, width):
             cut = lr[rows.cut_start : rows.cut_stop, columns.cut_start : columns.cut_stop]
-            sr = painter(to_tensor(cut)[None].to(self.device))[0]
-            sr = sr[:, rows.kept(s), columns.kept(s)].mul(full).round_().clamp_(0, full)
             place = hr[s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
-            np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
+            smaller = max(1, max(place.shape[:2]) // (2 * s))
+            at_once = f"{cut.shape[1]}x{cut.shape[0]} pixels at once"
+            with within_memory(f"Out of memory for {at_once}: choose smaller tiles, such as tile={smaller}."):
+                sr = painter(to_tensor(cut)[None].to(self.device))[0]
+                sr = sr[:, rows.kept(s), columns.kept(s)].mul(full).round_().clamp_(0, full)
+                np.copyto(place, sr.permute(1, 2, 0).cpu().numpy(), casting="unsafe")
             share = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
             advance(share)
             done += share

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from upsweep.common.errors import UserError, out_of_memory
+from upsweep.common.errors import UserError, within_memory
 from upsweep.imaging.colour import rgb_to_y, with_chroma
 from upsweep.imaging.resize import enlarge, imresize
 from upsweep.metrics.functional import psnr, ssim
@@ -116,17 +116,12 @@ def _sr(generator: Upscaler | GivenImages, image: EvalImage, protocol: Protocol)
         return generator.of(image)
     if isinstance(generator, Bicubic):
         return bicubic(image, protocol, generator.scale)
+    height, width = image.lr.shape[-2:]
     try:
-        sr: Tensor = generator(image.lr)
+        with within_memory(f"out of memory for its LR of {width}x{height} pixels: make SR in tiles, with tile=128."):
+            sr: Tensor = generator(image.lr)
     except UserError as error:
         raise UserError(f"{image.name}: {error}") from error
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        height, width = image.lr.shape[-2:]
-        raise UserError(
-            f"{image.name}: out of memory for its LR of {width}x{height} pixels: make SR in tiles, with tile=128."
-        ) from error
     if not sr.isfinite().all():
         raise UserError(f"{image.name}: its SR is NaN or infinite in places, so that it cannot be judged.")
     return sr
