@@ -169,6 +169,21 @@ def test_benchmarks_that_are_called_by_the_end_of_their_path_have_folders_of_the
         assert row.files[title] == {"cat": tmp_path / "sr" / title / "cat.png"}
 
 
+@pytest.mark.parametrize(
+    ("hr", "sr"),
+    [
+        (["clips/calendar/0001.png", "clips/city/0001.png"], ["calendar/0001.png", "city/0001_x2.png"]),
+        (["clips/calendar/0001.png", "clips/city/0001.png"], ["x2/Clips/Calendar/0001.png", "x2/Clips/City/0001.png"]),
+        (["cat2.png", "cat_2.png"], ["cat2.png", "cat_2.png"]),
+        (["cat2.png", "cat_2.png"], ["cat2_x2.png", "x2_cat_2.png"]),
+    ],
+)
+def test_a_folder_that_mirrors_the_hr_images_is_paired(tmp_path: Path, hr: list[str], sr: list[str]) -> None:
+    benchmark = Benchmark("mine", tuple(tmp_path / "hr" / name for name in hr))
+    (row,) = paired(files_in(tmp_path / "sr", *sr), benchmark)
+    assert list(row.files["mine"].values()) == [tmp_path / "sr" / name for name in sr]
+
+
 def test_files_named_as_hr_or_bicubic_are_judged_where_there_are_no_others(tmp_path: Path) -> None:
     files_in(tmp_path / "a", *(f"bicubic/Set5/{path.stem}_HR.png" for path in SET5.files))
     (alone,) = paired(tmp_path / "a")

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from upsweep.common.errors import UserError
@@ -172,8 +173,15 @@ def _paired(benchmark: Benchmark, files: Sequence[Path], folder: Path) -> dict[s
     for file in files:
         stem = _composed(file.stem)
         matches = {image: match for image, pattern in patterns.items() if (match := pattern.search(stem))}
-        # A name that begins a file's says more than one within it, and the longer name more than the shorter.
-        ranks = {image: (match.start() == 0, len(match[0])) for image, match in matches.items()}
+        # Folders as those of the HR image say most. Then a name that begins the file's says more than one within it,
+        # the longer name more than the shorter, and the very name more than one with other separators.
+        ranks = {
+            image: (
+                _shared(file.relative_to(folder), benchmark.named[image]),
+                *(match.start() == 0, len(match[0]), match[0] == _composed(images[image])),
+            )
+            for image, match in matches.items()
+        }
         best = [image for image, rank in ranks.items() if rank == max(ranks.values())]
         if len(best) > 1:
             raise UserError(
@@ -186,6 +194,12 @@ def _paired(benchmark: Benchmark, files: Sequence[Path], folder: Path) -> dict[s
             hr = _no_sr(Path(benchmark.named[image].name))  # of an image img_001_HR.png, the SR may have that name, too
             pairs[image].append(Found(file, frozenset(_marks(said)), _no_sr(file.relative_to(folder)) - hr))
     return pairs
+
+
+def _shared(file: Path, hr: Path) -> int:
+    """How many folders above a file are those above an HR image."""
+    pairs = zip(reversed(file.parent.parts), reversed(hr.parent.parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0].casefold() == pair[1].casefold(), pairs))
 
 
 def _no_sr(file: Path) -> frozenset[str]:
