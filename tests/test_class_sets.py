@@ -12,6 +12,15 @@ from upsweep.data.class_sets import CLASS_SETS, class_files, find_classes
 from upsweep.data.containers import Inside, read_picture
 
 Write = Callable[[Path], object]
+
+
+def capital(folder: Path, write: Write) -> None:
+    """Files whose names are capitals."""
+    write(folder)
+    for file in folder.iterdir():
+        file.rename(file.with_name(file.name.upper()))
+
+
 LAYOUTS: dict[str, tuple[str, Write, tuple[int, int]]] = {
     "as torchvision has it": ("mnist", lambda root: as_idx(root / "MNIST" / "raw"), (9, 8)),
     "unpacked": ("mnist", lambda root: as_idx(root / "mnist", suffix=""), (9, 8)),
@@ -27,6 +36,12 @@ LAYOUTS: dict[str, tuple[str, Write, tuple[int, int]]] = {
     "batches": ("cifar10", lambda root: as_batches(root / "cifar-10-batches-py"), (10, 3)),
     "folders": ("cifar10", lambda root: as_pictures(root / "CIFAR10"), (4, 1)),
     "other folders": ("mnist", lambda root: as_pictures(root / "mnist_png", "training", "testing"), (4, 1)),
+    "capitals of files": ("mnist", lambda root: capital(root / "MNIST", as_idx), (9, 8)),
+    "capitals of batches": ("cifar10", lambda root: capital(root / "CIFAR10", as_batches), (10, 3)),
+    "capitals of a folder": ("mnist", lambda root: as_idx(root / "Generation" / "MNIST" / "RAW"), (9, 8)),
+    "capitals of a parent": ("cifar10", lambda root: as_pictures(root / "Datasets" / "cifar10"), (4, 1)),
+    "capitals of one part": ("cifar10", lambda root: as_pictures(root / "CIFAR10", "train", "Test"), (4, 1)),
+    "capitals of both": ("mnist", lambda root: as_pictures(root / "MNIST_PNG", "Training", "TESTING"), (4, 1)),
     "zip": ("cifar10", lambda root: as_zip(root / "generation" / "cifar10_jpeg.zip"), (4, 1)),
     "folder in a zip": ("mnist", lambda root: as_zip(root / "mnist_png.zip", "mnist_png/"), (4, 1)),
 }

@@ -7,7 +7,7 @@ tells them apart, the first labels do.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +15,7 @@ from upsweep.common.errors import UserError
 from upsweep.common.words import warn_once
 from upsweep.data.containers import File, Inside, batch_pictures, idx_pictures, read_idx, zip_pictures
 from upsweep.data.foreign import foreign
-from upsweep.data.known import ENVIRONMENT
+from upsweep.data.known import ENVIRONMENT, descend
 from upsweep.imaging.listing import files_below, is_image, passed_over
 
 PARENTS = ("", "generation", "data", "datasets")
@@ -98,14 +98,18 @@ def _places(own: ClassSet, root: Path) -> Iterator[tuple[Path, bool]]:
     others = [one.key for one in CLASS_SETS.values() if one is not own]
     bears = {key: any(_bears(part, key) for part in parts) for key in (own.key, *others)}
     if bears[own.key]:
-        yield from ((root / inner, True) for inner in INNER)
-    for parent in (root / parent for parent in PARENTS):
-        children = sorted(parent.iterdir()) if parent.is_dir() else []
-        for child in children:
+        yield from ((folder, True) for folder in _below(root, INNER))
+    for parent in _below(root, PARENTS):
+        for child in sorted(parent.iterdir()):
             if _bears(child.stem if child.suffix.lower() == ".zip" else child.name, own.key):
-                yield from ((child / inner, True) for inner in INNER) if child.is_dir() else ((child, True),)
+                yield from ((place, True) for place in (_below(child, INNER) if child.is_dir() else (child,)))
         if not any(bears[key] for key in others):
-            yield from ((parent / inner, False) for inner in INNER[:2])
+            yield from ((folder, False) for folder in _below(parent, INNER[:2]))
+
+
+def _below(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Those of a folder's subfolders that are there, whatever their capitals."""
+    return (below for name in names if (below := descend(folder, Path(name))) is not None)
 
 
 def _bears(name: str, key: str) -> bool:
@@ -113,38 +117,38 @@ def _bears(name: str, key: str) -> bool:
 
 
 def _in_folder(folder: Path, own: ClassSet, named: bool) -> Iterator[tuple[Files, Files]]:
-    if not folder.is_dir():
-        return
+    # In small letters, as the sets were published; such a name comes last, and wins.
+    files = {file.name.casefold(): file for file in sorted(folder.iterdir()) if file.is_file()}
     if own.first is not None:
-        yield _idx(folder, own, named)
+        yield _idx(files, own, named)
     else:
-        batches = [folder / f"data_batch_{number}" for number in range(1, 6)], [folder / "test_batch"]
-        yield _batches(batches[0], "train"), _batches(batches[1], "test")
+        batches = [f"data_batch_{number}" for number in range(1, 6)]
+        yield _batches(files, batches, "train"), _batches(files, ["test_batch"], "test")
     if named:
         yield _pictures(folder, TRAINING), _pictures(folder, TEST)
 
 
-def _idx(folder: Path, own: ClassSet, named: bool) -> tuple[Files, Files]:
+def _idx(there: Mapping[str, Path], own: ClassSet, named: bool) -> tuple[Files, Files]:
     parts: list[Files] = []
     for number, (part, stem) in enumerate((("train", "train"), ("test", "t10k"))):
-        images, labels = (_packed(folder, f"{stem}-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        images, labels = (_packed(there, f"{stem}-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
         own_labels = named or (own.first and labels and tuple(read_idx(labels)[:8].tolist()) == own.first[number])
         parts.append(_numbered(part, idx_pictures(images, labels)) if images and own_labels else {})
     return parts[0], parts[1]
 
 
-def _packed(folder: Path, name: str) -> Path | None:
+def _packed(there: Mapping[str, Path], name: str) -> Path | None:
     """A file by its name with either mark (`-idx3`, `.idx3`), plain or packed."""
     for spelled in (name, name.replace("-idx", ".idx")):
         for suffix in ("", ".gz", ".xz"):
-            if (file := folder / f"{spelled}{suffix}").is_file():
+            if (file := there.get(f"{spelled}{suffix}")) is not None:
                 return file
     return None
 
 
-def _batches(files: list[Path], part: str) -> Files:
-    there = [file for file in files if file.is_file()]
-    return _numbered(part, [picture for file in there for picture in batch_pictures(file, CIFAR_CLASSES)])
+def _batches(there: Mapping[str, Path], names: Sequence[str], part: str) -> Files:
+    files = [there[name] for name in names if name in there]
+    return _numbered(part, [picture for file in files for picture in batch_pictures(file, CIFAR_CLASSES)])
 
 
 def _numbered(part: str, pictures: list[Inside]) -> Files:
@@ -153,14 +157,13 @@ def _numbered(part: str, pictures: list[Inside]) -> Files:
 
 def _pictures(folder: Path, names: tuple[str, ...]) -> Files:
     """The image files in the first subfolder that goes by one of the names, but for those that upsweep made."""
-    for name in names:
-        if (below := folder / name).is_dir():
-            files = files_below(below)
-            for sentence in passed_over(files):
-                warn_once(f"{below}: {sentence}")
-            images = foreign(filter(is_image, files), below)
-            return {path.relative_to(folder).as_posix(): path for path in images}
-    return {}
+    below = next(_below(folder, names), None)
+    if below is None:
+        return {}
+    files = files_below(below)
+    for sentence in passed_over(files):
+        warn_once(f"{below}: {sentence}")
+    return {path.relative_to(folder).as_posix(): path for path in foreign(filter(is_image, files), below)}
 
 
 def _zipped(file: Path) -> tuple[Files, Files]:

@@ -225,7 +225,7 @@ def _reader(file: Path, _: tuple[int, int, int]) -> Callable[[Any], Picture]:
             return _of_zip(file, zipfile.ZipFile(file))
         except _BROKEN as error:
             raise _broken(file, "zip", error) from error
-    pixels = read_idx(file)[..., None] if "idx" in file.name else read_batch(file)[0]
+    pixels = read_idx(file)[..., None] if "idx" in file.name.casefold() else read_batch(file)[0]
     if pixels.ndim != 4:
         raise UserError(f"{file} holds an array of shape {pixels.shape[:-1]}, not images.")
     return lambda place: Picture(pixels[place])

@@ -127,7 +127,7 @@ def find(name: str, root: Path) -> list[Path]:
     """The HR files of the set `name` below an existing root, sorted; none where the set has no folder there."""
     for folder in _folders(SETS[name], root):
         for inner in HR_FOLDERS:
-            if (hr := _descend(folder, Path(inner))) and (files := _hr_images(hr)):
+            if (hr := descend(folder, Path(inner))) and (files := _hr_images(hr)):
                 return files
     return []
 
@@ -138,6 +138,16 @@ def present(name: str, root: Path) -> list[Path]:
     if files and len(files) != own.count:
         warn_once(f"{own.title} has {own.count} images, this copy has {len(files)} ({files[0].parent}).")
     return files
+
+
+def descend(folder: Path, path: Path) -> Path | None:
+    """`folder/path` below an existing folder, whatever its capitals; None where there is no such folder."""
+    for part in path.parts:
+        alike = [child for child in folder.iterdir() if child.name.casefold() == part.casefold() and child.is_dir()]
+        if not alike:
+            return None
+        folder = min(alike, key=lambda child: (child.name != part, child))  # the exact name before others
+    return folder
 
 
 def _unnamed(image_set: ImageSet, root: Path) -> list[Path]:
@@ -164,7 +174,7 @@ def _folders(image_set: ImageSet, root: Path) -> Iterator[Path]:
     """The folders below the root, or the root itself, with one of the set's names."""
     for name in image_set.folders:
         for parent in PARENTS:
-            if folder := _descend(root, Path(parent, name)):
+            if folder := descend(root, Path(parent, name)):
                 yield folder
     if _bears(image_set, root):
         yield root
@@ -176,16 +186,6 @@ def _bears(image_set: ImageSet, folder: Path) -> bool:
     if own.name.casefold() in {name.casefold() for name in HR_FOLDERS}:  # .../Set5/HR
         own = own.parent
     return own.as_posix().casefold().endswith(tuple(f"/{name.casefold()}" for name in image_set.folders))
-
-
-def _descend(folder: Path, path: Path) -> Path | None:
-    """`folder/path` whatever its capitals; None where there is no such folder."""
-    for part in path.parts:
-        alike = [child for child in folder.iterdir() if child.name.casefold() == part.casefold() and child.is_dir()]
-        if not alike:
-            return None
-        folder = min(alike, key=lambda child: (child.name != part, child))  # the exact name before others
-    return folder
 
 
 def _hr_images(folder: Path) -> list[Path]:
