@@ -88,6 +88,20 @@ class InPlace(Foreign):
         return super().forward(x.sub_(0.1))
 
 
+class Pools(nn.Module):
+    """Adds the mean of cells of 8x8 LR pixels, and says so with `stride=8`."""
+
+    def __init__(self, stride: int | None = None) -> None:
+        super().__init__()
+        if stride is not None:
+            self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = nn.functional.avg_pool2d(x, 8, ceil_mode=True, count_include_pad=False)
+        means = nn.functional.interpolate(cells, scale_factor=8)[..., : x.shape[-2], : x.shape[-1]]
+        return enlarge(0.9 * x + 0.1 * means, 2)
+
+
 class Pair(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
@@ -361,6 +375,16 @@ def test_a_module_that_changes_its_input_sees_each_view_of_the_image_itself(view
     torch.manual_seed(1)
     found = rows(module=f"{__name__}.InPlace", views=views).generator()(image)
     assert torch.equal(image, before) and torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_a_module_that_pools_is_tiled_by_its_own_stride() -> None:
+    module = f"{__name__}.Pools"
+    image = torch.rand(1, 1, 61, 50, generator=torch.Generator().manual_seed(0))
+    whole, tiled = (rows(module=module, args={"stride": 8}, views=Views(tile=tile)).generator() for tile in (None, 16))
+    assert torch.allclose(tiled(image), whole(image), atol=1e-5)
+    for said, cells in (({}, 1), ({"stride": 3}, 3)):
+        with pytest.raises(UserError, match=rf"{module} pools .* not {cells} LR pixel.* its attribute `stride`"):
+            rows(module=module, args=said, views=Views(tile=16))
 
 
 def test_a_module_whose_file_exits_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,8 +146,9 @@ class Pooling(Upscaler):
 
 def test_a_generator_of_ones_own_that_pools_must_say_so() -> None:
     assert off(Tiled(Pooling(3), 10), Pooling(3), image(1, 50, 41)) == 0
-    with pytest.raises(UserError, match="stride"):
-        Tiled(Pooling(1), 10)
+    for generator in (Pooling(1), SelfEnsemble(Pooling(1))):
+        with pytest.raises(UserError, match=r"^Pooling pools .* `stride`"):
+            Tiled(generator, 10)
 
 
 @given(size=st.integers(1, 200), tile=st.integers(1, 12), margin=st.integers(0, 9), stride=st.integers(1, 5))

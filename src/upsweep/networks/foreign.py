@@ -58,6 +58,8 @@ class Range(NamedTuple):
 class Foreign(Upscaler):
     """An nn.Module (N, C, H, W) -> (N, C, s H, s W) as an upscaler: values in [0, 1] in and out, not clipped.
 
+    A module that pools or works in windows says in its own `stride` how many LR pixels a cell is wide (see `Upscaler`).
+
     Args:
         module: the network itself.
         scale: s.
@@ -73,6 +75,12 @@ class Foreign(Upscaler):
         self.scales = (scale,)
         super().__init__(scale, channels)
         self.module, self.takes, self.gives, self.name = module, takes, gives, name
+        said = getattr(module, "stride", None)  # of a bare nn.Conv2d it is a tuple
+        self.stride = said if type(said) is int and said > 0 else 1
+
+    @property
+    def called(self) -> str:
+        return self.name
 
     def body(self, x: Tensor) -> Tensor:
         y = _output(self.module, self.takes.put(x), self.name)

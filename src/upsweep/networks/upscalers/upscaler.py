@@ -86,6 +86,11 @@ class Upscaler(Network):
         return y + enlarge(x, self.scale) if self.skip == "bicubic" else y
 
     @property
+    def called(self) -> str:
+        """What sentences call it: its class, or that of the network inside."""
+        return type(self).__name__
+
+    @property
     def distinct(self) -> tuple[int, ...]:
         """Those of TURNS that make a difference: turning the input in any other way turns the output like one of them.
 

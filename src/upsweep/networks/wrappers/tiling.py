@@ -105,9 +105,9 @@ def _end(generator: Upscaler, axis: int) -> Sides | None:
             return None
         half *= 4
     if _sides(generator, axis, half, shift=generator.stride) not in (found, None):
-        name = type(generator).__name__
         raise UserError(
-            f"{name} pools: it must set its `stride` (see upsweep.networks.upscalers.Upscaler) to be tiled."
+            f"{generator.called} pools or works in windows, in cells that are not {generator.stride} LR pixel(s) wide: "
+            "set its attribute `stride` to their width (docs/upscaling.md), or give it whole images, without tiles."
         )
     return found
 
@@ -119,7 +119,7 @@ def _sides(generator: Upscaler, axis: int, half: int, shift: int = 0) -> Sides |
     """
     scale, stride = generator.scale, generator.stride
     half = -(-half // stride) * stride
-    size = {axis: 2 * half + stride, -3 - axis: 8}
+    size = {axis: 2 * half + stride, -3 - axis: -(-8 // stride) * stride}
     x = torch.full((1, generator.channels, size[-2], size[-1]), 0.5)
     x.narrow(axis, half + shift, stride).fill_(torch.nan)
     other = tuple(i for i in range(4) if i != axis % 4)

@@ -14,5 +14,9 @@ class Wrapper(Upscaler):
         self.training = generator.training
 
     @property
+    def called(self) -> str:
+        return self.generator.called
+
+    @property
     def distinct(self) -> tuple[int, ...]:
         return self.generator.distinct
