@@ -458,6 +458,15 @@ def test_an_evaluation_leaves_tables_figures_and_pictures(photos: Path, tmp_path
     assert not (out / "pictures" / "x2" / "bicubic").exists()
 
 
+def test_any_whole_scale_has_its_bicubic_row(photos: Path, tmp_path: Path) -> None:
+    found = find_benchmarks(str(photos), None)
+    for scale in (5, 6):
+        methods = asked(method="bicubic", scale=scale)
+        judged = Evaluation(folder=tmp_path, methods=methods, benchmarks=found, protocol=Protocol(), speed=False)
+        (table,) = evaluate_all(judged)
+        assert [row.method for row in table.rows] == ["bicubic"] and table.rows[0].cells[photos.name].values["psnr"] > 5
+
+
 def mae_at(scale: int) -> dict[Figure, Metric]:
     return {Figure(name="mae", title=f"MAE at x{scale}", digits=4, better="lower"): MeanAbsoluteError()}
 
