@@ -264,6 +264,23 @@ def test_transparent_colours_become_alpha(tmp_path: Path) -> None:
     check(read_image(tmp_path / "grey.png"), GREY, np.where(GREY[..., 0] == level, 0, 255).astype(np.uint8))
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("transparent", [None, 0, 1])
+def test_grey_pngs_of_few_bits_keep_their_transparent_level(tmp_path: Path, bits: int, transparent: int | None) -> None:
+    levels = np.arange(40).reshape(5, 8) % 2**bits
+    rows = np.packbits((levels[..., None] >> np.arange(bits)[::-1] & 1).astype(np.uint8).reshape(5, -1), axis=1)
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 8, 5, bits, 0, 0, 0, 0),
+        **({} if transparent is None else {b"tRNS": struct.pack(">H", transparent)}),
+        b"IDAT": zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)),
+        b"IEND": b"",
+    }
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts.items())
+    (tmp_path / "a.png").write_bytes(content)
+    alpha = None if transparent is None else np.where(levels == transparent, 0, 255).astype(np.uint8)
+    check(read_image(tmp_path / "a.png"), (levels * 255 // (2**bits - 1)).astype(np.uint8)[..., None], alpha)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
 def test_black_and_white_becomes_grey(tmp_path: Path, suffix: str) -> None:
     bits = GREY[..., 0] > 127

@@ -1,7 +1,7 @@
 """Image files of the world, read into one plain form.
 
 Pillow reads what has 8 bits; TIFF goes through tifffile and 16-bit PNG through imagecodecs, since Pillow
-would drop their lower byte.
+would drop their lower byte; so does grey PNG of 2 or 4 bits, of which Pillow would lose the transparency.
 """
 
 import io
@@ -189,7 +189,8 @@ def _decoded(data: bytes, check_size: CheckSize, left_out: list[str], kept: froz
         if profile is not None and image.mode == "CMYK":  # it says nothing about the RGB that they became
             profile = None
             left_out.append("the colour profile of its inks (CMYK) was left out")
-        if image.format == "PNG" and data[24] == 16:
+        depth, kind = data[24:26] if image.format == "PNG" else (8, 0)
+        if depth == 16 or (depth in (2, 4) and kind == 0):  # kind 0: grey
             samples = imagecodecs.png_decode(data)
         else:  # as L, LA, RGB or RGBA, whichever holds all that the image says
             colours = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
