@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from upsweep.imaging import lettering
-from upsweep.imaging.colour import rgb_to_y, with_chroma
+from upsweep.imaging.colour import luma, with_chroma
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge
 from upsweep.imaging.tiles import GAP, fullest, side_by_side
@@ -76,18 +76,13 @@ def _tiles(image: EvalImage, sr: Tensor) -> tuple[list[Pixels], Tensor]:
     """Bicubic, SR and HR (H, W, 3) in colour where there is any, and the error of the luma (H, W) in [0, 1]."""
     scale = image.hr.shape[-1] // image.lr.shape[-1]
     bicubic, hr = enlarge(image.lr, scale), image.hr
-    error = (_luma(sr) - _luma(hr)).abs()[0, 0]
+    error = (luma(sr.clamp(0, 1)) - luma(hr.clamp(0, 1))).abs()[0, 0]
     if image.rgb_lr is not None and image.rgb_hr is not None:
         if sr.shape[1] == 1:
             sr = with_chroma(sr, image.rgb_lr, scale)
         bicubic, hr = enlarge(image.rgb_lr, scale), image.rgb_hr
     shown = [to_uint8(x[0]) for x in (bicubic, sr, hr)]
     return [np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:2], 3))) for x in shown], error
-
-
-def _luma(image: Tensor) -> Tensor:
-    image = image.clamp(0, 1)
-    return rgb_to_y(image) if image.shape[1] == 3 else image
 
 
 def _marked(pixels: Pixels, size: tuple[int, int], box: list[int]) -> Pixels:

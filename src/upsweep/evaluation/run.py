@@ -34,11 +34,12 @@ from upsweep.evaluation.tables import Cell, Comparison, Judged, Row
 from upsweep.imaging.files import Picture
 from upsweep.imaging.writing import write_image
 from upsweep.metrics.figure import Figure
+from upsweep.metrics.functional import SSIM_WINDOW
 from upsweep.metrics.metric import MAX_PSNR
 from upsweep.metrics.own import OfEach, Own
 from upsweep.metrics.protocol import Protocol
 from upsweep.networks.network import cost
-from upsweep.tasks.super_resolution.data import SSIM_WINDOW, EvalImage, EvalImages
+from upsweep.tasks.super_resolution.data import EvalImage, EvalImages
 from upsweep.tasks.super_resolution.judging import Figures, evaluate, mean
 
 log = logging.getLogger("upsweep")

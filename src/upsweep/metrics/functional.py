@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError
 
-WINDOW = 11
+SSIM_WINDOW = 11  # pixels: its side
 
 
 def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
@@ -28,10 +28,10 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
     window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, and only those positions where the window lies
     wholly inside the image. Raises UserError where the image is smaller than the window.
     """
-    if min(a.shape[-2:]) < WINDOW:
+    if min(a.shape[-2:]) < SSIM_WINDOW:
         raise UserError(
-            f"SSIM needs at least {WINDOW}x{WINDOW} pixels (of an image that is judged, inside the shaved border), and "
-            f"here are {a.shape[-2]}x{a.shape[-1]}: leave such small images out, or train on larger patches."
+            f"SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels (of an image that is judged, inside the shaved "
+            f"border), and here are {a.shape[-2]}x{a.shape[-1]}: leave such small images out, or train on larger patches."
         )
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = map(_blur, (a, b, a * a, b * b, a * b))
@@ -44,10 +44,10 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
 
 def _blur(plane: Tensor) -> Tensor:
     """Gaussian mean over the 11x11 window at each valid position: (..., H, W) to (..., H - 10, W - 10)."""
-    taps = [math.exp(-((i - WINDOW // 2) ** 2) / (2 * 1.5**2)) for i in range(WINDOW)]
+    taps = [math.exp(-((i - SSIM_WINDOW // 2) ** 2) / (2 * 1.5**2)) for i in range(SSIM_WINDOW)]
     for axis in (-2, -1):
-        valid = plane.shape[axis] - WINDOW + 1
-        first, *others = (plane.narrow(axis, i, valid) for i in range(WINDOW))
+        valid = plane.shape[axis] - SSIM_WINDOW + 1
+        first, *others = (plane.narrow(axis, i, valid) for i in range(SSIM_WINDOW))
         plane = first * (taps[0] / sum(taps))
         for tap, shifted in zip(taps[1:], others, strict=True):
             # In place: new memory for every tap of a large image would cost more than the sums.

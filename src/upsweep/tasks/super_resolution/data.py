@@ -16,12 +16,12 @@ from upsweep.common.errors import UserError
 from upsweep.data.degradation import BICUBIC, Chain, Step
 from upsweep.data.sources import Contents, Files, Source, Split
 from upsweep.data.store import Settings, StoredImage, StoredImages, open_images
+from upsweep.metrics.functional import SSIM_WINDOW
 from upsweep.tasks.feeding import EpochSampler, ImageFeed, LateLoader, as_it_is, none_usable, require, require_counts
 from upsweep.tasks.super_resolution.patches import Patch, TrainPatches
 
 Purpose = Literal["training", "validation"]
 MOST_DETAIL = 256  # random patches for one that is used
-SSIM_WINDOW = 11  # an image must keep this many pixels after shaving a scale from every border
 log = logging.getLogger("upsweep")
 
 
