@@ -264,6 +264,16 @@ def broken_off(job: Job, epoch: int, batch: int) -> None:
         train(replace(job, callbacks=[*job.callbacks, Stop()]))
 
 
+def test_a_duel_does_not_go_on_with_another_discriminator(tmp_path: Path, cache: Path) -> None:
+    train(small_duel(tmp_path, cache))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    wider = adversary(discriminator={**DISCRIMINATOR, "width": 4})
+    longer = {**TRAINER, "max_epochs": 3}
+    with pytest.raises(UserError, match=r"does not fit the discriminator: .* is \[2, .* and \[4, .* network\.$"):
+        train(small_duel(tmp_path, cache, against=wider, resume=True, trainer=longer))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("how", [{}, {"against": adversary(steps=2, loss=Wasserstein())}, {"accumulate": 4}])
 def test_a_duel_that_was_broken_off_and_resumed_ends_bit_for_bit_alike(
     tmp_path: Path, cache: Path, how: dict[str, Any]

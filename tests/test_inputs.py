@@ -13,8 +13,9 @@ from upsweep.common.errors import UserError
 from upsweep.data.sources import Folder
 from upsweep.imaging.files import Picture
 from upsweep.imaging.writing import write_image
+from upsweep.runs.layout import LAST
 from upsweep.sweeps import inputs
-from upsweep.sweeps.inputs import check_inputs
+from upsweep.sweeps.inputs import check_inputs, still_read
 from upsweep.tracking.weights import DISTILLED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,18 @@ def test_weights_that_are_not_there_are_named(key: str) -> None:
     OmegaConf.update(asking, key, "none.ckpt")
     with pytest.raises(UserError, match=f"^{key}=none.ckpt: there is no such checkpoint"):
         check_inputs([config(), asking])
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "init_from"])
+def test_a_run_with_a_checkpoint_of_its_own_needs_no_weights_to_start_from(tmp_path: Path, key: str) -> None:
+    asking = config(**{key: "gone.ckpt"})
+    with pytest.raises(UserError, match=f"^{key}=gone.ckpt: there is no such checkpoint"):
+        check_inputs([still_read(asking, tmp_path)])
+    (tmp_path / LAST).parent.mkdir()
+    (tmp_path / LAST).touch()
+    check_inputs([still_read(asking, tmp_path)])
+    with pytest.raises(UserError, match="folder of images"):
+        check_inputs([still_read(config({"kind": "Folder", "root": None}), tmp_path)])
 
 
 def test_the_config_names_the_objective_whose_teacher_is_looked_for() -> None:

@@ -34,6 +34,7 @@ from upsweep.training.callbacks import Throughput
 from upsweep.training.job import train as finish
 from upsweep.training.records import History
 from upsweep.training.saving import Preemption, SaveBest, SaveLast
+from upsweep.training.start import start_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOOR = [sys.executable, str(ROOT / "src" / "train.py")]
@@ -193,10 +194,80 @@ def test_a_folder_that_is_none_of_ours_is_one_sentence(tmp_path: Path) -> None:
         resumed([f"resume={tmp_path}"])
 
 
+# what does not fit
+
+ADAM, SGD = ({"_target_": f"torch.optim.{name}", "lr": 0.1} for name in ("Adam", "SGD"))
+STEP = {"_target_": "torch.optim.lr_scheduler.StepLR"}
+BY_EPOCH = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.1)
+IN_TURN: dict[str, Any] = {"schedulers": [BY_EPOCH], "milestones": []}
+DCGAN = {"_target_": "upsweep.networks.discriminators.dcgan.DCGAN"}
+TRAINED: dict[str, Any] = {
+    "optimizer": ADAM,
+    "factors": {"upsampler": 0.1},
+    "scheduler": {"_target_": "upsweep.training.schedules.Cosine"},
+    "adversary": {"discriminator": DCGAN, "optimizer": ADAM, "scheduler": STEP},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The folder of a run of two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    finish(small_job(folder, cache, config=TRAINED))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        ({"optimizer": SGD}, "optimizer=torch.optim.Adam, whose state does not fit optimizer=torch.optim.SGD"),
+        ({"scheduler": STEP}, "does not fit scheduler=torch.optim.lr_scheduler.StepLR"),
+        ({"factors": {}}, "factors={'upsampler': 0.1}, whose state does not fit factors=null"),
+        ({"adversary": {}}, "does not fit adversary.discriminator=null"),
+        ({"adversary": {**TRAINED["adversary"], "optimizer": SGD}}, "does not fit adversary.optimizer=torch.optim.SGD"),
+        ({"adversary": {**TRAINED["adversary"], "scheduler": {}}}, "does not fit adversary.scheduler=null"),
+    ],
+)
+def test_another_state_than_the_checkpoint_s_is_refused(trained: Path, now: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        start_of(trained, {**TRAINED, **now}, 2, resume=True)(NET)
+    assert sentence in str(refused.value) and str(refused.value).endswith(": set it as it was, or begin a new run.")
+
+
+def test_what_changes_no_state_is_taken_and_the_weights_that_a_run_began_with_may_be_gone(trained: Path) -> None:
+    now = {
+        "optimizer": {**ADAM, "lr": 0.2},
+        "scheduler": {"_target_": "upsweep.training.schedules.Constant"},
+        "adversary": {**TRAINED["adversary"], "loss": {"_target_": "upsweep.objectives.adversarial.losses.Hinge"}},
+    }
+    for gone in ({"init_from": "gone.ckpt"}, {"checkpoint": "wandb:a/b/gone:v1"}):
+        assert start_of(trained, {**TRAINED, **now}, 2, resume=True, **gone)(NET).checkpoint == trained / LAST
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"factors": {"upsampler": 0.1}}, "loaded state dict has a different number of parameter groups"),
+        ({"schedule": partial(torch.optim.lr_scheduler.SequentialLR, **IN_TURN)}, "_schedulers"),
+        ({"objective": torch.nn.Bilinear(1, 1, 1)}, r"Error\(s\) in loading state_dict for Supervised: Missing key"),
+    ],
+)
+def test_what_turns_out_not_to_fit_while_a_checkpoint_is_restored_is_one_sentence(
+    trained: Path, cache: Path, changed: dict[str, Any], fault: str
+) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    with pytest.raises(
+        UserError, match=rf"^{trained / LAST} does not fit this training \(.*{fault}.*\): set all as it was"
+    ):
+        longer = {**TRAINER, "max_epochs": 3}
+        finish(small_job(trained, cache, config=TRAINED, resume=True, trainer=longer, **changed))
+    assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
 # limits that cut an epoch
 
 
-SCHEDULES = {"of ours": schedules.Constant(), "by epoch": partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.1)}
+SCHEDULES = {"of ours": schedules.Constant(), "by epoch": BY_EPOCH}
 
 
 # A best checkpoint is saved before its epoch has ended, and before a scheduler that counts epochs has stepped.
@@ -440,14 +511,18 @@ def test_a_preempted_run_exits_with_the_code_to_requeue_and_goes_on(tmp_path: Pa
 @pytest.mark.slow
 def test_a_command_that_is_refused_leaves_a_finished_run_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    train(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={folder}", cwd=tmp_path)
+    start = tmp_path / "start.safetensors"
+    checkpoints.save_release(checkpoints.build(NET), NET, start)
+    train(*TINY, "trainer.max_epochs=2", f"init_from={start}", f"hydra.run.dir={folder}", cwd=tmp_path)
+    start.unlink()  # the run has a checkpoint of its own
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.suffix in (".json", ".ckpt")}
     for arguments, sentence in (
         ([f"resume={folder}", "generator.width=8"], "does not fit the generator"),
         (
             [f"resume={folder}", "optimizer=adam", "trainer.max_epochs=3"],
-            "was trained by upsweep.training.optimizers.Muon",
+            "was trained with optimizer=upsweep.training.optimizers.Muon",
         ),
+        ([f"resume={folder}", "+factors.upsampler=0.1", "trainer.max_epochs=3"], "was trained with factors=null"),
         ([f"resume={folder}", "trainer.accelerator=tpu"], "This machine cannot train with"),
         ([f"resume={folder}", "trainer.max_epochs=1"], "trainer.max_epochs=1 must be 2 or more"),
         ([*TINY, "init=xavier", f"hydra.run.dir={folder}"], "already has a run"),

@@ -429,6 +429,18 @@ def test_the_same_job_twice_is_run_once_and_the_sweep_goes_on_later(door):
     assert again.returncode == 0 and "2 of 2 jobs are kept, 0 to run." in again.stdout
 
 
+def test_a_sweep_goes_on_without_the_weights_that_its_jobs_began_with(door):
+    (door / "gone.ckpt").touch()
+    assert run(door, "-m", "act=silent", "+init_from=gone.ckpt").returncode == 1
+    (door / "gone.ckpt").unlink()
+    (door / "sweep/0/checkpoints").mkdir()
+    assert "init_from=gone.ckpt: there is no such checkpoint" in run(door, "-m", "resume=sweep").stderr
+    (door / "sweep/0/seen.json").unlink()
+    (door / "sweep/0/checkpoints/last.ckpt").touch()
+    run(door, "-m", "resume=sweep")
+    assert (door / "sweep/0/seen.json").is_file(), "the job has a checkpoint of its own, and runs"
+
+
 def test_a_sweep_goes_on_with_more_seeds_alone_and_its_table_has_all(door):
     assert run(door, "-m", "init=he,xavier", "seed=1,2").returncode == 0
     before = {path: path.stat().st_mtime_ns for path in door.glob("sweep/*/result.json")}

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from upsweep.cli import door, hold_to_types, importing, own_targets
 from upsweep.common.errors import UserError, first_line
-from upsweep.sweeps.inputs import check_inputs
+from upsweep.sweeps.inputs import check_inputs, still_read
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -31,7 +31,8 @@ log = logging.getLogger("upsweep")
 @door("train", claims=True)
 def main(cfg: DictConfig) -> float | None:
     """Train what the config says; the value is the best one of the task's headline, for sweepers."""
-    check_inputs([cfg])
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    check_inputs([cfg if cfg.resume is None else still_read(cfg, folder)])
     # torch and Lightning take seconds to import: only a job that really trains pays for them.
     with importing():
         from upsweep.training import console
@@ -57,7 +58,6 @@ def job_of(cfg: DictConfig) -> "Job":
     from upsweep.analysis.ranking import chosen
     from upsweep.runs.folders import writable
     from upsweep.tasks import Task
-    from upsweep.tracking.weights import located
     from upsweep.training.job import Job
     from upsweep.training.start import start_of
     from upsweep.training.trainer import hold_to_trainer
@@ -73,10 +73,6 @@ def job_of(cfg: DictConfig) -> "Job":
     judge_besides(task, cfg)
     choices, overrides = chosen(hydra.runtime.choices, config), list(hydra.overrides.task)
     about: dict[str, Any] = {"config": config, "choices": choices, "overrides": overrides}
-    checkpoint, init_from = (
-        None if cfg[key] is None else located(cfg[key], key) for key in ("checkpoint", "init_from")
-    )
-    epochs = cfg.trainer.max_epochs
     flat = {"seed": cfg.seed, "scale": cfg.scale}
     return Job(
         folder=folder,
@@ -89,10 +85,10 @@ def job_of(cfg: DictConfig) -> "Job":
         start=start_of(
             folder,
             config,
-            epochs,
+            cfg.trainer.max_epochs,
             resume=resume,
-            checkpoint=checkpoint,
-            init_from=init_from,
+            checkpoint=config["checkpoint"],
+            init_from=config["init_from"],
         ),
         channels_last=cfg.channels_last,
         judge_anew=cfg.judge_anew,

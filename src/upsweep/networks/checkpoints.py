@@ -270,17 +270,17 @@ def generator_weights(state: Mapping[str, Any], *, ema: bool = True) -> dict[str
     }
 
 
-def fit(generator: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path, *, whose: str = "generator") -> None:
     """Raise UserError for the first name that one lacks, whose shapes differ, or whose values are not finite."""
-    wanted, found = ({name: value.shape for name, value in w.items()} for w in (generator.state_dict(), weights))
+    wanted, found = ({name: value.shape for name, value in w.items()} for w in (network.state_dict(), weights))
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             has, needs = (list(s[name]) if name in s else "nothing" for s in (found, wanted))
             raise UserError(
-                f"{path} does not fit the generator: {name} is {has} in the file and {needs} in the network"
+                f"{path} does not fit the {whose}: {name} is {has} in the file and {needs} in the network"
                 f"{_remedy(found, wanted)}."
             )
-    refuse_no_numbers(generator, weights, path)
+    refuse_no_numbers(network, weights, path)
 
 
 def _remedy(found: Collection[str], wanted: Collection[str]) -> str:

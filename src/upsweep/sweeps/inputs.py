@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from upsweep.common.commands import installing
 from upsweep.common.errors import UserError
 from upsweep.release import choices
+from upsweep.runs.result import to_go_on_from
 from upsweep.tracking.nodes import nodes_of
 from upsweep.tracking.weights import START, located, teachers_of
 
@@ -38,6 +40,13 @@ def check_inputs(configs: Iterable[DictConfig]) -> None:
             if isinstance(said, str) and not located(said, key).exists():
                 raise UserError(f"{key}={said}: there is no such checkpoint; give {choices()}.")
         _look_for(source)
+
+
+def still_read(config: DictConfig, folder: Path) -> DictConfig:
+    """A config without the weights that a training begins with, where the folder has a checkpoint to go on from."""
+    if not to_go_on_from(folder):
+        return config
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in START])
 
 
 def _loggers(config: DictConfig) -> list[str]:

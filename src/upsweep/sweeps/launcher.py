@@ -36,7 +36,7 @@ from upsweep.runs.layout import JOB_LOG, PROGRESS, RESULT, TABLE, WANDB
 from upsweep.runs.manifest import Entry, Manifest
 from upsweep.runs.record import found
 from upsweep.runs.result import REQUEUE, Result, key_and_value, matters
-from upsweep.sweeps.inputs import check_inputs
+from upsweep.sweeps.inputs import check_inputs, still_read
 from upsweep.sweeps.jobs import JobsFailedError, Planned, command_of
 from upsweep.sweeps.live import Status, display
 from upsweep.sweeps.running import Machine, run_jobs
@@ -124,7 +124,8 @@ class LaunchedSweep:
         missing = self._missing(jobs)
         if self.here and begins:
             later = self._all()[len(batch) :]  # Hydra's own sweeper launches its jobs in their order
-            check_inputs([*(job.config for job in missing), *map(self._composed, later)])
+            reads = [still_read(job.config, job.folder) for job in missing]
+            check_inputs([*reads, *map(self._composed, later)])
         self._record()
         if self.resume:
             self._say(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are kept, {len(missing)} to run.")
@@ -177,7 +178,7 @@ class LaunchedSweep:
                     jobs.append(job)
                 running[job] += 1
             if self.here and begins:
-                check_inputs(job.config for job in jobs)
+                check_inputs(still_read(job.config, job.folder) for job in jobs)
             if jobs:
                 self._record()
                 _forget(jobs)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -131,6 +132,13 @@ class Adversarial(Training):
         if self.trainer.ckpt_path is None:
             self.discriminator.calibrate(self._first_real)
             self.same_everywhere(self.discriminator)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every training's. Raises UserError: the discriminator is another."""
+        super().on_load_checkpoint(checkpoint)
+        own, state = "discriminator.", checkpoint["state_dict"]
+        weights = {name.removeprefix(own): value for name, value in state.items() if name.startswith(own)}
+        checkpoints.fit(self.discriminator, weights, Path(str(self.trainer.ckpt_path)), whose="discriminator")
 
     @torch.no_grad()
     def _first_real(self) -> Tensor:

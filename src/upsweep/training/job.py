@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
@@ -36,6 +38,9 @@ from upsweep.training.trainer import hold_to_loaders, trainer_of
 from upsweep.training.workers import workers
 
 log = logging.getLogger("upsweep")
+
+# What Lightning calls to put the state of a checkpoint in place, before it trains.
+RESTORING = {"_restore_modules_and_callbacks", "restore_training_state"}
 
 MakeTraining = Callable[..., Training]
 """(task, generator, seed, spec, fresh) as keyword arguments -> who learns against whom."""
@@ -261,17 +266,25 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
         module.double()  # Lightning does so after it has loaded a checkpoint, whose weights float32 would round
     try:
         trainer.fit(module, datamodule=job.task.data, ckpt_path=started.checkpoint)
-    except (MisconfigurationException, ValueError) as error:
-        if isinstance(error, ValueError) and "val_check_interval" not in str(error):
-            raise
-        # what Lightning finds out only now
-        raise UserError(f"Lightning cannot train this: {' '.join(str(error).split())}") from error
     except Exception as error:
-        if (lost := killed_rank(trainer)) is not None:
-            raise UserError(lost) from error
+        if (known := _known(error, trainer)) is not None:
+            raise UserError(known) from error
         raise
     if not module.last and module.best is None:
         raise UserError(
-            "Nothing was judged, and so there is no result: trainer.max_steps, trainer.limit_train_batches or a "
-            "callback has ended the run before its first validation."
+            "Nothing was judged, and so there is no result: trainer.max_time, trainer.max_steps or a callback has ended "
+            "the run before its first validation."
         )
+
+
+def _known(error: Exception, trainer: pl.Trainer) -> str | None:
+    """Why Lightning could not train, as a sentence; None where only a traceback tells."""
+    if isinstance(error, MisconfigurationException) or (
+        isinstance(error, ValueError) and "val_check_interval" in str(error)
+    ):  # what Lightning finds out only now
+        return f"Lightning cannot train this: {' '.join(str(error).split())}"
+    during = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
+    if isinstance(error, RuntimeError | ValueError | LookupError) and during & RESTORING:
+        said = shorten(str(error), 200, placeholder=" ...")
+        return f"{trainer.ckpt_path} does not fit this training ({said}): set all as it was, or begin a new run."
+    return killed_rank(trainer)

@@ -8,15 +8,19 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from upsweep.common.checks import as_typed
 from upsweep.common.errors import UserError
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.runs.about import About
-from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
 from upsweep.runs.record import found
-from upsweep.runs.result import Result
+from upsweep.runs.result import to_go_on_from
+from upsweep.tracking.weights import located
 
 log = logging.getLogger("upsweep")
+
+# What decides which state there is beside the generator's weights: a class by its `_target_`, or a whole node.
+STATES = ("adversary.discriminator", "factors", "optimizer", "scheduler", "adversary.optimizer", "adversary.scheduler")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ def fresh(spec: dict[str, Any]) -> Started:
     return Started(checkpoints.build(spec), "The weights are as initialised.", fresh=True)
 
 
-def all_weights(path: Path, spec: dict[str, Any]) -> Started:
+def all_weights(said: str | Path, spec: dict[str, Any]) -> Started:
     """The weights of a checkpoint, all of which must fit (`checkpoint=`)."""
+    path = located(said, "checkpoint")
     network, state = checkpoints.build(spec), checkpoints.read(path)
     weights = checkpoints.generator_weights(state)
     _warn_of_another(network, state, path)
@@ -48,8 +53,9 @@ def all_weights(path: Path, spec: dict[str, Any]) -> Started:
     return Started(network, f"The weights are those of {path}.")
 
 
-def fitting_weights(path: Path, spec: dict[str, Any]) -> Started:
+def fitting_weights(said: str | Path, spec: dict[str, Any]) -> Started:
     """Those weights of a checkpoint that fit (`init_from=`), say for another scale; the others are as initialised."""
+    path = located(said, "init_from")
     network, state = checkpoints.build(spec), checkpoints.read(path)
     # A deconvolution for another scale is another layer, also where its kernel has the same size (FSRCNN's 9x9).
     stored = checkpoints.said_of(state)
@@ -64,7 +70,7 @@ def going_on(folder: Path, config: Mapping[str, Any], epochs: int, otherwise: St
     """Where the run in a folder stopped (`resume=`): its newest checkpoint that can be read, or else as `otherwise`.
 
     `config` is all that is set now, to be held against what was set before; `epochs`, how many there are to be.
-    Raises UserError: the checkpoint is that of another generator or optimizer, or of a longer training.
+    Raises UserError: the checkpoint is that of another generator, optimizer, ... (`STATES`), or of a longer training.
     """
     path = newest(folder)
     if path is None:
@@ -88,8 +94,8 @@ def start_of(
     epochs: int,
     *,
     resume: bool = False,
-    checkpoint: Path | None = None,
-    init_from: Path | None = None,
+    checkpoint: str | Path | None = None,
+    init_from: str | Path | None = None,
 ) -> Start:
     """The way to begin that a command line asks for. Raises UserError: two kinds of weights are named."""
     if checkpoint is not None and init_from is not None:
@@ -103,14 +109,8 @@ def start_of(
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint of a run from which it can go on, or None; says which could not be read.
-
-    The best one counts where there is no other (`callbacks.last=null`), unless the run was killed before its first
-    epoch had ended: then it is more exact to begin anew.
-    """
-    ended = found(Result.read, folder, log.warning) is not None
-    names = (FRESH, LAST, PREVIOUS, *([BEST] if ended else []))
-    for path in filter(Path.is_file, (folder / name for name in names)):
+    """The newest checkpoint of a run from which it can go on, or None; says which could not be read."""
+    for path in to_go_on_from(folder, log.warning):
         try:
             checkpoints.read(path)
             return path
@@ -122,17 +122,26 @@ def newest(folder: Path) -> Path | None:
 def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
     before = found(About.read, folder, log.warning)
     was = before.config if before else {}
-    had, has = ((c.get("optimizer") or {}).get("_target_") for c in (was, config))
-    if had and has and had != has:
-        raise UserError(f"{folder} was trained by {had}, whose state does not fit {has}: add the optimizer=... it had.")
-    had, has = (str((c.get("scheduler") or {}).get("_target_")) for c in (was, config))
-    if had != has and was and any(said.startswith("torch.optim.") for said in (had, has)):
-        raise UserError(
-            f"{folder} was trained with {had}, whose state does not fit {has}: add the scheduler=... it had."
-        )
+    for key in STATES if was else ():
+        had, has = (_decides(said, key) for said in (was, config))
+        # all schedules that are not torch's have the same state
+        of_torch = any(str(each).startswith("torch.optim.") for each in (had, has))
+        if had != has and (of_torch or not key.endswith("scheduler")):
+            raise UserError(
+                f"{folder} was trained with {key}={as_typed(had)}, whose state does not fit {key}={as_typed(has)}: "
+                "set it as it was, or begin a new run."
+            )
     if changed := [key for key in ("objective", "scheduler") if key in was and was[key] != config.get(key)]:
         # asked for, or another version of upsweep with other defaults
         log.warning("%s continues with another %s than before.", folder, " and ".join(changed))
+
+
+def _decides(config: Mapping[str, Any], key: str) -> Any:
+    """What a config says of one of `STATES`; None: nothing."""
+    node: Any = config
+    for part in key.split("."):
+        node = (node or {}).get(part)
+    return (node or {}).get("_target_", node or None)
 
 
 def _trained_with(network: Network, state: Mapping[str, Any]) -> str:
