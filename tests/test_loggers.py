@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,18 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from upsweep.common.errors import UserError
+from upsweep.doors.train import logger
 from upsweep.imaging.lettering import labelled
 from upsweep.imaging.marks import is_marked
 from upsweep.imaging.tiles import Panel
 from upsweep.runs.about import About
 from upsweep.runs.manifest import Manifest
 from upsweep.runs.result import Result
+from upsweep.tracking.csv_run import CsvRun
 from upsweep.tracking.lightning_run import LightningRun
 from upsweep.tracking.mlflow_run import MLflowRun
 from upsweep.tracking.reopened import options_of
@@ -77,6 +81,13 @@ class Numbers(Logger):
 class Pictures(Numbers):
     def log_pictures(self, key: str, pictures: Any, step: int) -> None:
         self.lines.append((key, [picture.name for picture in pictures], step))
+
+
+class Broken(CsvRun):
+    """One that is derived from ours."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        raise ConnectionError("the server has gone")
 
 
 def live(run: RunLog, checkpoint: Path | None = None) -> None:
@@ -239,6 +250,41 @@ def test_a_logger_that_fails_in_the_middle_is_told_nothing_more_and_the_run_goes
     live(LightningRun(logger, tmp_path))
     assert caplog.text.count("Numbers failed (the server has gone): the run continues without it.") == 1
     assert len(logger.lines) == 1  # what it was set to; it is not even closed
+
+
+def test_files_that_cannot_be_written_and_what_is_derived_from_ours_end_no_run_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = logger(OmegaConf.create({"_target_": f"{__name__}.Broken"}), tmp_path / "a", **ABOUT)
+    assert run is not None
+    live(run)
+    assert caplog.text.count("Broken failed (the server has gone): the run continues without it.") == 1
+    run = logger(OmegaConf.create({"_target_": "upsweep.tracking.csv_run.CsvRun"}), tmp_path / "b", **ABOUT)
+    assert run is not None
+    run.log_summary({"parameters": 1})
+    shutil.rmtree(tmp_path / "b")
+    live(run)
+    assert caplog.text.count("Csv failed ") == 1 and not (tmp_path / "b").exists()
+
+
+def test_our_own_files_hold_what_they_held_without_the_adapter(tmp_path: Path) -> None:
+    run = logger(OmegaConf.create({"_target_": "upsweep.tracking.csv_run.CsvRun"}), tmp_path, **ABOUT)
+    assert run is not None
+    live(run, tmp_path / "best.ckpt")
+    run.finish(75)
+    folder = tmp_path / "csv" / "version_0"
+    said = yaml.safe_load((folder / "hparams.yaml").read_text())
+    assert said == {
+        **{**ABOUT["choices"], **ABOUT["flat"], "config": ABOUT["config"], "overrides": ABOUT["overrides"]},
+        **{"parameters": 12464, "state": "finished", "best/psnr": 31.0, "exit_code": 75},
+    }
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "hparams.yaml",
+        "metrics.csv",
+        "pictures",
+        "validation",
+        "validation.csv",
+    ]
 
 
 def test_a_logger_that_cannot_start_ends_the_run_with_a_sentence(tmp_path: Path) -> None:

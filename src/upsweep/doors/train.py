@@ -131,6 +131,7 @@ def one_logger(node: Mapping[str, Any], key: str, folder: Path, **about: Any) ->
 
     from upsweep.tracking.lightning_run import LightningRun
     from upsweep.tracking.run_log import RunLog
+    from upsweep.tracking.wandb_run import WandbRun
 
     make = instantiate(node, _partial_=True, _convert_="all")
     takes = signature(make.func).parameters
@@ -149,7 +150,7 @@ def one_logger(node: Mapping[str, Any], key: str, folder: Path, **about: Any) ->
         raise UserError(f"{key}={node['_target_']} cannot be made: {first_line(error)}.") from error
     if not isinstance(found, Logger):
         raise UserError(f"{key}={node['_target_']} is no logger: name a class derived from pytorch_lightning's Logger.")
-    return found if isinstance(found, RunLog) else LightningRun(found, folder, **about)
+    return found if isinstance(found, WandbRun) else LightningRun(found, folder, **about)
 
 
 def judge_besides(task: "UpsweepTask", cfg: DictConfig) -> None:

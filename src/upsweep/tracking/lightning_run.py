@@ -22,6 +22,7 @@ from upsweep.runs.about import without_repeats
 from upsweep.runs.layout import sweep_of
 from upsweep.runs.result import key_and_value, said_at_first
 from upsweep.tracking import ways
+from upsweep.tracking.run_log import RunLog
 
 log = logging.getLogger("upsweep")
 
@@ -60,7 +61,7 @@ def _by_hand(overrides: Sequence[str]) -> dict[str, float | str]:
 
 
 class LightningRun(Logger):
-    """A logger of Lightning's as the log of a run.
+    """A logger of Lightning's, or of upsweep's such as `CsvRun`, as the log of a run.
 
     It gets numbers, hyperparameters and a summary; pictures, tables, the best checkpoint and the names of images if it
     has a way to take them (see `upsweep.tracking.ways`), or a method of `RunLog`'s name and arguments. A line at the
@@ -146,6 +147,8 @@ class LightningRun(Logger):
             log.info("%s takes no %s.", self.title, " and no ".join(missing))
 
     def _tell_settings(self) -> None:
+        if isinstance(self.logger, RunLog):  # its constructor has them
+            return
         if not self._compares:
             self.logger.log_hyperparams({**self._params, **self._config})
         elif (put := getattr(ways.experiment_of(self.logger), "add_text", None)) is not None:
@@ -221,12 +224,12 @@ class LightningRun(Logger):
     def finish(self, exit_code: int | None = None) -> None:
         """Close the run; a code other than 0 marks it as failed. None: failed if Lightning said so."""
         if self._begun and not self.lost:
-            self._close("failed" if (self._failed if exit_code is None else exit_code) else "success")
+            self._close(int(self._failed) if exit_code is None else exit_code)
 
     @_harmless
-    def _close(self, status: str) -> None:
+    def _close(self, exit_code: int) -> None:
         if self._compares:
             self.logger.log_hyperparams(self._params, self._numbers)
         if (told := ways.own(self.logger, "finish")) is not None:
-            return told(int(status == "failed"))
-        return self.logger.finalize(status)
+            return told(exit_code)
+        return self.logger.finalize("failed" if exit_code else "success")
