@@ -454,6 +454,30 @@ def test_early_stopping_says_why_and_the_job_has_finished(tmp_path: Path, cache:
     assert f"job run finished: {why}" in capsys.readouterr().out
 
 
+def still_job(folder: Path, cache: Path, stop: EarlyStopping, epochs: int, **more: Any) -> Job:
+    """A training that never gains anything."""
+    trainer = {**TRAINER, "max_epochs": epochs, **more.pop("trainer", {})}
+    job = make_job(folder, cache, trainer=trainer, optimizer=partial(torch.optim.SGD, lr=0.0), **more)
+    return replace(job, callbacks=[*job.callbacks, stop])
+
+
+def test_a_run_that_goes_on_waits_as_long_as_it_is_told_now(tmp_path: Path, cache: Path) -> None:
+    assert "after epoch 2" in str(train(still_job(tmp_path, cache, EarlyStopping(patience=1), 9)).reason)
+    again = train(still_job(tmp_path, cache, EarlyStopping(patience=3), 9, resume=True))
+    assert "after epoch 4: PSNR has not improved for 3 epochs" in str(again.reason)
+
+
+def test_early_stopping_counts_validations_and_says_so(tmp_path: Path, cache: Path) -> None:
+    result = train(still_job(tmp_path, cache, EarlyStopping(patience=1), 9, trainer={"val_check_interval": 0.34}))
+    assert "stopped early, in epoch 1: PSNR has not improved for 1 validation;" in str(result.reason)
+
+
+def test_a_training_that_came_to_its_end_was_not_stopped_early(tmp_path: Path, cache: Path) -> None:
+    assert train(still_job(tmp_path, cache, EarlyStopping(patience=1), 2)).reason is None
+    with pytest.raises(UserError, match=r"^callbacks\.early_stopping\.patience=0 must be at least 1\.$"):
+        EarlyStopping(patience=0)
+
+
 # going on
 
 

@@ -18,6 +18,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from upsweep.common.checks import at_least
 from upsweep.common.errors import UserError
 from upsweep.common.names import file_names
 from upsweep.common.progress import Bar, clock
@@ -331,11 +332,13 @@ class ShowProgress(Accessory):
 class EarlyStopping(pl.callbacks.EarlyStopping):
     """Lightning's, of one of a task's figures: it knows which way is better.
 
-    It waits `patience` epochs for an improvement of at least `min_delta`, in the figure's unit. The figure is the one
-    that ranks, where none is named.
+    It waits `patience` validations, which are epochs unless the trainer is told otherwise, for an improvement of at
+    least `min_delta`, in the figure's unit. The figure is the one that ranks, where none is named. Raises UserError:
+    `patience` is below 1.
     """
 
     def __init__(self, figure: str | None = None, patience: int = 5, min_delta: float = 0.0) -> None:
+        at_least("callbacks.early_stopping", 1, patience=patience)
         super().__init__(f"{VAL}{figure}", min_delta, patience)
         self.named = figure
         self.reason: str | None = None  # why it ended the training, once it has
@@ -351,16 +354,21 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
         self.min_delta = math.copysign(self.min_delta, 1 if self.mode == "max" else -1)
         self.forget()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on waiting, with the patience of now."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
     def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:  # type: ignore[override]
-        if self.wait_count < self.patience:
+        if self.wait_count < self.patience or module.iterations >= module.total:  # or it ended by itself
             return
+        when, each = ("after", "epoch") if self._check_on_train_epoch_end else ("in", "validation")
         by = f" by {self.figure.text(abs(self.min_delta))}" if self.min_delta else ""
         best = self.figure.text(float(self.best_score))
         if module.best is not None and module.task.headline.name == self.figure.name:
             best = f"{self.figure.text(module.best.figures[self.figure.name])}, in epoch {module.best.epoch + 1}"
         self.reason = (
-            f"stopped early, after epoch {self.stopped_epoch + 1}: {self.figure.title} has not improved{by} for "
-            f"{self.patience} {'epoch' if self.patience == 1 else 'epochs'}; the best was {best}"
+            f"stopped early, {when} epoch {self.stopped_epoch + 1}: {self.figure.title} has not improved{by} for "
+            f"{self.wait_count} {each if self.wait_count == 1 else f'{each}s'}; the best was {best}"
         )
 
     def forget(self) -> None:
