@@ -32,8 +32,24 @@ def test_a_number_means_that_number(machine):
     assert of(3, 2) == of(30, 2) and len(of(30, 2).devices) == 2
     assert (of(3, 20).threads, of(3, 2).threads, of(3, 1).threads) == (1, 4, None)
     assert of(3, 2).sentence is None, "what was asked for is not told"
-    machine("0,1", cores=2)
-    assert of(9, 5, accelerator="gpu").devices == ((),) * 5, "all see all devices, unless told otherwise"
+
+
+def test_a_number_changes_how_many_jobs_run_and_not_where(machine):
+    machine("0,1,2,3")
+    one_each = (("0",), ("1",), ("2",), ("3",))
+    assert of(9, 4, accelerator="gpu").devices == one_each == of(9, accelerator="gpu").devices
+    assert of(9, 2, accelerator="auto").devices == one_each[:2]
+    assert of(9, 2, accelerator="gpu", devices=2).devices == (("0", "1"), ("2", "3"))
+    assert of(9, 2, accelerator="gpu", devices=2).threads == 2, "8 cores, 4 ranks"
+    assert of(9, 4, accelerator="gpu").sentence == (
+        "4 jobs at a time, with 2 threads each: each has 1 of 4 CUDA devices (hydra.launcher.parallel=4)."
+    )
+    assert of(9, 6, accelerator="gpu").devices == (*one_each, *one_each[:2]), "they go round"
+    assert "1 of 4 CUDA devices, which up to 2 jobs share (hydra." in str(of(9, 6, accelerator="gpu").sentence)
+    assert of(9, 5, 1, accelerator="gpu").devices == one_each, "unless each is to have devices of its own"
+    for everything in ({"devices": -1}, {"devices": 5}, {"num_nodes": 2}, {"accelerator": "cpu"}):
+        given = of(9, 5, **{"accelerator": "gpu"} | everything)
+        assert given.devices == ((),) * 5 and given.sentence is None
 
 
 def test_devices_are_dealt_out_once(machine):

@@ -101,12 +101,13 @@ class RayLauncher(SweepLauncher):
 
 @dataclass
 class ProcessLauncherConf:
-    """`parallel` jobs at a time, each with `devices_per_job` CUDA devices of its own (null: all of them).
+    """`parallel` jobs at a time, each with `devices_per_job` CUDA devices (null: as many as its trainer asks for).
 
-    `parallel=auto` takes as many as there are GPUs for or, where none is used, cores and memory. A job that takes more
-    than `timeout` minutes is stopped (null: none is). With `fork` a job starts in a process that has imported `preload`
-    before (on Linux); without, every job imports for itself. `resume` goes on with the sweep in the same folder; the
-    command line's `resume=FOLDER` sets it.
+    `parallel=auto` takes as many as there are GPUs for or, where none is used, cores and memory. More jobs than that
+    share the GPUs, or wait for some of their own where `devices_per_job` is given. A job that takes more than `timeout`
+    minutes is stopped (null: none is). With `fork` a job starts in a process that has imported `preload` before (on
+    Linux); without, every job imports for itself. `resume` goes on with the sweep in the same folder; the command
+    line's `resume=FOLDER` sets it.
     """
 
     _target_: str = "hydra_plugins.upsweep.ProcessLauncher"

@@ -23,7 +23,7 @@ from upsweep.runs.result import Result
 from upsweep.sweeps.forking import Forked, ForkServer
 from upsweep.sweeps.jobs import Planned
 from upsweep.sweeps.running import Ended
-from upsweep.sweeps.shares import GUESS, Shares
+from upsweep.sweeps.shares import AUTO, GUESS, Shares
 
 GRACE_SECONDS = 3.0
 LAST_WORDS_SECONDS = 15.0  # for a job to save and exit after its timeout
@@ -60,7 +60,7 @@ class Processes:
             raise UserError(f"hydra.launcher.timeout={timeout} must be above 0 (minutes), or null for no limit.")
         self.parallel = len(shares.devices)
         self._free, self._threads, self._server = list(shares.devices), shares.threads, server
-        self._careful, self.decided = shares.why is not None, shares.sentence
+        self._careful, self.decided = shares.parallel == AUTO, shares.sentence
         self._timeout, self._seconds = timeout, math.inf if timeout is None else 60 * timeout
         self._running: list[_Running] = []
         if server is not None:

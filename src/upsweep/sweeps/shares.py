@@ -1,11 +1,13 @@
 """How a machine is shared out among jobs: how many run at a time, on which devices, with how many threads."""
 
+import math
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,20 +23,21 @@ GUESS = 2e9  # bytes that a job may take, until the first tells; those of the ma
 class Shares:
     """The devices of each job that may run at a time, none for no restriction; and the threads of a rank.
 
-    `threads` is None where a job has the machine to itself. `why` is what `parallel=auto` has seen.
+    `threads` is None where a job has the machine to itself. `why` is what there is to share; None: nothing to tell.
     """
 
     devices: tuple[tuple[str, ...], ...]
     threads: int | None
     why: str | None = None
+    parallel: int | str = AUTO  # as it was asked for
 
     @property
     def sentence(self) -> str | None:
-        """What `parallel=auto` has decided."""
+        """What was decided."""
         many, each = len(self.devices), self.threads
         said = f"{many} {'job' if many == 1 else 'jobs'} at a time"
         said += f", with {each} {'thread' if each == 1 else 'threads'} each" if each else ""
-        return self.why and f"{said}: {self.why} (hydra.launcher.parallel=auto)."
+        return self.why and f"{said}: {self.why} (hydra.launcher.parallel={self.parallel})."
 
 
 def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, devices_per_job: int | None) -> Shares:
@@ -43,12 +46,14 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
     With `parallel=auto`, GPUs decide where the jobs can use them: each job gets `devices_per_job`, or as many as
     `trainer.devices` asks for. Else cores decide, one for each thread that the user asks for (OMP_NUM_THREADS, else
     one) of each rank. Memory sets a limit where a job may not find `GUESS`; `Processes` corrects it by what jobs take.
+    A number of jobs gets the GPUs in the same groups, and where there are more jobs, they go round them again.
 
     Args:
         configs: of jobs that will run; those that ask for most decide.
         most: how many jobs there are at most.
         parallel: how many jobs run at a time, or `auto`.
-        devices_per_job: CUDA devices that a job sees, and no other running job; None for all.
+        devices_per_job: CUDA devices that a job sees, and no other running job, so that fewer may run than `parallel`;
+            None for what the trainers ask for.
 
     Raises:
         UserError: a number is below 1 (OMP_NUM_THREADS, too), or a job needs more devices than are visible.
@@ -56,20 +61,27 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
     if parallel != AUTO and (type(parallel) is not int or parallel < 1):
         raise UserError(f"hydra.launcher.parallel={parallel} must be auto, or a whole number above 0.")
     if devices_per_job is not None and devices_per_job < 1:
-        raise UserError(f"hydra.launcher.devices_per_job={devices_per_job} must be 1 or more, or null for all devices.")
-    if type(parallel) is int:
-        groups = _groups(visible_cuda_devices(), devices_per_job)[:parallel] if devices_per_job else []
-        many = len(groups) or parallel
-        return Shares(tuple(groups) or ((),) * many, _threads(many, devices_per_job or 1))
+        raise UserError(
+            f"hydra.launcher.devices_per_job={devices_per_job} must be 1 or more, or null for trainer.devices."
+        )
     ranks = max([1, *(ranks_of(config) or 1 for config in configs)])
-    if any(map(spans_all, configs)) and not devices_per_job:
+    everything = any(map(spans_all, configs)) and not devices_per_job
+    if everything and parallel == AUTO:
         return Shares(((),), None, "each takes all devices")
-    devices = visible_cuda_devices() if any(_accelerator(config) in CUDA for config in configs) else []
+    used = any(_accelerator(config) in CUDA for config in configs) or (devices_per_job and parallel != AUTO)
+    devices = visible_cuda_devices() if used and not everything else []
     size = devices_per_job or ranks
-    if groups := _groups(devices, size)[:most] if devices_per_job or size <= len(devices) else []:
-        why = f"each has {size} of {len(devices)} CUDA devices"
-        return Shares(tuple(groups), _threads(len(groups), ranks), why)
-    return _by_cores(most, ranks)
+    groups = _groups(devices, size) if devices_per_job or size <= len(devices) else []
+    if type(parallel) is int:
+        many = min(parallel, len(groups)) if devices_per_job and groups else parallel
+    elif groups:
+        many = min(most, len(groups))
+    else:
+        return _by_cores(most, ranks)
+    why = f"each has {size} of {len(devices)} CUDA devices" if groups else None
+    if why and many > len(groups):
+        why += f", which up to {math.ceil(many / len(groups))} jobs share"
+    return Shares(tuple(islice(cycle(groups or [()]), many)), _threads(many, ranks), why, parallel)
 
 
 def _by_cores(most: int, ranks: int) -> Shares:
