@@ -31,7 +31,7 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
     if min(a.shape[-2:]) < SSIM_WINDOW:
         raise UserError(
             f"SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels (of an image that is judged, inside the shaved "
-            f"border), and here are {a.shape[-2]}x{a.shape[-1]}: leave such small images out, or train on larger patches."
+            f"border), and here are {a.shape[-2]}x{a.shape[-1]}: leave small images out, or train on larger patches."
         )
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = map(_blur, (a, b, a * a, b * b, a * b))

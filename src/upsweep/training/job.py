@@ -272,7 +272,7 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
         raise
     if not module.last and module.best is None:
         raise UserError(
-            "Nothing was judged, and so there is no result: trainer.max_time, trainer.max_steps or a callback has ended "
+            "Nothing was judged, and so there is no result: trainer.max_time, trainer.max_steps or a callback ended "
             "the run before its first validation."
         )
 
