@@ -474,7 +474,7 @@ def built(job: Job) -> mock.Mock:
         (["hydra/launcher=foo"], "There is no hydra/launcher=foo; choose from basic, "),
         (["task=generation", "generator=sesr"], "generator.latent, which generator=sesr does not have: choose another"),
         (["+foo=${generator.nope}"], "needs generator.nope, which"),
-        (["experiment=release/sesr_x5"], "There is no experiment=release/sesr_x5; choose from release/deconvnet_x2, "),
+        (["experiment=release/sesr_x5"], "There is no experiment=release/sesr_x5; choose from release/below_14000, "),
     ],
 )
 def test_what_cannot_be_used_is_told_by_its_key_and_value(words: list[str], names: str) -> None:
