@@ -34,7 +34,7 @@ from upsweep.runs.about import About
 from upsweep.runs.history import read as history
 from upsweep.runs.identity import Identity
 from upsweep.runs.layout import ABOUT, BEST, HISTORY, run_of
-from upsweep.runs.result import Result
+from upsweep.runs.result import Result, said_at_first
 from upsweep.tracking.weights import START, weights_of
 
 ZOO = Path(__file__).resolve().parent / "zoo.md"
@@ -102,7 +102,7 @@ def described(name: str, run: Path, result: Result, generator: Upscaler) -> dict
         "parameters": price.parameters,
         "macs_per_pixel": price.macs_per_pixel,
         "data": data,
-        "command": ["python", "src/train.py", *(a for a in about.command[2:] if not a.startswith("hydra."))],
+        "command": command_of(about),
         "commit": about.commit,
         "versions": about.versions,
         "seed": result.seed,
@@ -117,6 +117,12 @@ def described(name: str, run: Path, result: Result, generator: Upscaler) -> dict
 def about_of(run: Path) -> About:
     """How a run was made. Exits where it does not say so."""
     return About.read(run) or sys.exit(f"{run} does not say how it was made: it has no {ABOUT}.")
+
+
+def command_of(about: About) -> list[str]:
+    """The command that makes the weights anew, without the run's own folder."""
+    words = (word for word in said_at_first(about.command[2:]) if not word.startswith("hydra."))
+    return ["python", "src/train.py", *words]
 
 
 def trained_on(run: Path) -> str:

@@ -172,14 +172,20 @@ def test_a_card_says_what_weights_and_their_forebears_have_seen(tmp_path: Path) 
     assert cards.trained_on(first) == "Free, validated on 1 images of Kodak24"
     assert "none of these licences forbids" in cards.licence(cards.trained_on(first))
     second = a_run(tmp_path / "second", "train/Free", init_from="fsrcnn_x2")
-    assert cards.trained_on(second).startswith("Free, begun with fsrcnn_x2 (T91 and BSD200), validated")
+    assert cards.trained_on(second).startswith("Free, begun with fsrcnn_x2 (T91 and BSD200, taught by sesr_x2 (")
     taught: dict[str, Any] = {"_target_": DISTILLED, "teacher": str(second / BEST)}
     third = a_run(tmp_path / "third", "Free", objective={"_target_": "Sum", "terms": {"a": taught}}, checkpoint=None)
     data = cards.trained_on(third)
-    assert "taught by weights of another run (Free, begun with fsrcnn_x2 (T91 and BSD200))" in data
+    assert "taught by weights of another run (Free, begun with fsrcnn_x2 (T91 and BSD200, taught by" in data
     assert "non-commercial research" in cards.licence(data)
     held = a_run(tmp_path / "held", "T91", "BSR/BSDS500/data/images/train", chosen_on="T91")
     assert cards.trained_on(held) == "T91 and BSD200, validated on 1 images of T91"
+
+
+def test_the_command_of_a_card_names_no_folder_of_the_machine_that_trained() -> None:
+    words = ["experiment=release/fsrcnn_x2", "hydra.run.dir=/my/runs/a", "resume='/my/runs/a'", "judge_anew=true"]
+    made = cards.command_of(About(command=["python", "/my/src/train.py", *words]))
+    assert made == ["python", "src/train.py", "experiment=release/fsrcnn_x2"]
 
 
 @pytest.mark.parametrize("where", ["photos", "DIV2K/DIV2K_train_HR", "", "train/Kodak24"])
