@@ -165,6 +165,22 @@ def test_rates_are_held_against_each_other_on_the_seeds_that_all_have() -> None:
     psnr = {("1e-3", 1): 30.0, ("1e-2", 1): 30.1, ("1e-2", 2): 29.0, ("1e-2", 3): 29.2}
     runs = [result(value, optimizer__lr=rate, seed=str(seed)) for (rate, seed), value in psnr.items()]
     assert [run.value for run in at_best_rate(runs)] == [30.1, 29.0, 29.2]
+    scanned = {
+        ("a", "1"): 30.0,
+        ("a", "2"): 31.0,
+        ("a", "4"): 30.5,
+        ("b", "1"): 29.5,
+        ("b", "2"): 30.5,
+        ("b", "4"): 30.52,
+    }
+    runs = [result(value, norm=norm, optimizer__lr=rate, seed="1") for (norm, rate), value in scanned.items()]
+    runs += [
+        result(value + int(seed) / 100, norm=norm, optimizer__lr="2", seed=seed)
+        for norm, value in (("a", 31.0), ("b", 30.5))
+        for seed in "2345"
+    ]
+    (effect,) = effects(runs)
+    assert (effect.pairs, effect.planned, effect.missing) == (5, 5, {}), "a rate that was tried once decides nothing"
     apart = [result(value, optimizer__lr=rate, seed=str(i)) for i, (rate, value) in enumerate([("a", 1.0), ("b", 2.0)])]
     assert [run.value for run in at_best_rate(apart)] == [1.0, 2.0], "nothing tells which one is better"
 

@@ -85,7 +85,7 @@ def test_a_default_that_changed_along_with_a_choice_is_named(tmp_path: Path) -> 
     read = together(sweep(tmp_path / "a", norm="none"), sweep(tmp_path / "b", config=other, norm="bn"))
     ours = PLAIN | {"norm": {"eps": 0.0}, "place": "/a"}
     again = together(sweep(tmp_path / "c", config=ours, norm="none"), tmp_path / "b")
-    said = "what no command line says, which may be why their runs do: trainer.max_epochs (30 in {}, 300 in b)."
+    said = "The sweeps differ in values that no command line names: trainer.max_epochs (30 in {}, 300 in b)."
     assert any(said.format("a") in note for note in read.notes)
     assert any(said.format("c") in note for note in again.notes)
 

@@ -263,6 +263,9 @@ def test_how_many_images_are_judged_and_what_of_each_is_told_where_it_is_not_the
     assert few == {**usual, **told}
     assert "data.crop" not in judging("resize", "my.Images"), "it is told as part of a DataModule of one's own"
     was, now = (Identity(training={}, validation={}, judging=each) for each in (usual, few))
+    assert not was.completed({"trainer": {"limit_val_batches": 0.5, "overfit_batches": 4}}).differences(
+        replace(now, judging={key: value for key, value in few.items() if key != "data.crop"})
+    ), "a record of before is completed from the config of its run"
     assert was.digest != now.digest and was.differences(now) == [
         "data.crop was centre and is now resize",
         "trainer.limit_val_batches was None and is now 0.5",

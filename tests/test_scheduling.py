@@ -139,5 +139,7 @@ def test_the_state_of_one_scheduler_is_not_given_to_another(tmp_path: Path, cach
     train(small_job(tmp_path, cache, config=config, schedule=partly(StepLR, step_size=1)))
     assert About.read(tmp_path) is not None
     other = {"scheduler": {"_target_": "upsweep.training.schedules.Cosine"}}
-    with pytest.raises(UserError, match=r"was trained with scheduler=torch\.optim\.lr_scheduler\.StepLR, whose state does not"):
+    with pytest.raises(
+        UserError, match=r"was trained with scheduler=torch\.optim\.lr_scheduler\.StepLR, whose state does not"
+    ):
         train(small_job(tmp_path, cache, config=other, resume=True))

@@ -30,7 +30,7 @@ def machine(monkeypatch):
 
 def test_a_number_means_that_number(machine):
     assert of(3, 2) == of(30, 2) and len(of(30, 2).devices) == 2
-    assert (of(3, 20).threads, of(3, 2).threads, of(3, 1).threads) == (1, 4, None)
+    assert (of(3, 20).threads, of(3, 2).threads, of(3, 1).threads) == (2, 4, None), "of jobs that there are"
     assert of(3, 2).sentence is None, "what was asked for is not told"
 
 

@@ -135,11 +135,13 @@ def test_what_follows_from_a_choice_is_none_in_the_table_of_its_sweep_either(tmp
 
 def test_a_run_says_of_what_others_set_what_its_config_has() -> None:
     said = [result(30.0, seed="1"), result(31.0, seed="1", generator__width="8")]
-    config = {"generator": {"_target_": "upsweep.Some", "width": 32}}
-    told = filled(said, [About(config=config), About(config=config)])
+    abouts = [About(config={"generator": {"_target_": "upsweep.Some", "width": width}}) for width in (32, 8)]
+    told = filled(said, abouts)
     assert [one.settings["generator.width"] for one in told] == ["32", "8"]
     assert [(e.better, e.worse) for e in findings(told).effects] == [("8", "32")]
     assert "generator.width" not in filled(said, [None, None])[0].settings
+    typed = filled([said[0], result(31.0, seed="1", generator__width="0032")], [abouts[0], abouts[0]])
+    assert [one.settings["generator.width"] for one in typed] == ["32", "32"], "typed in another way, it is the same"
 
 
 def test_a_page_of_tables_has_the_cautions_of_a_page_of_sweeps(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from upsweep.analysis.tables import print_results
 from upsweep.common.errors import UserError
 from upsweep.data.photos import TRAIN, photo_files
-from upsweep.data.sources import Folder, Photos
+from upsweep.data.sources import Contents, Folder, Photos
 from upsweep.imaging.files import to_uint8
 from upsweep.imaging.resize import enlarge, level_of, shrink
 from upsweep.metrics.metric import PSNR, SSIM
@@ -35,7 +37,7 @@ from upsweep.networks import checkpoints
 from upsweep.objectives.distilled import Distilled
 from upsweep.runs import history
 from upsweep.runs.about import About
-from upsweep.runs.identity import Identity
+from upsweep.runs.identity import Identity, judging_of
 from upsweep.runs.progress import Progress
 from upsweep.runs.result import Result
 from upsweep.tasks.super_resolution.data import PatchData
@@ -45,7 +47,7 @@ from upsweep.training import schedules
 from upsweep.training.accessory import Accessory
 from upsweep.training.callbacks import EMA, Checkerboard, EarlyStopping, Pictures, ShowProgress, Throughput
 from upsweep.training.job import Job, train
-from upsweep.training.records import History, KeepCrop
+from upsweep.training.records import History, KeepCrop, KeepIdentity
 from upsweep.training.saving import SaveBest, SaveLast
 from upsweep.training.start import newest
 from upsweep.training.workers import workers
@@ -756,6 +758,24 @@ def test_a_run_on_other_images_or_otherwise_judged_is_refused_until_it_is_told_t
     again = Identity.read(tmp_path / "run")
     assert again is not None and identity.validation.keys() - {"new.png"} == again.validation.keys() - {"new.png"}
     train(judged(4, resume=True))
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.25])
+def test_a_run_of_before_its_limits_were_written_down_goes_on_as_its_config_says(tmp_path: Path, limit: float) -> None:
+    config = {"scale": 2, "trainer": {"limit_val_batches": 0.5}}
+    old = Identity(training={"a": "1"}, validation={"b": "2"}, judging={"scale": 2})
+    old.write(tmp_path)
+    About(config=config).write(tmp_path)
+    task = SimpleNamespace(contents=Contents({"a": "1"}, {"b": "2"}))
+    module: Any = SimpleNamespace(task=task, begun_as=old.digest, identity=None, epochs_before=1)
+    trainer: Any = SimpleNamespace(ckpt_path="last.ckpt", is_global_zero=True, max_epochs=2)
+    keeps = KeepIdentity(tmp_path, judging_of({**config, "trainer": {"limit_val_batches": limit}}))
+    with (
+        nullcontext()
+        if limit == 0.5
+        else pytest.raises(UserError, match=r"trainer\.limit_val_batches was 0\.5 and is now 0\.25")
+    ):
+        keeps.on_fit_start(trainer, module)
 
 
 def test_what_fails_in_an_accessory_is_told_once_and_the_training_goes_on(

@@ -317,7 +317,7 @@ def difference(a: Runs, b: Runs, term: ErrorTerm) -> Difference | None:
         if not a or not b:
             return None
         parts = [(_variance(list(runs.values())) / len(runs), len(runs) - 1) for runs in (a, b)]
-        own = [] if "paired" in term.kind else parts
+        own = parts if term.kind == "pure error" else []
         weights = dict.fromkeys(a, 1 / len(a)), dict.fromkeys(b, 1 / len(b))
         mean = statistics.fmean(a.values()) - statistics.fmean(b.values())
         pooled = term.variance * (1 / len(a) + 1 / len(b))

@@ -120,18 +120,28 @@ def at_best_rate(results: Sequence[Result]) -> list[Result]:
 def _picked(rates: Sequence[Sequence[Result]], seed: int | None) -> list[Result]:
     """The runs of a seed at the rate that is best on the other seeds.
 
-    Rates are compared on the seeds that all of them have; without such, the seed's own rates are, on whatever there is.
-    What failed, was stopped or not run says nothing of a rate; what diverged or was pruned speaks against it.
+    Rates are compared on the seeds that they share; without such, the seed's own rates are, on whatever there is.
     """
-    known = [gathered((run for run in rate if run.complete), lambda run: run.seed) for rate in rates]
-    others = [{one: runs for one, runs in of_rate.items() if one != seed} for of_rate in known]
-    judged = others if any(others) else known
+    judged = _judged(rates, seed)
     seeds = [{*of_rate} for of_rate in judged if of_rate]
     shared = set.intersection(*seeds) if len(seeds) > 1 else set[int | None]()
     ends = [[runs for one, runs in of_rate.items() if one in shared or not shared] for of_rate in judged]
     own = [[run for run in rate if run.seed == seed] for rate in rates]
     pairs = [(mine, of_rate) for mine, of_rate in zip(own, ends, strict=True) if mine or shared]
     return max(pairs, key=lambda pair: (*_merit(pair[1]), len(pair[0]) > 0))[0]
+
+
+def _judged(rates: Sequence[Sequence[Result]], seed: int | None) -> list[dict[int | None, list[Result]]]:
+    """What is known of each rate: seed -> runs, without this seed, where there are others.
+
+    What failed, was stopped or not run says nothing of a rate; what diverged or was pruned speaks against it. A rate
+    with less than half of the seeds of another was only tried: it decides for none of them.
+    """
+    known = [gathered((run for run in rate if run.complete), lambda run: run.seed) for rate in rates]
+    most = max(map(len, known))
+    known = [of_rate if 2 * len(of_rate) >= most else {} for of_rate in known]
+    others = [{one: runs for one, runs in of_rate.items() if one != seed} for of_rate in known]
+    return others if any(others) else known
 
 
 def _merit(by_seed: Sequence[Sequence[Result]]) -> tuple[bool, int, float]:

@@ -15,7 +15,7 @@ from upsweep.analysis.ranking import differing, gathered, telling
 from upsweep.common.errors import UserError
 from upsweep.common.names import listed
 from upsweep.runs.about import About, without_repeats
-from upsweep.runs.result import Result, matters
+from upsweep.runs.result import Result, key_and_value, matters
 
 SWEEP = "sweep"  # the setting, and the column of results.csv, that says of which sweep a run is
 MOST_NAMED = 4  # runs, in a sentence
@@ -65,17 +65,18 @@ def leaves(about: About | None) -> dict[str, str]:
 
 
 def filled(results: Sequence[Result], abouts: Sequence[About | None]) -> list[Result]:
-    """The results of one sweep: of what only other command lines set, each says what its own config has.
+    """The results of one sweep: of what some command lines set and others do not, each says what its config has.
 
     A sweep that goes on with `generator.width=8` has runs that do not say their width.
     """
     keys = dict.fromkeys(key for result in results for key in result.by_hand)
+    partly = [key for key in keys if any(key not in result.settings for result in results)]
     told = []
     for result, about in zip(results, abouts, strict=True):
-        unsaid = [key for key in keys if key not in result.settings]
-        values = leaves(about) if unsaid else {}
-        words = [f"{key}={values[key]}" for key in unsaid if key in values]
-        told.append(replace(result, overrides=[*result.overrides, *words]) if words else result)
+        values = leaves(about) if partly else {}
+        words = {key: f"{key}={values[key]}" for key in partly if key in values}
+        kept = [word for word in result.overrides if key_and_value(word)[0] not in words]
+        told.append(replace(result, overrides=[*kept, *words.values()]) if words else result)
     return told
 
 
@@ -113,7 +114,7 @@ def repeats(members: Sequence[Member], results: Sequence[Result]) -> list[str]:
 
 
 def unsaid(members: Sequence[Member], results: Sequence[Result]) -> list[str]:
-    """A sentence on values of the configs in which the sweeps differ, and that no setting tells; none where none do.
+    """A sentence on values in which the sweeps differ, and that no command line names; none where there are none.
 
     A default may have changed between two sweeps whose runs differ in a choice, too: nothing tells the two apart.
     """
@@ -131,7 +132,8 @@ def unsaid(members: Sequence[Member], results: Sequence[Result]) -> list[str]:
     if not named:
         return []
     return [
-        f"The sweeps differ in what no command line says, which may be why their runs do: {listed(named, MOST_NAMED)}."
+        f"The sweeps differ in values that no command line names: {listed(named, MOST_NAMED)}. What is said of choices "
+        "that differ between sweeps, too, may come from these."
     ]
 
 

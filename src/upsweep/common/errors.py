@@ -25,9 +25,15 @@ def within_memory(sentence: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error), re.I):
-            raise  # PyTorch has no kind of its own for it on every device
+        if not is_memory(error):
+            raise
         raise UserError(sentence) from error
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether memory was too small: PyTorch has no kind of error of its own for that on every device."""
+    said = isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", str(error), re.I)
+    return isinstance(error, MemoryError) or bool(said)
 
 
 @contextmanager

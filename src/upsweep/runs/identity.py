@@ -67,6 +67,10 @@ class Identity:
         pairs = ((key, *(said.get(key, UNSAID.get(key)) for said in (had, has))) for key in keys)
         return images + [f"{key} was {before} and is now {after}" for key, before, after in pairs if before != after]
 
+    def completed(self, config: Mapping[str, Any]) -> "Identity":
+        """A record of before `UNSAID`, with what its run's config says of that."""
+        return replace(self, judging=_part(config) | self.judging)
+
     def _brief(self) -> "Identity":
         return replace(self, training=_brief(self.training), validation=_brief(self.validation))
 

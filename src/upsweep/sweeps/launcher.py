@@ -86,8 +86,8 @@ Open = Callable[[Sequence[DictConfig], int], Machine]
 class LaunchedSweep:
     """The jobs of one multirun, launched in one batch or, by a sweeper that learns, in several or one by one.
 
-    With `resume`, a job with the same overrides as one that the folder holds is that one: it is kept if it is
-    complete, goes on from its checkpoint if it has one, and is run anew otherwise. Jobs that run `here`, on this
+    With `resume`, a job that differs from one in the folder in nothing that changes a figure is that one: it is kept if
+    it is complete, goes on from its checkpoint if it has one, and is run anew otherwise. Jobs that run `here`, on this
     machine, are not begun where what one of them reads is not there.
     """
 

@@ -73,7 +73,7 @@ def shares(configs: Sequence[DictConfig], most: int, parallel: int | str, device
     size = devices_per_job or ranks
     groups = _groups(devices, size) if devices_per_job or size <= len(devices) else []
     if type(parallel) is int:
-        many = min(parallel, len(groups)) if devices_per_job and groups else parallel
+        many = min(parallel, most, *([len(groups)] if devices_per_job and groups else []))
     elif groups:
         many = min(most, len(groups))
     else:

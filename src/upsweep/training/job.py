@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback, LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, is_memory
 from upsweep.networks.network import cost
 from upsweep.runs.about import About
 from upsweep.runs.identity import images_of, judging_of, ranking_of
@@ -133,7 +133,7 @@ class _Run:
         self._begun, self._images = True, images
         rank_zero_only(About.now(self.job.config, images).write)(self.job.folder)
         if (self.job.folder / RESULT).exists():  # a kill would leave it to speak for what goes on from here
-            self._result("stopped", f"it went on and has not ended since; go on with resume={self.job.folder}")
+            self._result("stopped", f"it was begun again and has not ended; go on with resume={self.job.folder}")
         if images and logger is not None:
             counts = {f"images/{part}": len(said) for part, said in contents._asdict().items()}
             logger.log_summary(counts)
@@ -284,7 +284,8 @@ def _known(error: Exception, trainer: pl.Trainer) -> str | None:
     ):  # what Lightning finds out only now
         return f"Lightning cannot train this: {' '.join(str(error).split())}"
     during = {frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)}
-    if isinstance(error, RuntimeError | ValueError | LookupError) and during & RESTORING:
+    of_state = isinstance(error, RuntimeError | ValueError | LookupError) and not is_memory(error)
+    if of_state and during & RESTORING:
         said = shorten(str(error), 200, placeholder=" ...")
         return f"{trainer.ckpt_path} does not fit this training ({said}): set all as it was, or begin a new run."
     return killed_rank(trainer)

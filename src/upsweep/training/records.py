@@ -13,6 +13,7 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError
 from upsweep.runs import crop, history
+from upsweep.runs.about import About
 from upsweep.runs.history import VAL
 from upsweep.runs.identity import Identity
 from upsweep.runs.layout import CROP, HISTORY
@@ -51,9 +52,13 @@ class KeepIdentity(Callback):
         now = module.identity = self._now(module)
         if trainer.ckpt_path is None or module.begun_as == now.digest:
             return
+        before, about = found(Identity.read, self.folder), found(About.read, self.folder) or About()
+        before = before and before.completed(about.config)
+        if before is not None and not before.differences(now):
+            return
         self._forgets = self.anew
         if module.begun_as is not None:
-            self._another(found(Identity.read, self.folder), now)
+            self._another(before, now)
         elif not self.anew and trainer.is_global_zero:
             log.warning(
                 "%s does not say which images it was begun with: if others are held out now, begin its figures anew "
