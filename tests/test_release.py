@@ -238,7 +238,7 @@ def test_set5_gives_the_cards_figures_again(name: str, scale: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ROOT or not find("kodak24", Path(ROOT)), reason="UPSWEEP_DATA has no Kodak24")
-@pytest.mark.parametrize(("name", "scale"), [at for at in SHIPPED if at[0] not in ("fsrcnn", "deconvnet")])
+@pytest.mark.parametrize(("name", "scale"), [at for at in SHIPPED if at[0] != "deconvnet"])
 def test_kodak24_gives_the_validation_figure_again(name: str, scale: int) -> None:
     generator, card = load_upscaler(release.path(name, scale)), card_of(name, scale)
     assert card["data"].endswith("validated on 24 images of Kodak24")
