@@ -188,6 +188,7 @@ def test_benchmarks_that_are_called_by_the_end_of_their_path_have_folders_of_the
     [
         (["clips/calendar/0001.png", "clips/city/0001.png"], ["calendar/0001.png", "city/0001_x2.png"]),
         (["clips/calendar/0001.png", "clips/city/0001.png"], ["x2/Clips/Calendar/0001.png", "x2/Clips/City/0001.png"]),
+        (["clips/calendar/0001.png", "clips/city/0001.png"], ["calendar/x2/0001.png", "city/x2/0001.png"]),
         (["cat2.png", "cat_2.png"], ["cat2.png", "cat_2.png"]),
         (["cat2.png", "cat_2.png"], ["cat2_x2.png", "x2_cat_2.png"]),
     ],

@@ -197,8 +197,9 @@ def _paired(benchmark: Benchmark, files: Sequence[Path], folder: Path) -> dict[s
 
 
 def _shared(file: Path, hr: Path) -> int:
-    """How many folders above a file are those above an HR image."""
-    pairs = zip(reversed(file.parent.parts), reversed(hr.parent.parts), strict=False)
+    """How many folders above a file, but those that say a scale, are those above an HR image."""
+    folders = [part for part in reversed(file.parent.parts) if not _marks(part)]
+    pairs = zip(folders, reversed(hr.parent.parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0].casefold() == pair[1].casefold(), pairs))
 
 
