@@ -17,19 +17,16 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 from tests.small_results import PSNR, result
 
+from upsweep.analysis.error_terms import Cell, error_term, of_choice, vary_alike
 from upsweep.analysis.inference import (
-    Cell,
     Estimate,
     detectable,
     difference,
-    error_term,
     holm,
     mean_difference,
-    of_choice,
     quantile,
     seeds_needed,
     simultaneous,
-    vary_alike,
     welch,
 )
 from upsweep.analysis.study import studies

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from upsweep.analysis.inference import LEVEL
+from upsweep.analysis.error_terms import LEVEL
 from upsweep.metrics.figure import Figure
 
 FEWEST = 5  # settings: fewer say nothing

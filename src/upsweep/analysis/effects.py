@@ -2,7 +2,7 @@
 
 Two values of a choice are compared between runs that differ in nothing else, each at its own best learning rate where
 rates were swept. Every setting of the other choices counts alike, and the seeds within settings give the error: see
-`upsweep.analysis.inference`. What was judged on different images, at another scale or protocol is compared apart.
+`error_terms` and `inference`. What was judged on different images, at another scale or protocol is compared apart.
 """
 
 import math
@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from upsweep.analysis.error_terms import LEVEL, Cell
 from upsweep.analysis.inference import (
-    LEVEL,
-    Cell,
     Estimate,
     detectable,
     difference,

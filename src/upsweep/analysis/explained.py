@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from upsweep.analysis.correlation import Correlation, correlation_sentence, spearman
-from upsweep.analysis.inference import LEVEL
+from upsweep.analysis.error_terms import LEVEL
 from upsweep.analysis.ranking import declared, differing, gathered, headline, mean_worth
 from upsweep.analysis.tables import of_seeds, seeds_of, spread
 from upsweep.analysis.yardsticks import JUDGED, moves_yardstick

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from upsweep.analysis.inference import Cell
+from upsweep.analysis.error_terms import Cell
 from upsweep.analysis.study import Study, value_of
 from upsweep.metrics.figure import Figure
 from upsweep.runs.result import Result

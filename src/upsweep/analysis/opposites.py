@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from upsweep.analysis.inference import LEVEL, Cell, Difference, ErrorTerm, holm, mean_difference
+from upsweep.analysis.error_terms import LEVEL, Cell, ErrorTerm
+from upsweep.analysis.inference import Difference, holm, mean_difference
 from upsweep.analysis.study import Study
 
 

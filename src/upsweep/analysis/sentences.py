@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from upsweep.analysis.effects import Effect
-from upsweep.analysis.inference import LEVEL, MOST_SEEDS
+from upsweep.analysis.error_terms import LEVEL
+from upsweep.analysis.inference import MOST_SEEDS
 from upsweep.analysis.ranking import finished, headline, rates
 from upsweep.analysis.study import Study
 from upsweep.analysis.variance import Interaction

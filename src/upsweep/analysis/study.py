@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from upsweep.analysis.inference import Cell, ErrorTerm, error_term, of_choice
+from upsweep.analysis.error_terms import Cell, ErrorTerm, error_term, of_choice
 from upsweep.analysis.ranking import at_best_rate, gathered, grouped, headline, telling, tuned
 from upsweep.analysis.yardsticks import JUDGED, moves_yardstick
 from upsweep.metrics.figure import Figure

@@ -105,7 +105,7 @@ def job_table(jobs: Mapping[str, Result], title: str = "") -> Table:
 
 def seed_table(jobs: Mapping[str, Result], title: str = "") -> Table | None:
     """A row a set of choices: mean ± sample sd over the seeds that finished; None where no seeds were swept."""
-    if len({result.seed for result in jobs.values()}) < 2:
+    if seeds_of(jobs.values()) < 2:
         return None
     results = list(jobs_apart(jobs).values())
     return _spread_table(results, telling(results, but=["seed"]), title)

@@ -15,7 +15,8 @@ from itertools import combinations
 import numpy as np
 from scipy.special import fdtrc
 
-from upsweep.analysis.inference import ALIKE, holm
+from upsweep.analysis.error_terms import ALIKE
+from upsweep.analysis.inference import holm
 from upsweep.analysis.study import MOST_VALUES, UNKNOWN, Study
 
 LARGE, SURE = 0.02, 0.05  # an interaction is shown from this share on, and to this p
@@ -121,7 +122,7 @@ def _share(term: Term, terms: Sequence[Term], model: "_Model", total: float, err
 
 
 def _shown(shares: Sequence[Share]) -> list[Share]:
-    """The largest interactions that are none of chance, by Holm over all of them."""
+    """The largest interactions that are not chance, by Holm over all of them."""
     pairs = [one for one in shares if len(one.of) == 2]
     sure = holm([0.0 if one.p is None else one.p for one in pairs])
     shown = [one for one, p in zip(pairs, sure, strict=True) if one.share >= LARGE and p <= SURE]

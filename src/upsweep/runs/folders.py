@@ -1,6 +1,7 @@
-"""A folder for one run, or one sweep, at a time: claimed before anything is written into it. Knows no torch."""
+"""The folder of a run or a sweep: what it holds, and that one process alone writes into it. Knows no torch."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from upsweep.common.errors import UserError
@@ -20,6 +21,17 @@ def holds_run(folder: Path) -> bool:
     result = found(Result.read, folder)
     saved = any((folder / name).exists() for name in (BEST, LAST, FRESH, PREVIOUS))
     return saved or (result is not None and result.state == "finished")
+
+
+def to_go_on_from(folder: Path, tell: Callable[[str], object] = lambda _: None) -> list[Path]:
+    """The checkpoints from which a run can go on, the newest first; `tell` reports a result that cannot be read.
+
+    The best one counts where there is no other (`callbacks.last=null`), unless the run was killed before its first
+    epoch had ended: then it is more exact to begin anew.
+    """
+    ended = found(Result.read, folder, tell) is not None
+    names = (FRESH, LAST, PREVIOUS, *([BEST] if ended else []))
+    return [path for name in names if (path := folder / name).is_file()]
 
 
 def writable(folder: Path, *, resume: bool = False, asked_by: str = "hydra.run.dir") -> Path:

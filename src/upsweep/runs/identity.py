@@ -14,7 +14,7 @@ from upsweep.runs.record import read, values_in, write_record
 
 VERSION = 1
 JUDGING = ("scale", "degradation", "protocol", "task")  # nodes of a config
-# Where a record does not say these, they are: they came later, and digests of before are to stay.
+# What these are where a record does not say them: they came later, and earlier digests must stay valid.
 UNSAID: dict[str, Any] = {"trainer.limit_val_batches": None, "trainer.overfit_batches": 0, "data.crop": "centre"}
 MOST = 4000  # images of a part that the file names one by one
 ALL = "*"  # stands for more of them: the names of MNIST would take 2 MB a run
@@ -68,7 +68,7 @@ class Identity:
         return images + [f"{key} was {before} and is now {after}" for key, before, after in pairs if before != after]
 
     def completed(self, config: Mapping[str, Any]) -> "Identity":
-        """A record of before `UNSAID`, with what its run's config says of that."""
+        """With what the run's config says of the keys of `UNSAID`, which earlier records lack."""
         return replace(self, judging=_part(config) | self.judging)
 
     def _brief(self) -> "Identity":
@@ -127,7 +127,7 @@ def judging_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Which of the images are judged, and what of each, where that is not as in `UNSAID`."""
+    """Which images are judged, and what part of each; only what differs from `UNSAID`."""
     trainer, task = config.get("trainer") or {}, config.get("task")
     data, limit = task.get("data") if isinstance(task, dict) else None, trainer.get("limit_val_batches")
     said = {

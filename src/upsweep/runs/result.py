@@ -1,14 +1,14 @@
 """What a job came to (`result.json`): written by the job, read by the launcher, the table, the page, a later resume."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from upsweep.metrics.figure import Figure, figures_of
-from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS, RESULT
-from upsweep.runs.record import checked, found, read, values_in, write_record
+from upsweep.runs.layout import RESULT
+from upsweep.runs.record import checked, read, values_in, write_record
 
 State = Literal["finished", "pruned", "stopped", "diverged", "failed"]
 REQUEUE = 75  # a job's exit code, EX_TEMPFAIL of sysexits.h: the machine was taken away, run me again
@@ -135,17 +135,6 @@ class Result:
     def because(self, state: State, reason: str) -> "Result":
         """The same, with another end."""
         return replace(self, state=state, reason=reason)
-
-
-def to_go_on_from(folder: Path, tell: Callable[[str], object] = lambda _: None) -> list[Path]:
-    """The checkpoints from which a run can go on, the newest first; `tell` reports a result that cannot be read.
-
-    The best one counts where there is no other (`callbacks.last=null`), unless the run was killed before its first
-    epoch had ended: then it is more exact to begin anew.
-    """
-    ended = found(Result.read, folder, tell) is not None
-    names = (FRESH, LAST, PREVIOUS, *([BEST] if ended else []))
-    return [path for name in names if (path := folder / name).is_file()]
 
 
 def key_and_value(override: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from upsweep.common.commands import installing
 from upsweep.common.errors import UserError
 from upsweep.release import choices
-from upsweep.runs.result import to_go_on_from
+from upsweep.runs.folders import to_go_on_from
 from upsweep.tracking.nodes import nodes_of
 from upsweep.tracking.weights import START, located, teachers_of
 

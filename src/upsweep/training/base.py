@@ -179,8 +179,7 @@ class Training(pl.LightningModule):
             rank_zero_only(log.warning)(sentence)
         batches = self.task.data.train_dataloader()
         self.generator.calibrate(lambda: self.task.given(next(iter(batches))).to(self.device))
-        # DDP has sent the weights already.
-        self.same_everywhere(self.generator)
+        self.same_everywhere(self.generator)  # each rank has calibrated on a batch of its own
 
     def same_everywhere(self, network: nn.Module) -> None:
         """Give every rank the first one's weights and running statistics, where each has come to its own."""

@@ -13,8 +13,8 @@ from upsweep.common.errors import UserError
 from upsweep.networks import checkpoints
 from upsweep.networks.network import Network
 from upsweep.runs.about import About
+from upsweep.runs.folders import to_go_on_from
 from upsweep.runs.record import found
-from upsweep.runs.result import to_go_on_from
 from upsweep.tracking.weights import located
 
 log = logging.getLogger("upsweep")
