@@ -1,11 +1,10 @@
 """From Python: the words that a command gets, what is read of its records, how it fails and is interrupted."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -151,20 +150,29 @@ def test_photos_are_enlarged_and_their_files_told(tmp_path: Path, monkeypatch: p
     assert Image.open("a b_x2.png").size == (18, 16)
 
 
-def test_an_interrupt_reaches_the_process_and_then_the_caller(capsys: pytest.CaptureFixture[str]) -> None:
-    code = (
-        "import time\nprint('begun', flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved', flush=True)"
-    )
+class Interrupting(io.StringIO):
+    """A screen at which somebody presses Ctrl-C as soon as the process has begun."""
 
-    def interrupt() -> None:
-        time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGINT)
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if "begun" in text:
+            os.kill(os.getpid(), signal.SIGINT)
+        return written
 
-    threading.Thread(target=interrupt).start()
+
+def test_an_interrupt_reaches_the_process_and_then_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import time
+try:
+    print("begun", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("saved", flush=True)
+"""
+    monkeypatch.setattr(sys, "stdout", said := Interrupting())
     with pytest.raises(KeyboardInterrupt):
         api._shown([sys.executable, "-c", code], os.environ)
-    assert capsys.readouterr().out == "begun\nsaved\n"
+    assert said.getvalue() == "begun\nsaved\n"
 
 
 def test_nothing_is_told_where_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -385,18 +384,3 @@ def test_every_set_serves_both_tasks(name: str, folder: Path, tmp_path: Path) ->
     patches.setup()
     assert next(iter(patches.train_dataloader())).hr.shape[-1] == 2 * patches.patch_size
     assert next(iter(patches.val_dataloader())).hr.shape[:2] == (1, 1)
-
-
-@pytest.mark.slow
-def test_a_batch_costs_next_to_nothing_beside_a_step_of_40_ms(tmp_path: Path) -> None:
-    """The best of five epochs, so that a busy machine does not count."""
-    data = ready(
-        ImageData(source=Digits(), size=28, channels=1, latent=64, seed=1, batch_size=64, cache_dir=str(tmp_path))
-    )
-    loader, taken = data.train_dataloader(), []
-    for number in range(5):
-        cast(EpochSampler, loader.sampler).set_epoch(number)
-        start = time.perf_counter()
-        batches = sum(1 for _ in loader)
-        taken.append((time.perf_counter() - start) / batches)
-    assert min(taken) < 0.002
