@@ -90,7 +90,7 @@ def test_a_process_ends_soon_after_the_one_that_started_it_whatever_it_waits_for
     child = int(parent.stdout.readline())
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 40
     while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -222,7 +222,7 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
         second = subprocess.Popen([sys.executable, "-c", waits, lock])
         time.sleep(1.0)
         assert second.poll() is None
-    assert second.wait(20) == 0
+    assert second.wait(60) == 0
 
 
 # progress

@@ -111,7 +111,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing_half(tmp_path: Path) -> None:
     )
     assert process.stdout is not None and process.stdout.readline().startswith("fsrcnn_x2 before coffee")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert process.wait(60) in (-signal.SIGINT, 128 + signal.SIGINT)
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.html"))
 
 
@@ -142,7 +142,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path, photo: Path) -> None:
         assert process.poll() is None and time.monotonic() < deadline, "the first job is not explained"
         time.sleep(0.02)
     process.kill()
-    process.wait(30)
+    process.wait(60)
     kept = {path: path.stat().st_mtime_ns for path in sweep.glob(f"*/{WHY}")}
     assert 0 < len(kept) < 4
     assert all(Why.read(path.parent) is not None for path in kept)

@@ -89,7 +89,7 @@ hydra: {sweep: {dir: sweep}, run: {dir: run}, launcher: {shared: false}}
 """
 
 
-def until(condition: Callable[[], object], seconds: float = 40) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -401,7 +401,7 @@ def test_no_job_outlives_a_killed_launcher(home: Path, nodes: list[Any], started
     ]
     assert jobs
     sweep.kill()
-    psutil.wait_procs(jobs, timeout=30)
+    psutil.wait_procs(jobs, timeout=60)
     assert not any(job.is_running() for job in jobs)
     (home.parent / "signs/go").touch()
     again = started("resume=sweep")

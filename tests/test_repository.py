@@ -33,7 +33,7 @@ def environment(folder: Path, *tools: str) -> Path:
 def hook(checkout: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     bare = {"PATH": os.defpath, **variables}
     command = [str(ROOT / ".ci" / "env"), "ruff", "check", "a b"]
-    return subprocess.run(command, cwd=checkout, env=bare, capture_output=True, text=True, timeout=20)
+    return subprocess.run(command, cwd=checkout, env=bare, capture_output=True, text=True, timeout=60)
 
 
 TOOLS = ("ruff", "lint-imports")
