@@ -444,6 +444,27 @@ def test_where_wandb_fails_that_is_told_once_and_the_run_goes_on(
     assert caplog.text.count("W&B failed (Connection lost): the run continues without it.") == 1
 
 
+class Own(WandbRun):
+    def log_metrics(self, metrics, step=None):
+        raise RuntimeError("no metrics")
+
+    def log_table(self, key, rows):
+        raise RuntimeError("no table")
+
+
+def test_a_log_of_ones_own_that_is_derived_from_it_ends_no_run_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Own(tmp_path)
+    run.log_table("images", [])
+    run.log_metrics({"loss": 1.0}, 1)
+    run.log_metrics({"loss": 1.0}, 2)
+    assert [record.getMessage() for record in caplog.records if record.name == "upsweep"] == [
+        "W&B did not take the table of the run (no table): it continues without.",
+        "W&B failed (no metrics): the run continues without it.",
+    ]
+
+
 def test_an_empty_variable_of_wandbs_is_none_and_the_name_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

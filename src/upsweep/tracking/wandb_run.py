@@ -60,42 +60,42 @@ def _cell(cell: Cell) -> Any:
     return wandb.Image(marks.marked(cell.pixels), caption=cell.caption) if isinstance(cell, Panel) else cell
 
 
-def _harmless(verb: Callable[..., None]) -> Callable[..., None]:
-    """The same method of a `WandbRun`; if it fails, one warning says so, and W&B gets nothing more of the run."""
+def _guarded(failed: Callable[["WandbRun", str, Exception], None]) -> Callable[[Callable[..., None]], Any]:
+    """Methods of a `WandbRun` on rank 0 that end no run: where one fails, `failed` is told."""
 
-    @wraps(verb)
-    def careful(self: "WandbRun", *args: Any, **kwargs: Any) -> None:
-        if self._lost:
-            return
-        try:
-            verb(self, *args, **kwargs)
-        except UserError:
-            raise
-        except Exception as error:  # its service was killed, say, or has no disk
-            self._lost, self._run = True, None
-            log.warning("W&B failed (%s): the run continues without it.", first_line(error))
-            with suppress(Exception):  # or else it warns again at the end
-                sys.modules["wandb"].teardown()
+    def guard(verb: Callable[..., None]) -> Any:
+        @rank_zero_only
+        @wraps(verb)
+        def careful(self: "WandbRun", *args: Any, **kwargs: Any) -> None:
+            if self.lost:
+                return
+            try:
+                verb(self, *args, **kwargs)
+            except UserError:
+                raise
+            except Exception as error:
+                failed(self, verb.__name__, error)
 
-    return careful
+        careful.guard = guard  # type: ignore[attr-defined]  # for what overrides it in a derived class
+        return careful
+
+    return guard
 
 
-def _left_out(verb: Callable[..., None]) -> Callable[..., None]:
-    """The same method, where the run can do without it: if it fails, one warning says what W&B has not got."""
+def _lose(run: "WandbRun", _: str, error: Exception) -> None:
+    """W&B gets nothing more of the run: its service was killed, say, or has no disk."""
+    run.lost, run._run = True, None
+    log.warning("W&B failed (%s): the run continues without it.", first_line(error))
+    with suppress(Exception):  # or else it warns again at the end
+        sys.modules["wandb"].teardown()
 
-    @wraps(verb)
-    def careful(self: "WandbRun", *args: Any, **kwargs: Any) -> None:
-        if self._lost or self.mode == "disabled":
-            return
-        try:
-            verb(self, *args, **kwargs)
-        except UserError:
-            raise
-        except Exception as error:
-            what = verb.__name__.removeprefix("log_").removeprefix("_use_")
-            log.warning("W&B did not take the %s of the run (%s): it continues without.", what, first_line(error))
 
-    return careful
+def _do_without(_: "WandbRun", verb: str, error: Exception) -> None:
+    what = verb.removeprefix("log_").removeprefix("_use_")
+    log.warning("W&B did not take the %s of the run (%s): it continues without.", what, first_line(error))
+
+
+_harmless, _left_out = _guarded(_lose), _guarded(_do_without)
 
 
 class WandbRun(Logger):
@@ -172,7 +172,7 @@ class WandbRun(Logger):
             "tags": list(dict.fromkeys([*tags, *(f"{key}={value}"[:64] for key, value in choices.items())])),
             "config": {**choices, **(flat or {}), **declared, "config": dict(config or {})},
         }
-        self.artifacts = artifacts
+        self.artifacts = artifacts and self.mode != "disabled"
         named = [
             str(one)
             for each in weights_of(config or {}).values()
@@ -182,7 +182,14 @@ class WandbRun(Logger):
         self.directory: Path | None = None
         self._run: Any = None
         self._defined: set[str] = set()
-        self._failed = self._lost = False
+        self._failed = self.lost = False
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """What overrides a method that ends no run ends none either."""
+        super().__init_subclass__(**more)
+        for name, verb in vars(cls).copy().items():
+            if (guard := getattr(getattr(super(cls, cls), name, None), "guard", None)) is not None:
+                setattr(cls, name, guard(verb))
 
     @property
     @rank_zero_experiment
@@ -209,7 +216,6 @@ class WandbRun(Logger):
     def save_dir(self) -> str:
         return str(self.folder)
 
-    @rank_zero_only
     @_harmless
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._log(metrics, step, self.kept)
@@ -218,7 +224,6 @@ class WandbRun(Logger):
         """What the summary keeps of a metric: of figures and leads the best, of others as `best` says."""
         return self._figures.get(metric) or best_of(metric, self._best)
 
-    @rank_zero_only
     @_harmless
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Add what a LightningModule saves with `save_hyperparameters` under the config key `hparams`."""
@@ -230,7 +235,6 @@ class WandbRun(Logger):
         """Remember a failure. Lightning calls this after every fit, validate and test: the run stays open."""
         self._failed |= status == "failed"
 
-    @rank_zero_only
     @_harmless
     def log_pictures(self, key: str, pictures: Sequence[Panel], step: int | None) -> None:
         """Log every picture as a panel of its own, `key/<name>`: W&B shows lists of unequal sizes wrongly.
@@ -242,12 +246,10 @@ class WandbRun(Logger):
         shown = {f"{key}/{p.name}": wandb.Image(marks.marked(p.pixels), caption=p.caption) for p in pictures}
         self._log(shown, step, lambda _: None)
 
-    @rank_zero_only
     @_harmless
     def log_summary(self, values: Mapping[str, float | int | str]) -> None:
         self.experiment.summary.update(dict(values))
 
-    @rank_zero_only
     @_left_out
     def log_table(self, key: str, rows: Sequence[Mapping[str, Cell]]) -> None:
         """Log rows as a `wandb.Table`; its columns are those of all rows, in the order of their first mention."""
@@ -259,7 +261,6 @@ class WandbRun(Logger):
             table.add_data(*(_cell(row.get(column)) for column in columns))
         self.experiment.log({key: table})
 
-    @rank_zero_only
     @_left_out
     def log_model(self, checkpoint: Path, metadata: Mapping[str, Any]) -> None:
         """Log the artifact `model-<run's id>`, with the aliases `best` and `latest`; earlier ones of the run go."""
@@ -275,7 +276,6 @@ class WandbRun(Logger):
             logged.wait()
             artifacts.forget_others(logged)
 
-    @rank_zero_only
     @_left_out
     def log_data(self, name: str, digests: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
         """Use the artifact `data-<name>`, which refers to the images; see `artifacts.dataset`."""
@@ -287,7 +287,6 @@ class WandbRun(Logger):
         run._log_artifact(made, aliases=[artifacts.LATEST], is_user_created=True, use_after_commit=True)
         run.summary[f"artifacts/{artifacts.DATA}"] = name
 
-    @rank_zero_only
     @_harmless
     def finish(self, exit_code: int | None = None) -> None:
         if self._run is not None:
