@@ -2,7 +2,7 @@
 
 import pytest
 
-from upsweep.explaining.drawing import drawn, folded, legend_below, sheet
+from upsweep.explaining.drawing import as_is, drawn, folded, legend_below, row_title, sheet
 
 NAME = "deconvnet optimizer=muon objective=l1 upsampler=deconv dropout=none norm=instance activation=prelu"
 
@@ -25,3 +25,14 @@ def test_a_name_is_folded_at_spaces_alone() -> None:
     lines = folded(NAME, 36).splitlines()
     assert " ".join(lines) == NAME and max(map(len, lines)) <= 36
     assert folded("norm-of-one-long-word=instance", 10) == "norm-of-one-long-word=instance"
+
+
+@pytest.mark.parametrize("name", ["_best", "a$\\foo$ b", "$", "_long-name-of-one-word-with-$-in-it"])
+def test_a_name_is_never_read_as_tex_and_never_left_out_of_a_legend(name: str) -> None:
+    made, axes = sheet(1, 1)
+    axes[0, 0].plot([0, 1], label=as_is(name))
+    row_title(axes[0, 0], name)
+    legend_below(made, axes[0, 0])
+    drawn(made)  # which parses every text
+    (text,) = made.legends[0].get_texts()
+    assert text.get_text().replace(r"\$", "$").strip() == name

@@ -43,7 +43,12 @@ def show(axes: Axes, pixels: Tensor | NDArray[Any], title: str = "", **how: Any)
 
 def row_title(axes: Axes, text: str) -> None:
     """Name a row, left of its first picture; long names are broken at spaces."""
-    axes.set_ylabel(folded(text, 18), fontsize=TEXT)
+    axes.set_ylabel(folded(as_is(text), 18), fontsize=TEXT)
+
+
+def as_is(name: str) -> str:
+    """A name as Matplotlib shows it unchanged: else what is between two $ is TeX, and legends leave out a leading _."""
+    return ("\N{NO-BREAK SPACE}" if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def folded(text: str, letters: int) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError
 from upsweep.explaining.case import Case
-from upsweep.explaining.drawing import COLOURS, STRENGTH, TEXT, drawn, folded, legend_below, plain, sheet, show
+from upsweep.explaining.drawing import COLOURS, STRENGTH, TEXT, as_is, drawn, folded, legend_below, plain, sheet, show
 from upsweep.explaining.section import Section
 from upsweep.metrics.figure import Figure
 from upsweep.networks.upscalers.upscaler import Upscaler
@@ -173,7 +173,7 @@ def fields(cases: Sequence[Case]) -> Section:
     limits = [theoretical_field(case.network) for case in cases]
     sides = [effective_side(field) for field in found]
     rows = ceil((len(cases) + 1) / TILES)
-    lines = max(folded(case.name, LETTERS).count("\n") for case in cases)
+    lines = max(folded(as_is(case.name), LETTERS).count("\n") for case in cases)
     made, places = sheet(rows, ceil((len(cases) + 1) / rows), width=2.6, height=2.6 + 0.15 * lines)
     shown = _shown(found, limits)
     for axes, case, field, side, limit in zip(places.flat, cases, found, sides, limits, strict=False):
@@ -229,7 +229,7 @@ def _draw(axes: Axes, name: str, field: Tensor, side: float, limit: int | None, 
     show(
         axes,
         _middle(field, shown),
-        f"{folded(name, LETTERS)}\n{100 * SHARE:.0f} %: {side:.1f}, {reach}",
+        f"{folded(as_is(name), LETTERS)}\n{100 * SHARE:.0f} %: {side:.1f}, {reach}",
         cmap=STRENGTH,
         norm=PowerNorm(0.5, vmin=0),
         extent=(-shown / 2, shown / 2, shown / 2, -shown / 2),
@@ -243,7 +243,7 @@ def _draw(axes: Axes, name: str, field: Tensor, side: float, limit: int | None, 
 def _draw_shares(axes: Axes, names: Sequence[str], found: Sequence[Tensor], shown: int) -> None:
     for name, field, colour in zip(names, found, cycle(COLOURS), strict=False):
         shares = 100 * share_within(field)
-        axes.plot(1 + 2 * np.arange(len(shares)), shares, color=colour, label=name, linewidth=1.4)
+        axes.plot(1 + 2 * np.arange(len(shares)), shares, color=colour, label=as_is(name), linewidth=1.4)
     axes.axhline(100 * SHARE, color="#8d939b", linestyle=":", linewidth=1)
     axes.set_xlim(1, shown)
     axes.set_ylim(0, 102)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from upsweep.common.errors import UserError
 from upsweep.explaining.case import Case
-from upsweep.explaining.drawing import COLOURS, TEXT, drawn, legend_below, plain, sheet
+from upsweep.explaining.drawing import COLOURS, TEXT, as_is, drawn, legend_below, plain, sheet
 from upsweep.explaining.section import Section
 from upsweep.imaging.colour import luma
 from upsweep.metrics.figure import Figure
@@ -193,7 +193,7 @@ def _picture(found: Mapping[str, Spectra], bicubic: Spectra, scale: int) -> NDAr
     for name, (one, colour, style) in lines.items():
         values = LEVELS * one.power.clamp(min=NOTHING), 100 * one.restored, 100 * one.invented
         for place, curve in zip(axes[0], values, strict=True):
-            place.plot(one.frequency, curve, color=colour, linestyle=style, linewidth=1.4, label=name)
+            place.plot(one.frequency, curve, color=colour, linestyle=style, linewidth=1.4, label=as_is(name))
     powers.set_yscale("log")
     _place(powers, "how much there is", "power, squared grey levels", scale)
     _place(restored, "restored: moves with HR", "% of HR's power", scale)
