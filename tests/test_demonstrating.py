@@ -142,6 +142,13 @@ def test_the_way_between_two_seeds_begins_and_ends_with_their_samples(tmp_path: 
     assert (at(0.5, 1, 2) != at(0.0, 1, 2)).any()
 
 
+def test_another_picture_has_another_address_since_a_browser_keeps_what_it_has(tmp_path: Path) -> None:
+    one, other = weights(*(trained(tmp_path / f"run{i}", seed=i) for i in range(2))).synthesisers.values()
+    made = [(one, None), (one, 0.3), (other, None), (one, None)]
+    shown = [between(network, (1, 2), 0.5, truncation, tmp_path) for network, truncation in made]
+    assert len(set(shown)) == 3 and shown[3] == shown[0]
+
+
 def test_a_field_that_was_emptied_or_holds_nonsense_is_told(tmp_path: Path) -> None:
     (generator,) = weights(trained(tmp_path / "run")).synthesisers.values()
     with pytest.raises(UserError, match="Say a whole number for seed"):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from upsweep.common.errors import UserError
+from upsweep.data.cache import digest_of
 from upsweep.imaging.files import Picture
 from upsweep.imaging.writing import write_image
 from upsweep.networks.synthesisers.synthesiser import Synthesiser, samples
@@ -33,13 +34,17 @@ def between(
 ) -> Path:
     """Write one sample (PNG) from between the first latents of two seeds, `share` of the way (0 to 1) along.
 
+    Another picture has another path, whatever made it: a browser asks for none that it has.
+
     Raises:
         UserError: a number is missing or of no use.
     """
     asked = [Sampling(count=1, seed=_whole("seed", seed), truncation=truncation) for seed in seeds]
     start, end = (latents(1, generator.latent, one.seed, one.truncation) for one in asked)
-    path = folder / f"{asked[0].seed}_to_{asked[1].seed}_at_{share:.2f}.png"
-    write_image(path, Picture(enlarged(grid(samples(generator, slerp(start, end, share)), 1), SHOWN)))
+    made = Picture(enlarged(grid(samples(generator, slerp(start, end, share)), 1), SHOWN))
+    path = folder / digest_of(made) / f"{asked[0].seed}_to_{asked[1].seed}_at_{share:.2f}.png"
+    path.parent.mkdir(exist_ok=True)
+    write_image(path, made)
     return path
 
 
