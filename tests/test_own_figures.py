@@ -16,6 +16,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from skimage.metrics import normalized_root_mse
 from tests.small_job import TRAINER, small_job
 from torch import Tensor
@@ -129,6 +131,21 @@ def test_one_channel_is_seen_as_scikit_image_sees_it(tmp_path: Path, cache: Path
     assert figures["mae"] == pytest.approx(abs(a - b).mean(), abs=1e-7)
     assert figures["psnr"] == pytest.approx(-20 * math.log10(rmse), abs=1e-6), "the same pixels"
     assert job.task.baseline["mae"] == 0
+
+
+def shipped(name: str, **config: Any) -> Metric:
+    """What `metrics=NAME` measures by."""
+    node = OmegaConf.merge(
+        {"scale": 2, "protocol": {"shave": None}}, config, OmegaConf.load(CONF / f"metrics/{name}.yaml")
+    )
+    metric: Metric = instantiate(node[name].metric)
+    return metric
+
+
+def test_vif_is_that_of_papers_which_take_grey_levels() -> None:
+    hr, noise = torch.rand(2, 1, 3, 90, 80)
+    sr = (0.8 * hr + 0.2 * noise) ** 2
+    assert float(shipped("vif")(sr, hr)) == pytest.approx(float(vif(255 * sr, 255 * hr)), abs=1e-4)
 
 
 class Mean(Metric):
