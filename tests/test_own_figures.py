@@ -28,6 +28,7 @@ from torchmetrics.functional.image import (
 from torchmetrics.functional.image import visual_information_fidelity as vif
 from torchmetrics.image import (
     MultiScaleStructuralSimilarityIndexMeasure,
+    PeakSignalNoiseRatioWithBlockedEffect,
     RootMeanSquaredErrorUsingSlidingWindow,
     VisualInformationFidelity,
 )
@@ -133,12 +134,11 @@ def test_one_channel_is_seen_as_scikit_image_sees_it(tmp_path: Path, cache: Path
     assert job.task.baseline["mae"] == 0
 
 
-def shipped(name: str, **config: Any) -> Metric:
-    """What `metrics=NAME` measures by."""
-    node = OmegaConf.merge(
-        {"scale": 2, "protocol": {"shave": None}}, config, OmegaConf.load(CONF / f"metrics/{name}.yaml")
-    )
-    metric: Metric = instantiate(node[name].metric)
+def shipped(name: str, shave: int | None = None) -> Metric:
+    """What `metrics=NAME` measures by, at scale 2."""
+    said = OmegaConf.load(CONF / f"metrics/{name}.yaml")
+    node = OmegaConf.create({"scale": 2, "protocol": {"shave": shave}, "metrics": said})
+    metric: Metric = instantiate(OmegaConf.select(node, f"metrics.{name}.metric"))
     return metric
 
 
@@ -146,6 +146,20 @@ def test_vif_is_that_of_papers_which_take_grey_levels() -> None:
     hr, noise = torch.rand(2, 1, 3, 90, 80)
     sr = (0.8 * hr + 0.2 * noise) ** 2
     assert float(shipped("vif")(sr, hr)) == pytest.approx(float(vif(255 * sr, 255 * hr)), abs=1e-4)
+
+
+@pytest.mark.parametrize(("shave", "border", "block"), [(None, 2, 8), (0, 0, 0), (3, 3, 8), (8, 8, 8)])
+def test_psnr_b_finds_the_blocks_of_the_image_also_where_a_border_was_shaved(
+    shave: int | None, border: int, block: int
+) -> None:
+    hr = torch.rand(1, 1, 80, 96)
+    sr = (hr + torch.rand(1, 1, 10, 12).repeat_interleave(8, -1).repeat_interleave(8, -2)) / 2
+    whole = PeakSignalNoiseRatioWithBlockedEffect(data_range=1.0)
+    inside = (..., slice(block, 80 - border), slice(block, 96 - border))  # from the first whole block on
+    shaved = (..., slice(border, 80 - border), slice(border, 96 - border))
+    found = float(shipped("psnr_b", shave)(sr[shaved], hr[shaved]))
+    assert found == float(whole(sr[inside], hr[inside]))
+    assert found < -10 * math.log10(float((sr - hr).square().mean())) - 0.5, "edges cost something"
 
 
 class Mean(Metric):
@@ -364,13 +378,10 @@ def test_a_figure_cannot_have_the_name_of_a_choice_whose_column_it_would_share()
 
 @pytest.mark.parametrize("file", sorted((CONF / "metrics").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_figure_that_comes_along_is_declared_as_its_metric_says(file: Path) -> None:
-    from hydra.utils import instantiate
-
-    said = yaml.safe_load(file.read_text(encoding="utf-8").replace("${scale}", "2"))
-    ((name, entry),) = said.items()
+    said = yaml.safe_load(file.read_text(encoding="utf-8"))
     (figure,) = own_figures(said)
-    metric = instantiate(entry["metric"])
-    assert name == file.stem and (figure.better == "higher") is bool(metric.higher_is_better)
+    metric = shipped(file.stem)
+    assert [*said] == [file.stem] and (figure.better == "higher") is bool(metric.higher_is_better)
 
 
 def test_the_summary_of_a_run_at_wandb_keeps_the_best_of_each_figure_in_its_direction(tmp_path: Path) -> None:
