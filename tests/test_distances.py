@@ -88,6 +88,16 @@ def test_fd_stays_on_the_cpu_where_a_device_has_no_float64() -> None:
     assert metric.device.type == "cpu" and float(metric.compute()) == judged(FD, samples, real)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16, torch.float32])
+def test_every_distance_is_the_same_in_a_training_of_any_precision(precision: torch.dtype) -> None:
+    samples, real = gaussian(50, 4, 1), of(gaussian(60, 4, 2))
+    for kind in MEASURES.values():
+        metric = kind(real)
+        torch.nn.ModuleList([metric]).to(dtype=precision)  # as Lightning does for bf16-true
+        metric.update(samples)
+        assert float(metric.compute()) == judged(kind, samples, real)
+
+
 # ---- kernel distance ----
 
 

@@ -38,9 +38,9 @@ class FD(FrechetInceptionDistance):
         self.reference = reference
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        """Go to another device, but for one without float64 (mps)."""
+        """Go to another device, but for one without float64 (mps); the sums are float64 in any precision."""
         try:
-            return super()._apply(fn, exclude_state)
+            return super()._apply(lambda state: state.to(fn(state).device), exclude_state)
         except TypeError:  # of torch, before anything was moved: the first state is a float64
             return self
 
