@@ -165,6 +165,18 @@ def test_the_section_has_a_block_of_rows_for_each_network(count: int) -> None:
     assert section.said[0].startswith("net 0: of ") and "channels in" in section.said[0]
 
 
+def test_a_network_that_sees_an_image_turned_too_shows_its_layers_before_the_window_and_counts_them_once() -> None:
+    hr = noise(1, 1, 64, 96)
+    image, net = EvalImage("noise", shrink(hr, 2), hr, None, None), network()
+    sections = []
+    for views in (1, 3):
+        net.views = views
+        sections.append(features([case("net", net, image)], Square(10, 60, 8), Features(crop=12)))
+    once, turned = sections
+    assert turned.said == once.said and turned.figures == once.figures
+    np.testing.assert_array_equal(turned.picture, once.picture)
+
+
 def test_bicubic_has_no_layers_and_this_is_said() -> None:
     hr = noise(1, 1, 32, 32)
     one = case("bicubic", Bicubic(scale=2), EvalImage("noise", shrink(hr, 2), hr, None, None))

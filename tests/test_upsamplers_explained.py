@@ -311,6 +311,17 @@ def test_bicubic_overshoots_an_edge_by_what_keys_cubic_does() -> None:
     assert line[0] == pytest.approx(0, abs=1e-9) and line[-1] == pytest.approx(end)
 
 
+@pytest.mark.parametrize("views", [2, 3, 8])
+def test_an_upsampler_answers_the_same_edge_however_many_turns_of_the_image_its_network_sees(views: int) -> None:
+    torch.manual_seed(7)
+    network, photo = FSRCNN(recipe(SubPixel())).eval(), seen(1, (24, 40))
+    once = behaviour(network, photo)
+    network.views = views
+    found = behaviour(network, photo)
+    assert once is not None and found is not None and network.views == views
+    assert (found.ringing, found.step[1], found.checkerboard) == (once.ringing, once.step[1], once.checkerboard)
+
+
 @pytest.mark.parametrize("scale", [3, 8])
 def test_a_section_has_a_row_figures_and_a_sentence_of_each(scale: int) -> None:
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """What is explained: a trained upscaler on an image, and a window in it."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,13 @@ def case(name: str, network: Upscaler, image: EvalImage) -> Case:
     if not sr.isfinite().all():
         raise UserError(f"{name} makes NaN or infinity of {image.name}: there is nothing to explain, train it again.")
     return Case(name=name, network=network, image=image, sr=sr)
+
+
+def unturned(network: Upscaler) -> Upscaler:
+    """The same parts as they see an image first: whole and not turned, whatever `network.views` adds to that."""
+    first = copy.copy(network)
+    first.views = 1
+    return first
 
 
 @dataclass(frozen=True)

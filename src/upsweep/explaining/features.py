@@ -17,7 +17,7 @@ from upsweep.blocks import Block
 from upsweep.common.checks import at_least
 from upsweep.common.errors import UserError
 from upsweep.explaining.canvas import GREY, LINE, Canvas
-from upsweep.explaining.case import Case, Square
+from upsweep.explaining.case import Case, Square, unturned
 from upsweep.explaining.section import Section
 from upsweep.metrics.figure import Figure
 
@@ -202,7 +202,9 @@ def features(cases: Sequence[Case], window: Square, asked: Features) -> Section:
         window: what lies in the middle of what is shown.
         asked: how much is shown.
     """
-    each = [look_through(case.network, case.image.lr, _shares(case, window, asked.crop), asked) for case in cases]
+    each = [
+        look_through(unturned(case.network), case.image.lr, _shares(case, window, asked.crop), asked) for case in cases
+    ]
     return Section(
         name="features",
         title="Features",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upsweep.common.names import kind_of
-from upsweep.explaining.case import Case
+from upsweep.explaining.case import Case, unturned
 from upsweep.explaining.drawing import COLOURS, SIGNED, TEXT, drawn, plain, row_title, sheet, show
 from upsweep.explaining.section import Section
 from upsweep.metrics.checkerboard import checkerboard, response
@@ -319,6 +319,7 @@ class Behaviour:
 @torch.no_grad()
 def behaviour(network: Upscaler, lr: Tensor) -> Behaviour | None:
     """What the upsampler of a network does on an image (1, C, h, w); None where no layer enlarges linearly."""
+    network = unturned(network)  # or else its features are those of LR turned, and no pixel of LR is above its own
     layer = upsampler_of(network, lr)
     if layer is None:
         return None
