@@ -107,6 +107,14 @@ def test_the_last_epoch_is_compared_where_it_is_known(tmp_path: Path, last: bool
     assert effect.difference == pytest.approx(2.0 if last else 1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("costs", [{}, {"seconds": 3.5}, {"seconds": 3.5, "parameters": 1000}])
+def test_a_page_shows_what_runs_cost_where_a_table_says_it(tmp_path: Path, costs: dict[str, float]) -> None:
+    list(Request(results=str(table(tmp_path / "a.csv", [row | costs for row in grid()]))).answer())
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert {cost for cost in ("seconds", "parameters") if f'id="plot-{cost}"' in page} == set(costs)
+    assert ('href="#cost"' in page) is ('id="cost"' in page) is bool(costs)
+
+
 def test_best_and_last_epochs_of_two_tables_are_not_mixed(tmp_path: Path) -> None:
     a = table(tmp_path / "a.csv", grid(psnr_last=1.0))
     b = table(tmp_path / "b.csv", grid())

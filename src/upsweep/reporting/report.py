@@ -66,6 +66,7 @@ def html(sweep: Sweep, found: Findings) -> str:
     why = section_of(runs, SPREAD.capitalize())
     data = payload(sweep.runs, _telling(found.effects), why.spectra if why else {}, why.scale if why else None)
     shared, differing = configs(runs)
+    fronts = {cost: [cell for cell in data["cells"] if cost in cell["fronts"]] for cost in COSTS}
     figure, keys, plotly = headline(results), swept(results), asset("plotly", "package_data", "plotly.min.js")
     page = template(
         HERE,
@@ -100,7 +101,8 @@ def html(sweep: Sweep, found: Findings) -> str:
         depends=depends_on(found.studies),
         large=LARGE,
         longest=LONGEST,
-        fronts={cost: [cell for cell in data["cells"] if cost in cell["fronts"]] for cost in COSTS},
+        fronts=fronts,
+        costed=[cost for cost in COSTS if fronts[cost]],
         galleries=galleries_of(runs, MOST_PICTURES - MOST_WHY if why else MOST_PICTURES),
         why=why,
         problems=problems(runs),

@@ -182,7 +182,7 @@
     const wide = Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values); // a baseline has 0 parameters
     const xaxis = { title: { text: title }, type: wide ? "log" : "linear", tickformat: wide ? ".2~s" : ",.5~r", nticks: 6 };
     if (!wide && values.length && Math.max(...values) === Math.min(...values)) xaxis.range = [0, 2 * values[0] || 1];
-    draw(id, traces, { xaxis, yaxis: {}, showlegend: id === "plot-parameters" && Boolean(state.colour) });
+    draw(id, traces, { xaxis, yaxis: {}, showlegend: (id === "plot-parameters" || !$("plot-parameters")) && Boolean(state.colour) });
   }
 
   // Parallel coordinates as plain lines: no WebGL, and a value keeps its colour. Runs fan out within a value's place.
