@@ -353,6 +353,19 @@ def test_the_page_lets_only_its_own_styles_and_scripts_run(tmp_path: Path) -> No
     assert not re.search(r"<[^>]*\s(style|on\w+)=", without_scripts(html)), "no attribute needs more"
 
 
+@pytest.mark.parametrize(("every", "points"), [(50, 20), (1, 200)])
+def test_a_long_history_keeps_its_ends_and_of_few_validations_every_one(
+    tmp_path: Path, every: int, points: int
+) -> None:
+    (job,) = write_sweep(tmp_path, {"norm": ["none"]}, typical).glob("*/history.csv")
+    rows = [f"{i},{i},{i},0.1,{30 + i / 1000 if i % every == 0 else ''}" for i in range(1, 1001)]
+    job.write_text("\n".join(["epoch,step,seconds,loss,psnr", *rows]) + "\n")
+    (run,) = read_sweep(tmp_path).runs
+    steps, known = run.history["step"], [y for y in run.history["psnr"] if y is not None]
+    assert (steps[0], steps[-1]) == (1, 1000) and 200 <= len(steps) <= 400
+    assert len(known) == points and known[-1] == 31
+
+
 def test_what_is_missing_or_broken_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, GRID, typical)
     (folder / "0" / "history.csv").write_text("epoch,step\n1,one\n")

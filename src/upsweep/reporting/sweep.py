@@ -152,11 +152,18 @@ def _without_result(job: Entry, like: Result) -> Run:
 
 
 def _columns(epochs: Sequence[history.Epoch]) -> dict[str, list[float | None]]:
-    if len(epochs) > MOST_POINTS:  # evenly, with the first and the last
-        epochs = [epochs[round(i * (len(epochs) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
-    lines = [epoch.columns for epoch in epochs]
+    judged = [i for i, epoch in enumerate(epochs) if any(value is not None for value in epoch.figures.values())]
+    shown = sorted({*_evenly(range(len(epochs))), *_evenly(judged)})  # few may be judged: each is a point
+    lines = [epochs[i].columns for i in shown]
     names = dict.fromkeys(name for line in lines for name in line if name != "epoch")
     return {name: [_rounded(line.get(name)) for line in lines] for name in names}
+
+
+def _evenly(places: Sequence[int]) -> Sequence[int]:
+    """At most `MOST_POINTS` of them, with the first and the last."""
+    if len(places) <= MOST_POINTS:
+        return places
+    return [places[round(i * (len(places) - 1) / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
 
 
 def _rounded(number: float | None) -> float | None:
