@@ -2,6 +2,7 @@
 
 import pytest
 
+from upsweep.explaining.canvas import Canvas
 from upsweep.explaining.drawing import as_is, drawn, folded, legend_below, row_title, sheet
 
 NAME = "deconvnet optimizer=muon objective=l1 upsampler=deconv dropout=none norm=instance activation=prelu"
@@ -36,3 +37,12 @@ def test_a_name_is_never_read_as_tex_and_never_left_out_of_a_legend(name: str) -
     drawn(made)  # which parses every text
     (text,) = made.legends[0].get_texts()
     assert text.get_text().replace(r"\$", "$").strip() == name
+
+
+def test_a_heading_that_is_longer_than_the_sheet_goes_on_in_the_next_line() -> None:
+    """Runs that are told apart by their last words had one heading."""
+    sheets = [Canvas(670) for _ in range(2)]
+    ends = [sheet.heading(4, f"{NAME} seed={seed}") for seed, sheet in enumerate(sheets)]
+    one, other = (sheet.pixels for sheet in sheets)
+    assert ends[0] == ends[1] > Canvas(670).heading(4, "short") and (one != other).any()
+    assert (one[:, -4:] == 255).all(), "nothing is cut off"

@@ -39,6 +39,13 @@ class Canvas:
         self._reach(at[1] + LINE)
         self._pen.text(at, text, font=_font(bold), anchor=anchor, **{"fill": "black", **how})  # type: ignore[arg-type]
 
+    def heading(self, top: int, name: str) -> int:
+        """A name in bold over the whole width, in as many lines as it needs; gives the row of pixels below."""
+        lines = broken(name, self._sheet.width - 8, bold=True)
+        for number, line in enumerate(lines):
+            self.words((4, top + number * LINE), line, bold=True)
+        return top + len(lines) * LINE
+
     def caption(self, at: tuple[int, int], name: str, more: Sequence[str] = (), *, width: int) -> None:
         """A name in black, and more in grey below it; lines are broken to fit a width."""
         lines = [(line, "black") for line in broken(name, width)]
@@ -75,9 +82,9 @@ class Canvas:
             self._sheet = taller
 
 
-def broken(text: str, width: int) -> list[str]:
+def broken(text: str, width: int, *, bold: bool = False) -> list[str]:
     """Text in lines of at most so many pixels, or of a word that is longer: broken within."""
-    return wrap(text, max(4, int(width / _font(False).getlength("n")))) or [""]
+    return wrap(text, max(4, int(width / _font(bold).getlength("n")))) or [""]
 
 
 @lru_cache(maxsize=2)

@@ -257,8 +257,7 @@ def _picture(names: Sequence[str], each: Sequence[Sequence[LayerFeatures]], aske
     many = len(names) > 2
     canvas, y = Canvas(LABEL + COLUMNS * (TILE + GAP)), 4
     for name, layers in zip(names, each, strict=True):
-        canvas.words((4, y), name, bold=True)
-        y += LINE + GAP
+        y = canvas.heading(y, name) + GAP
         for layer in _some(layers, min(asked.layers, 24 // len(names)) if many else asked.layers):
             y = _row(canvas, y, layer, COLUMNS if many else asked.channels)
         y += LINE

@@ -327,8 +327,7 @@ def yardstick(features: Tensor) -> float:
 
 def _heading(canvas: Canvas, y: int, case: SampleCase) -> int:
     """The name of a network; gives the row of pixels below."""
-    canvas.words((4, y), case.name, bold=True)
-    return y + LINE + GAP
+    return canvas.heading(y, case.name) + GAP
 
 
 def _row(canvas: Canvas, y: int, name: str, images: Tensor) -> int:
