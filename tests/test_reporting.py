@@ -1004,6 +1004,23 @@ def test_the_wipe_moves_by_key_and_by_mouse_between_any_two_pictures(page: Page)
 
 
 @needs_browser
+def test_the_mean_of_runs_that_were_judged_at_other_steps_is_taken_at_the_same_ones(
+    tmp_path: Path, browser: Browser
+) -> None:
+    sweep = write_sweep(tmp_path, {"norm": ["none"], "seed": ["1", "2"]}, typical, epochs=4)
+    for job, steps in (("0", (100, 200, 300, 400)), ("1", (100, 250, 400, 600))):
+        lines = [f"{i},{step},{step / (10 + 10 * int(job))},0.1,{step / 100},0.9" for i, step in enumerate(steps, 1)]
+        (sweep / job / "history.csv").write_text("\n".join(["epoch,step,seconds,loss,psnr,other", *lines]) + "\n")
+    shown = "(() => { const { x, y } = document.getElementById('curve-psnr').data.at(-1); return [x, y] })()"
+    with opened(browser) as page:
+        page.goto(write_report(sweep).as_uri())
+        assert page.evaluate(shown) == [[100, 200, 250, 300, 400], [1, 2, 2.5, 3, 4]]
+        page.get_by_role("radio", name="seconds").press("Space")
+        x, y = page.evaluate(shown)
+        assert x == pytest.approx([7.5, 15, 18.75, 22.5, 30]) and y == [1, 2, 2.5, 3, 4], "means of both at these steps"
+
+
+@needs_browser
 def test_steps_become_seconds(page: Page) -> None:
     last = "Math.max(...document.getElementById('curve-loss').data.flatMap((t) => t.x))"
     assert page.evaluate(last) == 125 * 12

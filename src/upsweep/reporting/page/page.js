@@ -73,17 +73,24 @@
     return trace;
   }
 
+  // At every place (a step, a frequency) that some line has a point at and all of them cover.
   function mean(lines) {
-    const n = Math.min(...lines.map((line) => line.x.length));
-    const average = (key) =>
-      Array.from({ length: n }, (_, i) => {
-        const known = lines.map((line) => line[key][i]).filter((value) => value !== null);
-        return known.length === lines.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
-      });
+    const from = Math.max(...lines.map((line) => line.at[0]));
+    const to = Math.min(...lines.map((line) => line.at.at(-1)));
+    const places = [...new Set(lines.flatMap((line) => line.at))].filter((at) => from <= at && at <= to).sort((a, b) => a - b);
+    const average = (key) => places.map((place) => lines.reduce((sum, line) => sum + between(line, key, place), 0) / lines.length);
     return { x: average("x"), y: average("y") };
   }
 
-  // A thin line a run, a thick one the mean of those of a colour that finished; points: the x and y of a run.
+  // Straight from point to point, as a line is drawn.
+  function between(line, key, place) {
+    const i = line.at.findIndex((at) => at >= place);
+    if (line.at[i] === place) return line[key][i];
+    const share = (place - line.at[i - 1]) / (line.at[i] - line.at[i - 1]);
+    return line[key][i - 1] + share * (line[key][i] - line[key][i - 1]);
+  }
+
+  // A thin line a run, a thick one the mean of those of a colour that finished. points: a run's x and y, and its places.
   function lined(shown, points, hover) {
     const traces = [];
     for (const group of coloured(shown)) {
@@ -113,8 +120,8 @@
     const hover = `%{y:.${figure ? figure.digits + 2 : 4}~f} at %{x:,.6~r}<extra></extra>`;
     const shown = data.runs.filter((run) => visible(run.settings) && run.history[column]?.some((y) => y !== null));
     const points = (run) => {
-      const known = run.history[column].map((y, i) => [run.history[state.x][i], y]).filter(([, y]) => y !== null);
-      return { x: known.map(([x]) => x), y: known.map(([, y]) => y) };
+      const known = run.history[column].map((y, i) => [run.history[state.x][i], y, run.history.step[i]]).filter(([, y]) => y !== null);
+      return { x: known.map(([x]) => x), y: known.map(([, y]) => y), at: known.map(([, , step]) => step) };
     };
     const ys = shown.flatMap((run) => run.history[column]).filter((y) => y !== null);
     const layout = figure ? framed(ys, figure, baseline) : { yaxis: log && ys.every((y) => y > 0) ? logarithmic : {} };
@@ -124,7 +131,7 @@
 
   function spectrum(kind, legend) {
     const shown = data.runs.filter((run) => visible(run.settings) && run.spectrum);
-    const points = (run) => ({ x: run.spectrum.frequency, y: run.spectrum[kind].map((share) => 100 * share) });
+    const points = ({ spectrum }) => ({ x: spectrum.frequency, y: spectrum[kind].map((share) => 100 * share), at: spectrum.frequency });
     const peaks = shown.map((run) => 100 * Math.max(...run.spectrum[kind])).sort((a, b) => a - b);
     const top = 1.05 * (peaks.filter((peak) => peak <= 3 * peaks[peaks.length >> 1]).at(-1) ?? 100); // see framed
     const nyquist = data.scale && { xref: "x", x0: 1 / data.scale, x1: 1 / data.scale, yref: "paper", y0: 0, y1: 1 };
