@@ -25,6 +25,7 @@ from upsweep.runs.about import About
 from upsweep.runs.history import Epoch
 from upsweep.runs.layout import HISTORY
 from upsweep.runs.manifest import Entry, Manifest
+from upsweep.sweeps.overrides import readable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,6 +75,18 @@ def test_a_list_is_what_a_sweep_goes_through(asked: list[list[str]]) -> None:
     with pytest.raises(UserError):
         upsweep.sweep("init=xavier,he", norm=["bn", None], seed=range(1, 4), factors=["a,b", "c"])
     assert asked == [["train", "-m", "init=xavier,he", "norm=bn,null", "seed=1,2,3", "factors='a,b',c"]]
+
+
+@pytest.mark.parametrize("name", ["a,b", "[1]", "a[1].png", "it's", "日本 (1)"])
+def test_a_path_is_one_name_also_in_a_sweep_and_beside_others(asked: list[list[str]], name: str) -> None:
+    for call in (upsweep.sweep, upsweep.upscale):
+        with pytest.raises(UserError):
+            call(input=Path(name))
+    with pytest.raises(UserError):
+        upsweep.upscale(input=[Path(name), name, Path("é.png"), "a,[1]"])
+    alone, swept, several = (OverridesParser.create().parse_override(readable(words)[-1]) for words in asked)
+    assert alone.value() == swept.value() == name
+    assert several.value() == [name, name, "é.png", "a,[1]"]
 
 
 @pytest.mark.parametrize("value", [{"a": [1, "x,y"], "c": {"d": None}}, [[1, 2], ["3,4", ""]]])

@@ -253,6 +253,7 @@ def test_what_hydra_reads_stays_as_it_is_and_all_else_is_read(value: str) -> Non
 def test_lists_interpolations_and_what_is_quoted_already_stay() -> None:
     assert parsed("input=[a.jpg,b.jpg]") == ["a.jpg", "b.jpg"]
     assert parsed("input=[a (1).jpg,'b,c.jpg']") == ["a (1).jpg", "b,c.jpg"]
+    assert parsed("input=[ü.jpg,'a[1].jpg']") == ["ü.jpg", "a[1].jpg"]
     assert parsed("input='a b.jpg'") == "a b.jpg"
     assert parsed("input=null") is None
     assert parsed("data.root=a\\,b") == "a,b"

@@ -35,6 +35,8 @@ from upsweep.sweeps.overrides import quoted, readable, sweeps, values_of
 if TYPE_CHECKING:
     from upsweep.networks.network import Network
 
+MEANT = set(",'\"[]")  # what means something on a command line, and is part of a name in Python
+
 
 @dataclass(frozen=True, repr=False)
 class Run:
@@ -257,8 +259,9 @@ def _typed(value: Any, several: bool = False) -> str:
     """A value of Python as the command line has it; a run or a sweep is its folder."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Run | Sweep):
-        return str(value.folder)
+    if isinstance(value, Run | Sweep | os.PathLike):
+        name = str(value.folder if isinstance(value, Run | Sweep) else value)
+        return quoted(name) if MEANT & set(name) else name
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}: {_item(one)}' for key, one in value.items())}}}"
     if isinstance(value, list | tuple | range):
@@ -269,10 +272,7 @@ def _typed(value: Any, several: bool = False) -> str:
 
 def _item(value: Any) -> str:
     """The same within a list or a mapping, where a text that is empty or has a comma needs quotes."""
-    named = value.folder if isinstance(value, Run | Sweep) else value
-    if isinstance(named, str | os.PathLike) and not (str(named) and set(str(named)).isdisjoint(",'\"")):
-        return quoted(str(named))
-    return _typed(named)
+    return quoted(value) if isinstance(value, str) and (not value or MEANT & set(value)) else _typed(value)
 
 
 def _done(door: str, words: Sequence[str], key: str) -> Any:

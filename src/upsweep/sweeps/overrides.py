@@ -182,7 +182,8 @@ def _written(value: str, *, path: bool, sweep: bool) -> str:
     value = _at_home(value)
     read = _read(value)
     if read is ValueError:
-        if value.startswith("[") and value.endswith("]") and set("[]") & set(value[1:-1]):
+        bare = [item for item in _items(value[1:-1]) if item[:1] not in ("'", '"')]
+        if value.startswith("[") and value.endswith("]") and set("[]") & set("".join(bare)):
             return value  # lists in lists, or several of them: Hydra says what it cannot read
         for opening, closing in (("[", "]"), ("choice(", ")"), *((("", ""),) if sweep else ())):
             inner = value.removeprefix(opening).removesuffix(closing)
