@@ -20,7 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
-from upsweep.sweeps.overrides import APART, plain
+from upsweep.sweeps.overrides import APART, plain, values_of
 
 # how Hydra refuses the values of a sweep where there is one job alone
 SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
@@ -133,10 +133,12 @@ def _no_such_choice(error: MissingConfigException) -> str | None:
 def _no_choice() -> str | None:
     """What to tell of a group for which null, or a number, was chosen."""
     loader = GlobalHydra.instance().config_loader()
-    for key, _, value in (argument.partition("=") for argument in sys.argv[1:]):
-        group = key.lstrip("+").partition("@")[0]
-        if plain(value) not in (known := sorted(loader.get_group_options(group))) and known:
-            return _unknown(f"{group}=", value, known)
+    for argument in sys.argv[1:]:
+        group = argument.partition("=")[0].lstrip("+").partition("@")[0]
+        values = values_of(argument) if (known := sorted(loader.get_group_options(group))) else None
+        for value in values or ():
+            if not value.startswith("[") and plain(value) not in known:  # of a list, Hydra misses a single name
+                return _unknown(f"{group}=", value, known)
     return None
 
 
