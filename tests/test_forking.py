@@ -125,6 +125,7 @@ def test_a_job_sees_what_a_fresh_process_sees(home: Path, started: Callable[...,
         told, drawn = seen()
         assert told == fresh
         draws.append(drawn)
+    assert not Path("log").read_bytes(), "nor is anybody told of the server"
     for kind in zip(*draws, strict=True):
         assert len(set(kind)) == 3, "no two jobs draw the same before they are seeded"
 

@@ -153,6 +153,7 @@ def _run(command: Sequence[str], path: Sequence[str]) -> None:
     first = str(Path.cwd()) if kind == "-m" else str(Path(kind).resolve().parent)
     sys.path[:] = path if sys.flags.safe_path else [first, *path]
     if kind == "-m":
+        sys.modules.pop(rest[0], None)  # of which runpy would warn
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
         runpy.run_path(kind, run_name="__main__")
