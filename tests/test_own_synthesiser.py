@@ -20,6 +20,7 @@ PAGE = (ROOT / "docs" / "generation.md").read_text(encoding="utf-8")
 SECTION = PAGE[PAGE.index("## Adding your own") : PAGE.index("## Other programs")]
 FILES = dict(re.findall(r"```\w+ file=(\S+)\n(.*?)```", SECTION, re.DOTALL))
 (COMMAND,) = re.findall(r"```sh run\n(.*?)```", SECTION, re.DOTALL)
+(SAMPLE,) = re.findall(r"^    PYTHONPATH=my python (src/sample\.py .*)$", SECTION, re.MULTILINE)
 TINY = ["trainer=cpu", "trainer.max_epochs=1", "data.patches_per_epoch=128", "data.samples=64", "logger=none"]
 
 
@@ -32,13 +33,15 @@ def test_a_synthesiser_a_discriminator_a_loss_and_a_figure_are_added_as_the_page
         (tmp_path / name).write_text(text, encoding="utf-8")
     variable, program, script, *arguments = shlex.split(COMMAND)
     assert (variable, program) == ("PYTHONPATH=my", "python")
-    subprocess.run(
-        [sys.executable, ROOT / script, *arguments, *TINY],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": "my"},
-        check=True,
-    )
+
+    def run_door(script: str, *words: str) -> None:
+        env = {**os.environ, "PYTHONPATH": "my"}
+        subprocess.run([sys.executable, ROOT / script, *words], cwd=tmp_path, env=env, check=True)
+
+    run_door(script, *arguments, *TINY)
     (table,) = tmp_path.glob(f"multirun/*/{TABLE}")
+    run_door(*shlex.split(SAMPLE.replace("multirun/...", str(table.parent))), "count=4", "output=samples")
+    assert len(list(tmp_path.glob("samples/images/*.png"))) == 4
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["adversary"] for row in rows} == {"margin", "hinge"}
