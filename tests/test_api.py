@@ -20,6 +20,8 @@ from upsweep import api
 from upsweep.common import commands, telling
 from upsweep.common.commands import command, installing, typed
 from upsweep.common.errors import UserError
+from upsweep.evaluation.tables import Cell, Column, Comparison, Row
+from upsweep.metrics.figure import Figure
 from upsweep.runs import history
 from upsweep.runs.about import About
 from upsweep.runs.history import Epoch
@@ -138,6 +140,18 @@ def test_a_sweep_is_ranked_and_its_rows_are_those_of_the_table(tmp_path: Path) -
     assert sweep.table() in repr(sweep) and "init_2" in sweep.table()
     with pytest.raises(UserError, match=r"has no sweep\.json"):
         upsweep.Sweep.read(tmp_path / "0")
+
+
+def test_the_rows_of_an_evaluation_are_those_of_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_done", lambda *_: str(tmp_path))
+    for name, figure in {"table": "fd", "table_x2": "psnr"}.items():  # of synthesisers, of upscalers
+        columns = [Column("a set", [Figure(name=figure, title=figure, better="higher")])]
+        Comparison(name, "", columns, [Row("mine", {"a set": Cell({figure: 12.5})})]).write(tmp_path)
+    rows = upsweep.evaluate().rows
+    assert [(row["method"], row.get("fd"), row.get("psnr")) for row in rows] == [
+        ("mine", 12.5, None),
+        ("mine", None, 12.5),
+    ]
 
 
 # ---- the commands themselves ----

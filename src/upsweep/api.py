@@ -234,7 +234,7 @@ def evaluate(*overrides: str, **settings: Any) -> Evaluation:
     Raises UserError: the command refuses what it was told, or fails.
     """
     folder = Path(_done("evaluate", _words(overrides, settings), "folder"))
-    tables = [file.read_text(encoding="utf-8").splitlines() for file in sorted(folder.glob("table_*.csv"))]
+    tables = [file.read_text(encoding="utf-8").splitlines() for file in sorted(folder.glob("table*.csv"))]
     rows = [row for lines in tables for row in csv.DictReader(lines)]
     return Evaluation(folder, [{key: _value(cell) for key, cell in row.items()} for row in rows])
 
