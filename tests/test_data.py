@@ -1,5 +1,6 @@
 """The data room: what is cut is what the files hold, whoever cuts it and however often."""
 
+import importlib
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ from tests.small_sets import as_batches, as_idx
 from upsweep.common.errors import UserError
 from upsweep.data import cache, photos, sources, store
 from upsweep.data.class_sets import CLASS_SETS
-from upsweep.data.degradation import Noise
+from upsweep.data.degradation import Blur, Noise
 from upsweep.data.sources import Classes, Folder, Known, Pairs, Source, held_out, paired
 from upsweep.data.store import Settings, StoredImage, open_images
 from upsweep.imaging.colour import rgb_to_y
@@ -602,6 +603,34 @@ def test_cache_follows_files_and_settings(make, tmp_path: Path, folder: Path) ->
     fresh = make(cache="none")
     fresh.setup()
     assert same(epochs(data), epochs(fresh))
+
+
+STEP = """
+from dataclasses import dataclass
+from upsweep.data.degradation import Step
+@dataclass(frozen=True)
+class Blur(Step):
+    sigma: float = 1.0
+    def __call__(self, image, scale, rng): return image * {factor}
+"""
+
+
+def test_the_cache_follows_the_code_of_a_step_of_ones_own(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its name is that of another step, and where nothing but its file has changed."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    brightest = {}
+    for factor in (None, 0.5, 0.25):
+        (tmp_path / "own_steps.py").write_text(STEP.format(factor=factor), encoding="utf-8")
+        monkeypatch.delitem(sys.modules, "own_steps", raising=False)
+        importlib.invalidate_caches()
+        step = Blur(1.0) if factor is None else importlib.import_module("own_steps").Blur()
+        data = make(degradation={"blur": step})
+        data.setup()
+        brightest[factor] = max(float(image.lr.max()) for image in data.val_images)
+    assert brightest[0.25] < 0.3 < brightest[0.5] < 0.6 and brightest[None] != brightest[0.5]
 
 
 def flip(file: Path, at: int) -> None:

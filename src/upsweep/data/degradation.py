@@ -10,12 +10,14 @@ same, since every step is given as many pixels around as it looks at, and JPEG i
 
 import hashlib
 import io
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
@@ -243,6 +245,18 @@ class Chain:
             last = max((i + 1 for i, step in enumerate(chain) if step.before_shrinking), default=0)
             chain.insert(last, BicubicShrink())
         return cls(tuple(chain))
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The classes of steps that are not upsweep's, and a digest of the module of each: what a repr does not say."""
+        kinds = {kind for step in self.steps for kind in type(step).__mro__ if issubclass(kind, Step)}
+        own = {}
+        for kind in kinds:
+            if kind.__module__.partition(".")[0] != "upsweep":
+                file = Path(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+                code = file.read_bytes() if file.is_file() else b""
+                own[f"{kind.__module__}.{kind.__qualname__}"] = hashlib.sha256(code).hexdigest()
+        return dict(sorted(own.items()))
 
     def split(self) -> tuple["Chain", tuple[Step, ...]]:
         """What can be done once to whole images, and the steps that are left for each patch.

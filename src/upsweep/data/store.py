@@ -185,7 +185,8 @@ def _prepared(files: Pairs, settings: Settings, refused: dict[str, str]) -> Iter
 
 def _key(files: Pairs, settings: Settings) -> str:
     states = states_of(file for pair in files.values() for file in pair)
-    return key_of(FORMAT, repr(settings), list(files), states)
+    own = settings.degradation.own
+    return key_of(FORMAT, repr(settings), list(files), states, *([own] if own else []))
 
 
 def _write(part: Path, files: Pairs, settings: Settings) -> None:
