@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from upsweep.common.errors import UserError
+from upsweep.data.sources import Photos
 from upsweep.imaging.resize import enlarge, shrink
 from upsweep.metrics.metric import PSNR
 from upsweep.metrics.protocol import Protocol
@@ -18,6 +19,7 @@ from upsweep.runs.identity import Identity, judging_of
 from upsweep.runs.layout import CROP
 from upsweep.runs.result import Result
 from upsweep.runs.verdicts import read_sentences
+from upsweep.tasks.super_resolution.data import PatchData
 from upsweep.tasks.super_resolution.pairs import pair_in
 from upsweep.tasks.super_resolution.task import SuperResolution
 from upsweep.training.callbacks import Pictures, Throughput
@@ -155,6 +157,27 @@ def test_runs_on_other_data_of_ones_own_are_not_compared() -> None:
     assert judged(seed=1) == judged(seed=1, batch_size=8) != judged(seed=2)
     ours = {"task": {"_target_": "x", "data": {"_target_": "upsweep.tasks.super_resolution.data.PatchData", "seed": 1}}}
     assert judging_of(ours) == {"task._target_": "x"}
+
+
+class Derived(PatchData):
+    """A DataModule of the user's own that is fed, and tells its images, as ours."""
+
+    def __init__(self, twist: int, **others: Any) -> None:
+        super().__init__(**others)
+
+
+def test_seeds_and_patches_of_data_derived_from_ours_are_compared(tmp_path: Path) -> None:
+    def yardstick(name: str, twist: int, seed: int, patch_size: int) -> str:
+        given = {"seed": seed, "patch_size": patch_size, "scale": 2, "channels": 1, "patches_per_epoch": 8}
+        data = Derived(twist, source=Photos(), cache_dir=str(tmp_path / "cache"), **given)
+        node = {"_target_": "my.Derived", "twist": twist, **given}
+        once = {**TRAINER, "max_epochs": 1, "limit_val_batches": 1}
+        trained(tmp_path / name, data, trainer=once, config={"scale": 2, "task": {"_target_": "x", "data": node}})
+        identity = Identity.read(tmp_path / name)
+        assert identity is not None and identity.validation
+        return identity.yardstick
+
+    assert yardstick("a", 1, 1, 8) == yardstick("b", 1, 2, 6) != yardstick("c", 2, 1, 8)
 
 
 def test_data_that_lack_a_loader_or_a_scale_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -114,35 +114,41 @@ def _one_by_one(before: Identity, after: Identity) -> list[str]:
     return [_counted(names, what) for what, names in told if names]
 
 
-def judging_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How a config says that results are judged: dotted key -> value, without what a task merely shows or feeds."""
+def judging_of(config: Mapping[str, Any], ours: Collection[str] = ()) -> dict[str, Any]:
+    """How a config says that results are judged: dotted key -> value, without what a task merely shows or feeds.
+
+    `ours` are the arguments that a DataModule of the user's own has from the one of upsweep's that it derives from.
+    """
     nodes = {key: config[key] for key in JUDGING if key in config}
     if isinstance(task := nodes.get("task"), dict):
         nodes["task"] = {key: value for key, value in task.items() if key not in ("data", "figures", *JUDGING)}
-        nodes["task"] |= _own_data(task.get("data"))
+        nodes["task"] |= _own_data(task.get("data"), ours)
     plain: dict[str, Any] = json.loads(json.dumps(nodes, default=str))
     chain = plain.get("degradation")
     order = {"degradation": list(chain)} if isinstance(chain, dict) else {}  # the order of its steps counts
-    return dict(_flat(plain)) | order | _part(config)
+    return dict(_flat(plain)) | order | _part(config, ours)
 
 
-def _part(config: Mapping[str, Any]) -> dict[str, Any]:
+def _part(config: Mapping[str, Any], ours: Collection[str] = ()) -> dict[str, Any]:
     """Which images are judged, and what part of each; only what differs from `UNSAID`."""
     trainer, task = config.get("trainer") or {}, config.get("task")
     data, limit = task.get("data") if isinstance(task, dict) else None, trainer.get("limit_val_batches")
     said = {
         "trainer.limit_val_batches": None if isinstance(limit, float) and limit == 1 else limit,  # 1 is one batch
         "trainer.overfit_batches": trainer.get("overfit_batches"),
-        "data.crop": data.get("crop") if isinstance(data, dict) and not _own_data(data) else None,
+        "data.crop": data.get("crop") if isinstance(data, dict) and ("crop" in ours or not _own_data(data)) else None,
     }
     return {key: value for key, value in said.items() if value is not None and value != UNSAID[key]}
 
 
-def _own_data(node: Any) -> dict[str, Any]:
-    """A DataModule of the user's own, which does not tell its images: what it is made of stands for them."""
+def _own_data(node: Any, ours: Collection[str] = ()) -> dict[str, Any]:
+    """A DataModule of the user's own, which may not tell its images: what it is made of stands for them.
+
+    What `ours` is made of does not: that one tells its images, and shows them to every seed alike.
+    """
     if not isinstance(node, dict) or str(node.get("_target_", "upsweep.")).startswith("upsweep."):
         return {}
-    return {"data": {key: value for key, value in node.items() if key not in ("batch_size", "num_workers")}}
+    return {"data": {key: value for key, value in node.items() if key not in ("batch_size", "num_workers", *ours)}}
 
 
 def ranking_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from pathlib import Path
 from textwrap import shorten
 from traceback import walk_tb
@@ -235,6 +236,12 @@ def _stopped_early(job: Job, module: Training | None) -> str | None:
     return None
 
 
+def _handed_on(data: object) -> list[str]:
+    """The arguments that a DataModule has from the one of upsweep's that it is, or derives from."""
+    ours = (kind for kind in type(data).__mro__ if kind.__module__.startswith("upsweep."))
+    return next((list(signature(kind).parameters) for kind in ours), [])
+
+
 def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback]) -> None:
     # Lightning 2.6 asks torch 2.13 an outdated question, at every batch that it moves.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
@@ -245,7 +252,7 @@ def _fit(job: Job, module: Training, started: Started, ours: Sequence[Callback])
     # Where torch is to be deterministic it fills new memory with NaN besides, which shows mistakes and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     hold_to_loaders(job.task.data, job.trainer)
-    judging, ranking = judging_of(job.config), ranking_of(job.config)
+    judging, ranking = judging_of(job.config, _handed_on(job.task.data)), ranking_of(job.config)
     trainer = trainer_of(
         job.trainer,
         data=job.task.data,
