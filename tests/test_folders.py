@@ -8,8 +8,8 @@ import pytest
 
 from upsweep.common.errors import UserError
 from upsweep.common.ranks import first_rank
-from upsweep.runs.folders import writable
-from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
+from upsweep.runs.folders import to_go_on_from, writable
+from upsweep.runs.layout import BEST, FRESH, HISTORY, LAST, PREVIOUS
 from upsweep.runs.result import Result, State
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
@@ -85,3 +85,13 @@ def test_what_a_killed_process_left_beside_files_is_swept_away_when_the_run_goes
         (tmp_path / name).touch()
     writable(tmp_path, resume=True)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".lock", "best.ckpt"]
+
+
+def test_a_job_without_last_checkpoints_goes_on_from_its_best_though_a_sweep_has_removed_its_result(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / BEST).parent.mkdir()
+    (tmp_path / BEST).touch()
+    assert to_go_on_from(tmp_path) == [], "killed before its first epoch had ended"
+    (tmp_path / HISTORY).touch()
+    assert to_go_on_from(tmp_path) == [tmp_path / BEST]

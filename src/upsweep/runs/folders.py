@@ -9,7 +9,7 @@ from upsweep.common.files import remove_leftovers
 from upsweep.common.locks import keep
 from upsweep.common.ranks import first_rank
 from upsweep.common.telling import tell
-from upsweep.runs.layout import BEST, CHECKPOINTS, FRESH, LAST, LOCK, PICTURES, PREVIOUS
+from upsweep.runs.layout import BEST, CHECKPOINTS, FRESH, HISTORY, LAST, LOCK, PICTURES, PREVIOUS
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
 
@@ -27,9 +27,9 @@ def to_go_on_from(folder: Path, tell: Callable[[str], object] = lambda _: None) 
     """The checkpoints from which a run can go on, the newest first; `tell` reports a result that cannot be read.
 
     The best one counts where there is no other (`callbacks.last=null`), unless the run was killed before its first
-    epoch had ended: then it is more exact to begin anew.
+    epoch had ended: then it is more exact to begin anew. The launcher of a sweep removes the result, not the history.
     """
-    ended = found(Result.read, folder, tell) is not None
+    ended = found(Result.read, folder, tell) is not None or (folder / HISTORY).is_file()
     names = (FRESH, LAST, PREVIOUS, *([BEST] if ended else []))
     return [path for name in names if (path := folder / name).is_file()]
 
