@@ -251,6 +251,13 @@ def test_a_combination_is_trained_once(door: Path) -> None:
     assert len(list((door / "sweep").glob("*/result.json"))) == 2
 
 
+def test_a_search_that_has_all_its_trials_or_more_ends_at_once_when_it_goes_on(door: Path) -> None:
+    assert search(door, *SPACE, "hydra.sweeper.trials=2").returncode == 0
+    for more in ([], ["hydra.sweeper.trials=1"]):
+        done = search(door, "-m", "resume=sweep", *more)
+        assert done.returncode == 0 and "2 trials, 0 of them" in done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_a_pruned_job_is_no_failure_and_a_failed_one_is(door: Path) -> None:
     done = search(door, *SPACE, "prune_above=0.5")

@@ -184,8 +184,11 @@ class LaunchedSweep:
                 _forget(jobs)
             return jobs
 
-        machine = self._opened([self.config], most)
-        self._close(self._run(machine, given, ended, most))
+        stopped = None
+        if most > 0:  # a search that has all its trials opens nothing
+            machine = self._opened([self.config], most)
+            stopped = self._run(machine, given, ended, most)
+        self._close(stopped)
 
     def _missing(self, jobs: Sequence[Planned]) -> list[Planned]:
         """The jobs without a result that a resumed sweep keeps. Raises UserError: a new sweep would destroy a run."""
