@@ -258,6 +258,12 @@ def test_a_search_that_has_all_its_trials_or_more_ends_at_once_when_it_goes_on(d
         assert done.returncode == 0 and "2 trials, 0 of them" in done.stdout, done.stderr
 
 
+def test_a_sampler_that_has_drawn_all_there_is_ends_the_search(door: Path) -> None:
+    brute = "hydra.sweeper.sampler._target_=optuna.samplers.BruteForceSampler"
+    done = search(door, "-m", "x=0.1,0.2", brute)
+    assert done.returncode == 0 and "2 trials, 0 of them" in done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_a_pruned_job_is_no_failure_and_a_failed_one_is(door: Path) -> None:
     done = search(door, *SPACE, "prune_above=0.5")

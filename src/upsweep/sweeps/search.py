@@ -104,6 +104,8 @@ class Search:
             raise UserError("A search runs with hydra/launcher=process, slurm or ray: others take no job at a time.")
         self._fixed, self._space = self._split(arguments)
         self._study = study = self._opened()
+        self._exhausted = False
+        study.stop = self._stop  # Optuna's own works in its own loop alone
         write_whole(self.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         self._unfinished = self._begun()
         self._running: dict[Overrides, list[int]] = {}
@@ -123,7 +125,7 @@ class Search:
 
     def _next(self) -> Overrides | None:
         """The next job. A trial whose job has run, or runs, is told what that gives."""
-        while self._left > 0:
+        while self._left > 0 and not self._exhausted:
             number, job = self._ask()
             if (known := self._known(job)) is not None:
                 value = known.value if known.state == TrialState.COMPLETE else None
@@ -134,6 +136,10 @@ class Search:
                 self._running[job] = [number]
                 return job
         return None
+
+    def _stop(self) -> None:
+        """End the search: a sampler that goes through a finite space has drawn all of it."""
+        self._exhausted = True
 
     def _known(self, job: Overrides) -> FrozenTrial | None:
         judged = (trial for trial in self._study.trials if trial.state in _JUDGED)
