@@ -264,6 +264,33 @@ def test_a_sampler_that_has_drawn_all_there_is_ends_the_search(door: Path) -> No
     assert done.returncode == 0 and "2 trials, 0 of them" in done.stdout, done.stderr
 
 
+def test_a_study_whose_last_line_a_full_disk_has_cut_goes_on(door: Path) -> None:
+    import optuna
+
+    from upsweep.sweeps.search import NAME, storage_in
+
+    file = door / "study.journal"
+    optuna.create_study(storage=storage_in(file), study_name=NAME).ask()
+    whole = file.read_bytes()
+    for cut in (b"{", whole.splitlines()[-1][:-1]):
+        file.write_bytes(file.read_bytes() + cut)
+        optuna.load_study(study_name=NAME, storage=storage_in(file)).ask()
+    assert len(optuna.load_study(study_name=NAME, storage=storage_in(file)).trials) == 3
+    file.write_bytes(b"no journal\n" + whole)
+    refused = search(door, *SPACE, "hydra.sweeper.study=study.journal")
+    assert refused.returncode == 1 and "The study study.journal cannot be read" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_lock_of_a_killed_process_is_seen_to_be_old(door: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from upsweep.sweeps.search import storage_in
+
+    monkeypatch.chdir(door)
+    storage = storage_in(Path("conf/study.journal"))
+    storage._backend._lock.acquire()
+    assert (door / "conf/study.journal.lock").stat().st_mtime > 0, "Optuna looks where the link leads"
+
+
 @pytest.mark.slow
 def test_a_pruned_job_is_no_failure_and_a_failed_one_is(door: Path) -> None:
     done = search(door, *SPACE, "prune_above=0.5")

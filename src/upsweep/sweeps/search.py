@@ -22,11 +22,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna import distributions
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from upsweep.analysis.ranking import UNDECLARED
-from upsweep.common.errors import UserError
+from upsweep.common.errors import UserError, first_line
 from upsweep.common.files import write_whole
 from upsweep.runs.record import found
 from upsweep.runs.result import Result
@@ -40,9 +40,32 @@ Overrides = tuple[str, ...]  # a job's, by which the study knows it
 Outcome = tuple[TrialState, float | None]
 
 
+class WholeLines(JournalFileSymlinkLock):  # type: ignore[misc]
+    """The lock of a study's file, which removes the beginning of a line: a full disk has cut it.
+
+    Optuna reads such a file, but writes its next line behind the cut one, and then reads nothing of the study any more.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(str(file))
+        self._file = file
+
+    def acquire(self) -> bool:
+        """Wait for the lock, and hold it."""
+        held: bool = super().acquire()
+        with self._file.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            if file.read() not in (b"", b"\n"):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        return held
+
+
 def storage_in(file: Path) -> JournalStorage:
     """The studies in a file; several processes may read and write at a time."""
-    return JournalStorage(JournalFileBackend(str(file)))
+    file = file.absolute()  # the lock is a link to it, and Optuna waits for ever for one that leads nowhere
+    return JournalStorage(JournalFileBackend(str(file), WholeLines(file)))
 
 
 def distribution_of(override: Override) -> distributions.BaseDistribution:
@@ -176,9 +199,13 @@ class Search:
     def _opened(self) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         direction = "maximize" if self.headline.better == "higher" else "minimize"
-        study = optuna.create_study(
-            storage=storage_in(Path(self.study)), study_name=NAME, direction=direction, load_if_exists=True
-        )
+        try:
+            storage = storage_in(Path(self.study))
+        except ValueError as error:
+            raise UserError(
+                f"The study {self.study} cannot be read ({first_line(error)}): choose another hydra.sweeper.study."
+            ) from error
+        study = optuna.create_study(storage=storage, study_name=NAME, direction=direction, load_if_exists=True)
         if study.direction.name.lower() != direction:
             raise UserError(
                 f"The study {self.study} does not look for {self.headline.better} values, which are better for "
