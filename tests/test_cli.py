@@ -287,6 +287,10 @@ def test_a_comma_parts_the_values_of_a_sweep_and_belongs_to_a_path_elsewhere() -
 def test_what_was_quoted_is_what_it_stands_for() -> None:
     for name in NAMES:
         assert plain(quoted(name)) == name and plain(readable([f"resume={name}"])[0].partition("=")[2]) == name
+    for flags in ([], ["-m"]):
+        for key in ("resume", "hydra.sweep.dir"):
+            *_, line = readable([*flags, f"{key}=/a,b (c),d"])
+            assert plain(line.partition("=")[2]) == "/a,b (c),d", "no sweep goes through folders to write to"
 
 
 @pytest.mark.slow

@@ -172,6 +172,7 @@ def _readable(argument: str, paths: Collection[str], sweep: bool) -> str:
     if path and not value.strip() and not key.startswith("+") and not key.endswith("subdir"):  # which may be none
         raise UserError(f"{argument} is empty: give a path, or leave {key}= out.")
     path = path or key in paths  # whose doors have sentences of their own
+    sweep = sweep and key != "resume" and not key.startswith("hydra.")  # which nothing goes through
     if SWITCH.fullmatch(key) and key not in paths and value.lower() in ("true", "false"):
         return argument
     return f"{key}={_written(value, path=path, sweep=sweep)}"
