@@ -138,6 +138,12 @@ def test_values_that_are_typed_beside_a_sweep_are_added_to_it(tmp_path: Path) ->
     }.items():
         assert said in resumed(["-m", f"resume={tmp_path}", typed])
     assert "a.b=2" in "".join(line), "a single value takes the place of a single value"
+    command = ["python", "train.py", "-m", "init=glob(x*)", "norm=bn"]
+    (tmp_path / "sweep.json").write_text(json.dumps({"command": command, "directory": "/d", "jobs": []}))
+    assert "init=glob([x*,he])" in resumed(["-m", f"resume={tmp_path}", "init=he"])
+    (tmp_path / "multirun.yaml").write_text("hydra: {sweeper: {params: {seed: '1,2', norm: 'none,bn'}}}")
+    line = resumed(["-m", f"resume={tmp_path}", "seed=3", "norm=in"])
+    assert {"seed=1,2,3", "norm=in"} <= {*line}, "an experiment's values, unless the command line had its own"
 
 
 def test_a_search_is_a_sweep_also_without_m(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

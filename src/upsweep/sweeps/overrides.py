@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
-from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Quote, QuotedString
 from hydra.errors import HydraException
 
 from upsweep.common.errors import UserError
@@ -59,11 +59,14 @@ def searches(argument: str) -> bool:
 
 
 def values_of(override: str) -> list[str] | None:
-    """The values of an override, as typed; None: it is a continuous range, or cannot be read."""
+    """The values of an override, as typed, of `glob(...)` its patterns; None: a range, or what cannot be read."""
     try:
         read = OverridesParser.create().parse_override(override)
     except HydraException:
         return None
+    value: Any = read._value
+    if isinstance(value, Glob):
+        return None if value.exclude else value.include
     if read.is_discrete_sweep():
         return list(map(str, read.sweep_string_iterator()))
     return None if read.is_sweep_override() else [override.partition("=")[2]]

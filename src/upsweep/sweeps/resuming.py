@@ -165,18 +165,30 @@ def _sweep(folder: Path, given: list[str]) -> list[str]:
     flags, overrides = _split(_back_to(manifest.about.directory, given))
     old_flags, old = _said(manifest.about)
     flags = flags if set(flags) - MULTIRUN else old_flags
-    before = {} if any(map(searches, (*old, *overrides))) else {_key(a): a for a in old if not a.startswith("hydra")}
+    through = [*_params(folder), *(a for a in old if not a.startswith("hydra"))]
+    before = {} if any(map(searches, (*old, *overrides))) else {_key(a): a for a in through}
     added = [_united(before[_key(a)], a) if _key(a) in before else a for a in overrides]
     kept = [a for a in _said_anew(old, added) if _key(a) not in ("hydra.sweep.dir", "hydra.launcher.resume")]
     return [*flags, *kept, f"hydra.sweep.dir={quoted(str(folder))}", "hydra.launcher.resume=true"]
 
 
+def _params(folder: Path) -> list[str]:
+    """What a sweep goes through beside its command line: an experiment may say it in `hydra.sweeper.params`."""
+    try:
+        said = _yaml(folder / "multirun.yaml", dict)["hydra"]["sweeper"]["params"] or {}
+        return [f"{key}={value}" for key, value in said.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):  # of another sweeper, or cut
+        return []
+
+
 def _united(old: str, new: str) -> str:
     """A sweep over the values of two overrides of one key, if one of them is a sweep; else the new one."""
     before, now = values_of(old), values_of(new)
-    if before is None or now is None or len(before) == len(now) == 1:
+    globs = any(a.partition("=")[2].startswith("glob(") for a in (old, new))
+    if before is None or now is None or (len(before) == len(now) == 1 and not globs):
         return new
-    return f"{new.partition('=')[0]}={','.join(dict.fromkeys([*before, *now]))}"
+    values = ",".join(dict.fromkeys([*before, *now]))
+    return f"{new.partition('=')[0]}={f'glob([{values}])' if globs else values}"
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
