@@ -26,9 +26,11 @@ class Clockwork:
     poll_seconds, parallel = 0.0, 2
     decided: str | None = None
 
-    def __init__(self, interrupted_in: int | None = None, times: int = 1) -> None:
+    def __init__(
+        self, interrupted_in: int | None = None, times: int = 1, signum: signal.Signals = signal.SIGTERM
+    ) -> None:
         self.now, self.running, self.log = 0, dict[Planned, int](), list[str]()
-        self.interrupted_in, self.times = interrupted_in, times
+        self.interrupted_in, self.times, self.signum = interrupted_in, times, signum
 
     def room(self) -> int:
         return self.parallel - len(self.running)
@@ -45,7 +47,7 @@ class Clockwork:
             yield Ended(each, 1)
         if self.now == self.interrupted_in:
             for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), self.signum)
 
     def stop(self, signum: signal.Signals, *, at_once: bool) -> None:
         self.log.append(f"{self.now}: {signum.name}{' at once' if at_once else ''}")
@@ -83,6 +85,12 @@ def test_a_signal_is_passed_on_and_no_further_job_starts(tmp_path: Path, times: 
     assert [each.status.state for each in jobs] == ["stopped", "stopped", "waiting"]
     assert jobs[0].status.result is not None and jobs[0].status.result.reason == STOPPED
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_jobs_save_when_the_terminal_is_closed(tmp_path: Path) -> None:
+    machine = Clockwork(interrupted_in=2, signum=signal.SIGHUP)
+    stopped, _ = run(machine, [job(tmp_path, "4")])
+    assert stopped is signal.SIGHUP and "2: SIGTERM" in machine.log, "a training does not save at SIGHUP"
 
 
 def test_a_machine_is_closed_whatever_happens(tmp_path: Path) -> None:

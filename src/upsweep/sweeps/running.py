@@ -81,7 +81,9 @@ def run_jobs(
         while True:
             if len(caught) > passed_on:
                 passed_on = len(caught)
-                machine.stop(caught[0], at_once=passed_on > 1)
+                # a training saves at SIGTERM, but SIGHUP (a closed terminal) ends it at once
+                signum = signal.SIGTERM if caught[0] is signal.SIGHUP else caught[0]
+                machine.stop(signum, at_once=passed_on > 1)
             for each in machine.ended():
                 running -= 1
                 each.job.ended(each.code, each.why or (STOPPED if caught else None))
