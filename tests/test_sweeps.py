@@ -530,6 +530,9 @@ def test_a_finished_sweep_is_not_overwritten(door):
     (line,) = again.stderr.splitlines()
     assert "already has a run: -m resume=" in line and "hydra.sweep.dir" in line
     assert before == {path: path.read_bytes() for path in before}
+    other = run(door, "-m", "seed=3", "hydra.sweep.subdir=another")
+    assert other.returncode == 1 and f"{door / 'sweep/0'} already has a run: -m resume=" in other.stderr
+    assert before == {path: path.read_bytes() for path in before}, "its table and its list of jobs would be lost"
 
 
 @pytest.mark.parametrize("text", ["", '{"version": 2, "state": "fin'])

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -108,6 +109,8 @@ class LaunchedSweep:
         self.quiet = bool(OmegaConf.select(self.config, "quiet"))
         self.about = About.now()
         self.before = (Manifest.read(self.folder) if self.resume else None) or Manifest(about=self.about)
+        lies = None if self.resume else found(Manifest.read, self.folder)
+        self.lies = [job.name for job in lies.jobs] if lies else []  # another sweep, which would be forgotten
         for what in self.before.broken:
             _warn(f"{what}: that job is run again.")
 
@@ -192,7 +195,9 @@ class LaunchedSweep:
 
     def _missing(self, jobs: Sequence[Planned]) -> list[Planned]:
         """The jobs without a result that a resumed sweep keeps. Raises UserError: a new sweep would destroy a run."""
-        if not self.resume and (done := next((job.folder for job in jobs if holds_run(job.folder)), None)) is not None:
+        others = (self.folder / name for name in self.lies if name not in self.planned)
+        folders = chain((job.folder for job in jobs), others)
+        if not self.resume and (done := next(filter(holds_run, folders), None)) is not None:
             raise UserError(
                 f"{done} already has a run: -m resume={self.folder} continues that sweep, another "
                 "hydra.sweep.dir starts a new one."
