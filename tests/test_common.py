@@ -242,6 +242,24 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(
     assert "more work: 2 of 4, 0:00:00 left" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("terminal", "kind", "drawn"), [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)]
+)
+def test_nothing_is_drawn_in_a_log_or_a_simple_terminal_also_where_colours_are_forced(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, kind: str, drawn: bool
+) -> None:
+    err = io.StringIO()
+    monkeypatch.setattr(err, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", kind)
+    with Bar(4, "work") as bar:
+        bar.advance(2)
+    assert bar.visible == ("\x1b" in err.getvalue()) == drawn
+    assert ("work: 2 of 4" in err.getvalue()) != drawn, "lines take the place of the bar"
+
+
 def test_what_is_not_to_be_shown_says_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,15 @@ def test_the_time_left_counts_what_runs_and_what_waits():
     assert seconds_left(jobs, 2, now=110.0) == pytest.approx((4 + 2 * 12) / 2)
 
 
+def test_a_simple_terminal_gets_lines_since_nothing_can_be_drawn_again(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    with display({"0": Status(Path(), {"seed": "1"}, started_at=0.0)}, 1, terminal) as tick:
+        tick()
+    assert terminal.getvalue().startswith("job 0 started")
+
+
 def test_the_live_table_keeps_to_the_height_and_shows_what_matters():
     jobs = {str(i): Status(Path(), {"seed": str(i)}, result=result()) for i in range(40)}
     jobs["run"] = Status(Path(), {"seed": "40"}, started_at=0.0, progress=Progress(epoch=2, epochs=9))

@@ -1,9 +1,10 @@
 """Progress on stderr: a bar with the time left on a terminal, now and then a line elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import Self, TextIO
 
 LINE_EVERY = 10.0  # seconds
 
@@ -14,6 +15,14 @@ def clock(seconds: float | None) -> str:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def redraws(stream: TextIO) -> bool:
+    """Whether what a stream shows can be drawn again: on a terminal, unless that is a simple one (TERM=dumb).
+
+    rich takes any stream for a terminal where FORCE_COLOR is set, also the log of a job.
+    """
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 class Bar:
@@ -48,9 +57,10 @@ class Bar:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
-        self.visible = shown and console.is_terminal
+        drawn = console.is_terminal and redraws(sys.stderr)
+        self.visible = shown and drawn
         self._bar = Progress(*columns, *times, console=console, transient=not stays, disable=not self.visible)
-        self._said, self._lines, self._after = said, lines and shown and not console.is_terminal, after
+        self._said, self._lines, self._after = said, lines and shown and not drawn, after
         self.done, self.doing, self._total, self._before = done, doing, total, done
         self._task = self._bar.add_task(doing, total=total, said="")
         self._started = self._line_at = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from upsweep.analysis.ranking import UNDECLARED, differing
-from upsweep.common.progress import clock
+from upsweep.common.progress import clock, redraws
 from upsweep.common.table import Table
 from upsweep.metrics.figure import Figure
 from upsweep.runs.progress import Progress
@@ -76,7 +76,7 @@ def display(
     if quiet:
         yield lambda: None
         return
-    kind = LiveTable if file.isatty() else PlainLines
+    kind = LiveTable if redraws(file) else PlainLines
     with closing(kind(jobs, parallel, file, most)) as shown:
         yield shown.update
 
