@@ -698,6 +698,7 @@ def test_a_sweeper_learns_each_objective(door):
             "hydra.launcher.parallel=0 must be auto, or a whole number above 0",
         ),
         (["-m", "seed=1,2", "hydra.sweep.subdir=x"], "hydra.sweep.subdir gives two jobs the folder 'x'"),
+        (["-m", "hydra.sweep.subdir=${init}"], "hydra.sweep.subdir: While dereferencing interpolation '${init}'"),
         (["hydra.run.dir=src/train.py/x"], "Cannot use src/train.py/x: Not a directory."),
         (["-m", "seed=1,2", "hydra.sweep.dir=src/train.py/x"], "The output folder "),
     ],

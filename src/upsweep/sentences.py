@@ -16,7 +16,15 @@ from hydra.errors import (
     OverrideParseException,
 )
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from upsweep.common.disks import full_disk
 from upsweep.common.errors import UserError
@@ -59,7 +67,7 @@ def of_the_config(error: Exception) -> str | None:
             if where := _in_one_of_several(link.parent_node, str(link.full_key), key):
                 return f"There is no {link.full_key}: with several, write {' or '.join(where)}."
             return _unknown(str(link.full_key).removesuffix(key), key, sorted(map(str, link.parent_node)))
-        if isinstance(link, InterpolationKeyError):
+        if isinstance(link, (InterpolationResolutionError, MissingMandatoryValue, UnsupportedInterpolationType)):
             return _refused(link)
         if isinstance(link, MissingConfigException):
             return _no_such_choice(link)
