@@ -262,6 +262,8 @@ def test_a_sampler_that_has_drawn_all_there_is_ends_the_search(door: Path) -> No
     brute = "hydra.sweeper.sampler._target_=optuna.samplers.BruteForceSampler"
     done = search(door, "-m", "x=0.1,0.2", brute)
     assert done.returncode == 0 and "2 trials, 0 of them" in done.stdout, done.stderr
+    for words in (["x=0.1,0.2", "act=fail", brute, "hydra.sweep.dir=failing"], ["resume=failing"]):
+        assert "2 of 2 trials did not finish" in search(door, "-m", *words).stderr, "what failed is run again"
 
 
 def test_a_study_whose_last_line_a_full_disk_has_cut_goes_on(door: Path) -> None:

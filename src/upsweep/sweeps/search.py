@@ -148,7 +148,7 @@ class Search:
 
     def _next(self) -> Overrides | None:
         """The next job. A trial whose job has run, or runs, is told what that gives."""
-        while self._left > 0 and not self._exhausted:
+        while self._left > 0 and (self._unfinished or not self._exhausted):
             number, job = self._ask()
             if (known := self._known(job)) is not None:
                 value = known.value if known.state == TrialState.COMPLETE else None
