@@ -940,6 +940,7 @@ def test_rules_for_kinds_of_layers_are_chosen_by_name() -> None:
         (lambda: Xavier(distribution="gamma"), r"init\.distribution=gamma"),  # type: ignore[arg-type]
         (lambda: Norm("around"), r"norm\.place=around"),  # type: ignore[arg-type]
         (lambda: Dropout(1.0), r"dropout\.p=1\.0"),
+        (lambda: replace(PLAIN, activation=nn.SiLU()), r"activation=SiLU is made already: say `_partial_: true`"),
         (lambda: Dropout(0.1, "row"), r"dropout\.kind=row"),  # type: ignore[arg-type]
         (lambda: Resize(mode="cubic"), r"upsampler\.mode=cubic"),  # type: ignore[arg-type]
         (lambda: conv(1, 1, 4), "odd kernel, not 4"),

@@ -10,6 +10,7 @@ from upsweep.blocks.dropout import Dropout
 from upsweep.blocks.init import Init
 from upsweep.blocks.norm import Norm
 from upsweep.blocks.upsampler import Upsampler
+from upsweep.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Recipe:
     """What a generator is built with: one value a config group.
 
     `activation` is any factory of an `nn.Module`; one that has a parameter `channels` is told how many it will see.
+    Raises UserError: it is a module, which no layer would have to itself.
     """
 
     init: Init
@@ -24,6 +26,11 @@ class Recipe:
     norm: Norm
     dropout: Dropout
     upsampler: Upsampler
+
+    def __post_init__(self) -> None:
+        if isinstance(self.activation, nn.Module):
+            kind = type(self.activation).__name__
+            raise UserError(f"activation={kind} is made already: say `_partial_: true`, so that every layer has its own.")
 
     def linear(self) -> Self:
         """The same without an activation."""
