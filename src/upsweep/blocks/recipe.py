@@ -30,7 +30,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.activation, nn.Module):
             kind = type(self.activation).__name__
-            raise UserError(f"activation={kind} is made already: say `_partial_: true`, so that every layer has its own.")
+            raise UserError(f"activation={kind} is made already: say `_partial_: true`, and every layer has its own.")
 
     def linear(self) -> Self:
         """The same without an activation."""
