@@ -742,7 +742,7 @@ def test_nothing_heavy_is_imported_before_a_job_runs(door):
 # ---------------------------------------------------------------- the real door, with ranks that fail
 
 FAULT = """
-import os, signal
+import os, signal, time
 from pathlib import Path
 import pytorch_lightning as pl
 
@@ -752,9 +752,11 @@ class Fault(pl.Callback):
     def on_train_batch_start(self, trainer, *_):
         if self.how != "no" and trainer.global_rank == int(self.rank):
             Path(f"{self.how}_{self.rank}").touch()
-            if self.how == "kill":
+            if self.how in ("kill", "leave"):
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError(f"a fault on rank {self.rank}")
+        if self.how == "leave":
+            time.sleep(200)  # as NCCL waits for a rank that has gone
 """
 
 
@@ -798,7 +800,7 @@ def processes_in(folder):
 @pytest.mark.slow
 def test_ranks_that_fail_stop_their_own_job_only(tmp_path, photos):
     (tmp_path / "fault.py").write_text(FAULT)
-    faults = ["raise_0", "raise_1", "kill_0", "kill_1", "no_0"]
+    faults = ["raise_0", "raise_1", "kill_0", "kill_1", "leave_1", "no_0"]
     done = train(
         tmp_path,
         *("-m", *photos, "hydra.launcher.parallel=2"),
@@ -815,6 +817,7 @@ def test_ranks_that_fail_stop_their_own_job_only(tmp_path, photos):
     assert "RuntimeError: a fault on rank 1" in done.stdout
     assert "job 2 failed: killed by SIGKILL" in done.stdout
     assert "job 3 failed: rank 1 was killed (SIGKILL)" in done.stdout
+    assert "job 4 failed: rank 1 was killed (SIGKILL)" in done.stdout
     deadline = time.monotonic() + 60  # W&B's service goes a moment after the process that it serves
     while (left := processes_in(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)

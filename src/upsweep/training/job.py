@@ -1,6 +1,7 @@
 """One training, from its choices to its result: what a door, or a sweep's process, runs."""
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,8 +32,9 @@ from upsweep.tracking.run_log import RunLog
 from upsweep.training.base import Best, Diverged, Pruned, Training
 from upsweep.training.budget import Budget
 from upsweep.training.callbacks import EarlyStopping
+from upsweep.training.ranks import Ranks, killed_rank
 from upsweep.training.records import KeepIdentity, Score
-from upsweep.training.saving import Preemption, killed_rank, no_room
+from upsweep.training.saving import Preemption, no_room
 from upsweep.training.scaling import synchronise, wants_channels_last
 from upsweep.training.start import Start, Started, fresh
 from upsweep.training.trainer import hold_to_loaders, trainer_of
@@ -88,8 +90,12 @@ def train(job: Job) -> Result:
     """
     run = _Run(job)
     preemption, begin = Preemption(run.preempted), LambdaCallback(on_train_start=lambda *_: run.begin())
+    ranks = Ranks(run.left_alone)
     try:
-        _fit(job, *run.open(), [preemption, begin])
+        try:
+            _fit(job, *run.open(), [ranks, preemption, begin])
+        finally:
+            ranks.over()
         run.begin()  # also where nothing was left to train
         return run.close("finished", reason=_stopped_early(job, run.module))
     except BaseException as error:
@@ -172,6 +178,11 @@ class _Run:
     def preempted(self) -> Result:
         """The last words of a training that SIGTERM does not reach: its log stays open."""
         return self._result("stopped", self._preempted)
+
+    def left_alone(self, why: str) -> Result:
+        """The last words of a training that waits for a rank which has ended: its log stays open."""
+        print(why, file=sys.stderr, flush=True)
+        return self._result("failed", why)
 
     def close(self, state: State, exit_code: int = 0, reason: str | None = None) -> Result:
         """Write the result, and close the log."""

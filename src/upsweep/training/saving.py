@@ -2,9 +2,7 @@
 
 import os
 import signal
-import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +10,6 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from upsweep.common.disks import full_disk
@@ -20,6 +17,7 @@ from upsweep.networks import checkpoints
 from upsweep.runs.layout import BEST, FRESH, LAST, PREVIOUS
 from upsweep.runs.result import REQUEUE
 from upsweep.training.base import Best, Training
+from upsweep.training.ranks import ranks_of
 
 
 def no_room(error: BaseException, folder: Path) -> str | None:
@@ -110,7 +108,7 @@ class Preemption(Callback):
             ranks = ranks_of(trainer)
             for rank in ranks:
                 rank.terminate()
-            ranks.clear()  # Lightning, which watches them, kills this process when one of them ends
+            ranks.clear()  # or else their end would be taken for a failure
             self.stuck = threading.Timer(STUCK, self._give_up)
             self.stuck.daemon = True
             self.stuck.start()
@@ -119,20 +117,3 @@ class Preemption(Callback):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, end)
         trainer._signal_connector._sigterm_notifier_fn = end  # type: ignore[assignment]
-
-
-def ranks_of(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
-    """The other ranks, where this process started them: Lightning's own list."""
-    launcher = trainer.strategy.launcher
-    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-
-
-def killed_rank(trainer: pl.Trainer, seconds: float = 1.0) -> str | None:
-    """Which of the other ranks a signal has killed, in words; waits that long for it to be known."""
-    end = time.monotonic() + seconds
-    while (ranks := ranks_of(trainer)) and time.monotonic() < end:
-        for number, rank in enumerate(ranks, start=1):
-            if (code := rank.poll()) is not None and code < 0:
-                return f"rank {number} was killed ({signal.Signals(-code).name})"
-        time.sleep(0.05)
-    return None
