@@ -367,6 +367,18 @@ def test_two_workers_share_a_study_and_stop_none_of_each_others_trials(door: Pat
     assert sum(by_folder.values()) == len(states) and min(by_folder.values()) >= 1
 
 
+def test_a_worker_repeats_no_trial_of_another_one(door: Path) -> None:
+    shared = [*SPACE, "hydra.sweeper.study=sweep/study.journal"]
+    (door / "sweep").mkdir()
+    for name, seed, count in (("one", 1, 1), ("two", 0, 2), ("three", 0, 3)):
+        done = search(
+            door, *shared, f"hydra.sweep.dir={name}", f"hydra.sweeper.seed={seed}", f"hydra.sweeper.trials={count}"
+        )
+        assert done.returncode == 0, done.stderr
+        assert (door / name / "0" / "result.json").is_file(), name
+    assert len({trial.params["x"] for trial in trials(door)}) == 3
+
+
 def test_help_does_not_wait_for_optuna(door: Path) -> None:
     code = "import sys, upsweep.cli, hydra_plugins.upsweep; assert 'optuna' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)

@@ -6,6 +6,7 @@ study that lies elsewhere (`hydra.sweeper.study`), each with its own sweep's fol
 """
 
 import os
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -223,8 +224,7 @@ class Search:
             raise UserError(
                 f"{folder} has a search: continue it with -m resume={folder}, or choose another hydra.sweep.dir."
             )
-        # Every part of a search has its own random stream, or else the second would repeat the first.
-        study.sampler = instantiate(self.sampler, seed=self.seed + len(before))
+        study.sampler = instantiate(self.sampler, seed=self._stream(len(before)))
         for key, old in chain.from_iterable(trial.distributions.items() for trial in before):
             try:
                 distributions.check_distribution_compatibility(old, self._space.get(key, old))
@@ -233,6 +233,12 @@ class Search:
                     f"{folder} has a search over another {key} ({error}): choose another hydra.sweep.dir."
                 ) from error
         return study
+
+    def _stream(self, before: int) -> int:
+        """The seed of a part's sampler: each part, and each worker, would else repeat the trials of another one."""
+        if before == 0 and self.place == ".":
+            return self.seed
+        return random.Random(f"{self.seed}, {before}, {self.place}").getrandbits(32)
 
     def _begun(self) -> list[dict[str, Any]]:
         """The choices of this folder's trials that were stopped or failed; their jobs continue from their checkpoints.
