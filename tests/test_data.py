@@ -789,6 +789,7 @@ def test_slow_preparation_shows_a_bar_on_a_terminal(make, monkeypatch, capsys) -
     make(scale=3).setup()
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("upsweep.common.progress.redraws", lambda _: True)
     make().setup()
     assert "preparing images" in capsys.readouterr().err
     assert torch.get_num_threads() == threads

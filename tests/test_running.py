@@ -89,7 +89,9 @@ def test_a_signal_is_passed_on_and_no_further_job_starts(tmp_path: Path, times: 
 
 def test_jobs_save_when_the_terminal_is_closed(tmp_path: Path) -> None:
     machine = Clockwork(interrupted_in=2, signum=signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, also for these tests
     stopped, _ = run(machine, [job(tmp_path, "4")])
+    signal.signal(signal.SIGHUP, before)
     assert stopped is signal.SIGHUP and "2: SIGTERM" in machine.log, "a training does not save at SIGHUP"
 
 
