@@ -40,8 +40,11 @@ class Ranks(Callback):
 
     def _watch(self, ranks: list[subprocess.Popen[bytes]]) -> None:
         while not self._over.wait(0.5):
-            if (why := _ended(ranks)) is not None and not self._over.wait(PATIENCE):
+            if _ended(ranks) is None or self._over.wait(PATIENCE) or (why := _ended(ranks)) is None:
+                continue  # the last: SIGTERM has come since
+            try:
                 self.last_words(why)
+            finally:  # also where they cannot be written: a full disk may have ended both
                 for rank in ranks:
                     rank.kill()
                 os._exit(1)

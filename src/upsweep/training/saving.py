@@ -97,8 +97,10 @@ class Preemption(Callback):
             self.stuck.cancel()
 
     def _give_up(self) -> NoReturn:
-        self.last_words()
-        os._exit(REQUEUE)
+        try:
+            self.last_words()
+        finally:  # also where they cannot be written
+            os._exit(REQUEUE)
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Take the place of Lightning's handler, which it registers after this hook and takes back at the end."""
