@@ -108,6 +108,7 @@ class _Run:
     def __init__(self, job: Job) -> None:
         self.job, self._clock = job, time.perf_counter()
         self._preempted = f"preempted by SIGTERM; go on with resume={job.folder}"
+        self._interrupted = f"interrupted; go on with resume={job.folder}"
         workers()
         self._begun = False  # until then nothing is changed in a folder that a run is to go on in
         self._images = ""
@@ -157,7 +158,7 @@ class _Run:
             case SystemExit() if isinstance(error, SIGTERMException) or error.code == REQUEUE:
                 return self._requeue(error, preemption)
             case KeyboardInterrupt() | SystemExit():
-                self.close("stopped", 1, f"interrupted; go on with resume={self.job.folder}")
+                self.close("stopped", 1, self._interrupted)
                 if interrupted(error):
                     raise SystemExit(INTERRUPTED) from error
                 raise error
@@ -179,10 +180,11 @@ class _Run:
         """The last words of a training that SIGTERM does not reach: its log stays open."""
         return self._result("stopped", self._preempted)
 
-    def left_alone(self, why: str) -> Result:
+    def left_alone(self, why: str, code: int) -> Result:
         """The last words of a training that waits for a rank which has ended: its log stays open."""
-        print(why, file=sys.stderr, flush=True)
-        return self._result("failed", why)
+        stopped = {REQUEUE: self._preempted, INTERRUPTED: self._interrupted}.get(code)
+        print(stopped or why, file=sys.stderr, flush=True)
+        return self._result("stopped" if stopped else "failed", stopped or why)
 
     def close(self, state: State, exit_code: int = 0, reason: str | None = None) -> Result:
         """Write the result, and close the log."""
