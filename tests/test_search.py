@@ -284,6 +284,17 @@ def test_a_study_whose_last_line_a_full_disk_has_cut_goes_on(door: Path) -> None
     assert "Traceback" not in refused.stderr
 
 
+def test_nobody_waits_for_the_lock_of_a_study_that_cannot_be_written(tmp_path: Path) -> None:
+    from upsweep.sweeps.search import WholeLines
+
+    file = tmp_path / "study.journal"
+    file.mkdir()  # root may write into every file
+    for _ in range(2):
+        with pytest.raises(OSError, match="directory"):
+            WholeLines(file).acquire()
+        assert list(tmp_path.iterdir()) == [file]
+
+
 def test_the_lock_of_a_killed_process_is_seen_to_be_old(door: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from upsweep.sweeps.search import storage_in
 

@@ -52,15 +52,22 @@ class WholeLines(JournalFileSymlinkLock):  # type: ignore[misc]
         self._file = file
 
     def acquire(self) -> bool:
-        """Wait for the lock, and hold it."""
+        """Wait for the lock, and hold it. Raises OSError: the file may not be written; then nobody holds it."""
         held: bool = super().acquire()
+        try:
+            self._remove_cut_line()
+        except BaseException:  # or else who comes next waits for half a minute, or for ever
+            self.release()
+            raise
+        return held
+
+    def _remove_cut_line(self) -> None:
         with self._file.open("rb+") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
             if file.read() not in (b"", b"\n"):
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        return held
 
 
 def storage_in(file: Path) -> JournalStorage:
