@@ -480,6 +480,7 @@ def built(job: Job) -> mock.Mock:
         (["task=generation", "generator=sesr"], "generator.latent, which generator=sesr does not have: choose another"),
         (["+foo=${generator.nope}"], "needs generator.nope, which"),
         (["degradation=[blur,jpeg]", "norm=null"], "There is no norm=null; choose from bn, "),
+        (["-m", "init=glob(x*)", "norm=null"], "There is no norm=null; choose from bn, "),
         (["-m", "init=he,xavier", "norm=null"], "There is no norm=null; choose from bn, "),
         (["-m", "init=he,xavier", "norm=bn,null"], "There is no norm=null; choose from bn, "),
         (["experiment=release/sesr_x5"], "There is no experiment=release/sesr_x5; choose from release/below_14000, "),
