@@ -141,9 +141,11 @@ def test_values_that_are_typed_beside_a_sweep_are_added_to_it(tmp_path: Path) ->
     command = ["python", "train.py", "-m", "init=glob(x*)", "norm=bn"]
     (tmp_path / "sweep.json").write_text(json.dumps({"command": command, "directory": "/d", "jobs": []}))
     assert "init=glob([x*,he])" in resumed(["-m", f"resume={tmp_path}", "init=he"])
-    (tmp_path / "multirun.yaml").write_text("hydra: {sweeper: {params: {seed: '1,2', norm: 'none,bn'}}}")
-    line = resumed(["-m", f"resume={tmp_path}", "seed=3", "norm=in"])
-    assert {"seed=1,2,3", "norm=in"} <= {*line}, "an experiment's values, unless the command line had its own"
+    for sweeper, seeds in (("hydra.BasicSweeper", "1,2,3"), ("hydra_plugins.upsweep.SearchSweeper", "3")):
+        said = f"hydra: {{sweeper: {{_target_: {sweeper}, params: {{seed: '1,2', norm: 'none,bn'}}}}}}"
+        (tmp_path / "multirun.yaml").write_text(said)
+        line = resumed(["-m", f"resume={tmp_path}", "seed=3", "norm=in"])
+        assert {f"seed={seeds}", "norm=in"} <= {*line}, "an experiment's values, unless the command line had its own"
 
 
 def test_a_search_is_a_sweep_also_without_m(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

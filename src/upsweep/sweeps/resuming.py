@@ -173,10 +173,14 @@ def _sweep(folder: Path, given: list[str]) -> list[str]:
 
 
 def _params(folder: Path) -> list[str]:
-    """What a sweep goes through beside its command line: an experiment may say it in `hydra.sweeper.params`."""
+    """What a grid goes through beside its command line: an experiment may say it in `hydra.sweeper.params`.
+
+    Those of a search are what it draws from: a value that is typed beside them is fixed.
+    """
     try:
-        said = _yaml(folder / "multirun.yaml", dict)["hydra"]["sweeper"]["params"] or {}
-        return [f"{key}={value}" for key, value in said.items()]
+        sweeper = _yaml(folder / "multirun.yaml", dict)["hydra"]["sweeper"]
+        said = sweeper["params"] if sweeper["_target_"].endswith(".BasicSweeper") else None
+        return [f"{key}={value}" for key, value in (said or {}).items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):  # of another sweeper, or cut
         return []
 
