@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from upsweep.tracking.mlflow_run import MLflowRun
 from upsweep.tracking.reopened import options_of
 from upsweep.tracking.run_log import RunLog
 from upsweep.tracking.several import Logs
+from upsweep.tracking.ways import Way, for_data
 
 ROOT = Path(__file__).resolve().parents[1]
 DOOR = [sys.executable, str(ROOT / "src/train.py")]
@@ -151,6 +154,26 @@ def test_a_resumed_run_goes_on_in_the_same_folder_of_tensorboard(tmp_path: Path)
 
 def mlflow(job: Path, **more: Any) -> LightningRun:
     return LightningRun(MLflowRun(job, choices=ABOUT["choices"], overrides=ABOUT["overrides"]), job, **(ABOUT | more))
+
+
+@needs_mlflow
+def test_jobs_that_begin_at_once_all_say_which_images_they_read(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    together, names = Barrier(4), [f"photos {number}" for number in range(8)]
+    runs = [MLflowRun(tmp_path / job) for job in "0123"]
+    ways = [for_data(run) for run in runs]
+
+    def say(use: Way | None) -> None:
+        assert use is not None
+        for name in names:
+            together.wait(60)
+            use(name, {"a.png": name}, {})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(say, ways))
+    for run in runs:
+        said = run.experiment.get_run(run.run_id).inputs.dataset_inputs
+        assert {each.dataset.name for each in said} == set(names)
 
 
 @needs_mlflow

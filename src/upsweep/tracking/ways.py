@@ -6,6 +6,7 @@ TensorBoard, MLflow, Comet and whatever is like them need no import here.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -18,6 +19,8 @@ from upsweep.imaging.lettering import labelled
 from upsweep.imaging.marks import marked
 from upsweep.imaging.tiles import Cell, Panel
 from upsweep.tracking.run_log import RunLog
+
+TWICE = re.compile("unique|duplicate", re.IGNORECASE)  # in the words of a database that has a row already
 
 Way = Callable[..., None]
 
@@ -108,11 +111,19 @@ def for_data(logger: Any) -> Way | None:
 
     def use(name: str, digests: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput
+        from mlflow.exceptions import MlflowException
 
         digest = hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()[:16]
         about = json.dumps(metadata, default=str)
         found = Dataset(name, digest, "local", json.dumps({"images": len(digests)}), profile=about)
-        experiment.log_inputs(logger.run_id, datasets=[DatasetInput(found)])
+        inputs = [DatasetInput(found)]
+        try:
+            experiment.log_inputs(logger.run_id, datasets=inputs)
+        except MlflowException as error:
+            # MLflow looks for the set, then writes it: of two jobs that do so at once, one finds it at its second try.
+            if not TWICE.search(str(error)):
+                raise
+            experiment.log_inputs(logger.run_id, datasets=inputs)
 
     return use
 
