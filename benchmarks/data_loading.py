@@ -5,8 +5,8 @@
 BSD200 is stored as PNG, and its LR too, in a temporary folder. Both ways make the same batches of the same crops in one
 process, in turns, so that whatever else the machine does meets both; a figure is the median over the rounds of the
 ratio. The wait is the share of (wait + step) that a bare training loop spends in `next(batches)`; with Lightning
-around it the steps are longer and the share is smaller. A batch of images for generation is timed beside the step of 40
-ms that a duel of two small networks takes. Writes data_loading.json and data_loading.md beside itself.
+around it the steps are longer and the share is smaller. A batch of images for generation is timed by itself. Writes
+data_loading.json and data_loading.md beside itself.
 """
 
 import json

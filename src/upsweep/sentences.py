@@ -143,8 +143,10 @@ def _no_choice() -> str | None:
     loader = GlobalHydra.instance().config_loader()
     for argument in sys.argv[1:]:
         group = argument.partition("=")[0].lstrip("+").partition("@")[0]
-        values = values_of(argument) if (known := sorted(loader.get_group_options(group))) else None
-        for value in () if values is None or "glob(" in argument else values:  # whose patterns name what there is
+        known = sorted(loader.get_group_options(group))
+        if not known or "glob(" in argument:  # patterns name what there is
+            continue
+        for value in values_of(argument) or ():
             if not value.startswith("[") and plain(value) not in known:  # of a list, Hydra misses a single name
                 return _unknown(f"{group}=", value, known)
     return None

@@ -109,8 +109,8 @@ class LaunchedSweep:
         self.quiet = bool(OmegaConf.select(self.config, "quiet"))
         self.about = About.now()
         self.before = (Manifest.read(self.folder) if self.resume else None) or Manifest(about=self.about)
-        lies = None if self.resume else found(Manifest.read, self.folder)
-        self.lies = [job.name for job in lies.jobs] if lies else []  # another sweep, which would be forgotten
+        other = None if self.resume else found(Manifest.read, self.folder)
+        self.others = [job.name for job in other.jobs] if other else []  # of a sweep that this one would replace
         for what in self.before.broken:
             _warn(f"{what}: that job is run again.")
 
@@ -195,7 +195,7 @@ class LaunchedSweep:
 
     def _missing(self, jobs: Sequence[Planned]) -> list[Planned]:
         """The jobs without a result that a resumed sweep keeps. Raises UserError: a new sweep would destroy a run."""
-        others = (self.folder / name for name in self.lies if name not in self.planned)
+        others = (self.folder / name for name in self.others if name not in self.planned)
         folders = chain((job.folder for job in jobs), others)
         if not self.resume and (done := next(filter(holds_run, folders), None)) is not None:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The other ranks that a training has started: none of them ends unseen."""
+"""The other ranks that a training has started, and what becomes of it when one of them ends too soon."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 
 from upsweep.runs.result import INTERRUPTED, REQUEUE
 
-PATIENCE = 5.0  # seconds in which a training may fail by itself: its own error says more
+PATIENCE = 5.0  # seconds for the training to fail by itself, since its own error says more
 
 
 class Ranks(Callback):
-    """A rank that fails or is killed ends the training, also where this process waits for it in an exchange for ever.
+    """Ends the training when another rank fails or is killed, even if this process waits for that rank for ever.
 
-    Lightning's own observer kills this process then, which leaves no word of why; this one takes its place. It calls
+    Lightning's own observer would kill this process without a result. This callback takes its place: it calls
     `last_words` with the reason and the exit code, and ends the process.
     """
 
@@ -28,30 +28,33 @@ class Ranks(Callback):
         self._over = threading.Event()
 
     def over(self) -> None:
-        """The training has ended: ranks may, too."""
+        """Stop watching: the training has ended, and so may its ranks."""
         self._over.set()
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Begin to watch, once Lightning has started them."""
+        """Begin to watch; Lightning has started the ranks."""
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and launcher.procs:
             ranks = [*launcher.procs]
-            launcher.procs.clear()  # of this very list its observer thinks
+            launcher.procs.clear()  # Lightning's observer holds this list, and has nobody to watch any more
             launcher.procs = ranks
             threading.Thread(target=self._watch, args=[ranks], daemon=True).start()
 
     def _watch(self, ranks: list[subprocess.Popen[bytes]]) -> None:
         while not self._over.wait(0.5):
-            if _ended(ranks) is None or self._over.wait(PATIENCE) or (ended := _ended(ranks)) is None:
-                continue  # the last: SIGTERM has come since
-            why, code = ended
-            code = code if code in (REQUEUE, INTERRUPTED) else 1  # what stopped it has stopped all
-            try:
-                self.last_words(why, code)
-            finally:  # also where they cannot be written: a full disk may have ended both
-                for rank in ranks:
-                    rank.kill()
-                os._exit(code)
+            if _ended(ranks) is None or self._over.wait(PATIENCE):
+                continue
+            if (ended := _ended(ranks)) is not None:  # SIGTERM may have cleared the list since
+                self._end(ranks, *ended)
+
+    def _end(self, ranks: list[subprocess.Popen[bytes]], why: str, code: int) -> None:
+        code = code if code in (REQUEUE, INTERRUPTED) else 1  # a signal that stopped one rank has stopped all
+        try:
+            self.last_words(why, code)
+        finally:  # a full disk may have ended the rank, and keep the words from being written
+            for rank in ranks:
+                rank.kill()
+            os._exit(code)
 
 
 def _ended(ranks: list[subprocess.Popen[bytes]]) -> tuple[str, int] | None:
@@ -64,7 +67,7 @@ def _ended(ranks: list[subprocess.Popen[bytes]]) -> tuple[str, int] | None:
 
 
 def ranks_of(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
-    """The other ranks, where this process started them. Who clears the list has them end unseen."""
+    """The other ranks that this process has started; `Ranks` watches those in this list."""
     launcher = trainer.strategy.launcher
     return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
 
